@@ -1,0 +1,17 @@
+"""The derivative as a linear map: the Jacobian of any JAX function, sparse where it is sparse."""
+
+from chainrule._api import gradient as gradient
+from chainrule._api import hessian as hessian
+from chainrule._api import hvp as hvp
+from chainrule._api import jacobian as jacobian
+from chainrule._api import pullback as pullback
+from chainrule._api import pushforward as pushforward
+from chainrule._api import value_and_jacobian as value_and_jacobian
+from chainrule._errors import ChainruleError as ChainruleError
+from chainrule._errors import InputTypeError as InputTypeError
+from chainrule._errors import MemoryLimitError as MemoryLimitError
+from chainrule._errors import MissingRuleError as MissingRuleError
+from chainrule._errors import ShapeError as ShapeError
+from chainrule._jacobian import Jacobian as Jacobian
+
+__version__ = "0.1.0"

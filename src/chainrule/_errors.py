@@ -1,0 +1,21 @@
+"""Every refusal of the library, as an exception type that says what to do instead."""
+
+
+class ChainruleError(Exception):
+    """Base of all errors raised on purpose by chainrule."""
+
+
+class ShapeError(ChainruleError, ValueError):
+    """Two shapes that must agree do not."""
+
+
+class InputTypeError(ChainruleError, TypeError):
+    """An argument or an output has a type that has no derivative."""
+
+
+class MissingRuleError(ChainruleError, NotImplementedError):
+    """A step of the program is not a linear map that can be propagated."""
+
+
+class MemoryLimitError(ChainruleError, MemoryError):
+    """A dense result would not fit in memory; nothing was allocated."""

@@ -1,0 +1,106 @@
+"""The only module that touches `jax.extend`: primitives, jaxprs and how one equation is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.extend.core as jex
+import numpy as np
+from jax import lax
+from jax.extend.core import primitives
+
+Literal = jex.Literal
+Primitive = Any
+Equation = Any
+Jaxpr = Any
+
+
+def primitive(name: str) -> Primitive | None:
+    """Find the primitive object called `name`, or None where this JAX has none."""
+    return getattr(primitives, f"{name}_p", None) or getattr(lax, f"{name}_p", None)
+
+
+def inner_jaxpr(eqn: Equation) -> tuple[Jaxpr, Sequence[Any]] | None:
+    """Give the jaxpr and constants of a call that can be inlined (jit, remat, closed calls)."""
+    if eqn.primitive not in _INLINED:
+        return None
+    inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
+    return (inner.jaxpr, inner.consts) if isinstance(inner, jex.ClosedJaxpr) else (inner, ())
+
+
+_INLINED = {primitive(name) for name in ("jit", "pjit", "remat", "closed_call", "call")} - {None}
+
+
+def run_equation(eqn: Equation, operands: Sequence[Any]) -> list[Any]:
+    """Run one equation on concrete or traced operands."""
+    return as_function(eqn)(*operands)
+
+
+def as_function(eqn: Equation) -> Callable[..., list[Any]]:
+    """Wrap one equation in a jaxpr of its own; takes every operand, literals included."""
+    variables: list[Any] = []
+    literal = [isinstance(v, jex.Literal) for v in eqn.invars]
+    for v in eqn.invars:
+        if not isinstance(v, jex.Literal) and v not in variables:
+            variables.append(v)
+    closed = jex.ClosedJaxpr(_one_equation(eqn, variables), ())
+    run = jex.jaxpr_as_fun(closed)
+    first = [next((i for i, w in enumerate(eqn.invars) if w is v), -1) for v in variables]
+    if len(variables) == len(eqn.invars) - sum(literal):
+        return lambda *operands: run(*[operands[i] for i in first])
+    fresh = _split_repeats(eqn)
+    run_fresh = jex.jaxpr_as_fun(fresh)
+    keep = [i for i, lit in enumerate(literal) if not lit]
+    return lambda *operands: run_fresh(*[operands[i] for i in keep])
+
+
+def _one_equation(eqn: Equation, invars: Sequence[Any]) -> Jaxpr:
+    debug = jex.DebugInfo("equation", "chainrule", None, None) if hasattr(jex, "DebugInfo") else None
+    return jex.Jaxpr(constvars=(), invars=list(invars), outvars=_outvars(eqn), eqns=[eqn], debug_info=debug)
+
+
+def _outvars(eqn: Equation) -> list[Any]:
+    return [jex.Var(v.aval) if isinstance(v, jex.DropVar) else v for v in eqn.outvars]
+
+
+def _split_repeats(eqn: Equation) -> Any:
+    """Give each operand its own variable, so that `mul a a` can be linear in one of them only."""
+    shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars if not isinstance(v, jex.Literal)]
+
+    def call(*operands: Any) -> list[Any]:
+        left = iter(operands)
+        full = [v.val if isinstance(v, jex.Literal) else next(left) for v in eqn.invars]
+        out = eqn.primitive.bind(*full, **eqn.params)
+        return list(out) if eqn.primitive.multiple_results else [out]
+
+    return jax.make_jaxpr(call)(*shapes)
+
+
+def walk(jaxpr: Jaxpr) -> Iterator[Equation]:
+    """Go through every equation of a jaxpr, nested ones included."""
+    for eqn in jaxpr.eqns:
+        yield eqn
+        for value in eqn.params.values():
+            for inner in value if isinstance(value, (tuple, list)) else (value,):
+                if isinstance(inner, jex.ClosedJaxpr):
+                    yield from walk(inner.jaxpr)
+                elif isinstance(inner, jex.Jaxpr):
+                    yield from walk(inner)
+
+
+def has_custom_vjp(jaxpr: Jaxpr) -> bool:
+    """Say whether a function with a rule for the reverse direction only is called anywhere."""
+    return any(eqn.primitive.name.startswith("custom_vjp") for eqn in walk(jaxpr))
+
+
+def is_static(value: Any) -> bool:
+    """Say whether a value is known while tracing."""
+    return not isinstance(value, jax.core.Tracer)
+
+
+def evaluate_now(function: Callable[..., Any], *operands: Any) -> Any:
+    """Run a function on known values while an outer trace is under way."""
+    with jax.ensure_compile_time_eval():
+        return jax.tree.map(np.asarray, function(*operands))

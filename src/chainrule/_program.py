@@ -1,0 +1,69 @@
+"""Values of a linear program: coefficients (no tangent operand) and tangents (blocks)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from chainrule._block import Block
+
+
+@dataclass(frozen=True, eq=False)
+class Coefficient:
+    """A value that does not depend on the tangents.
+
+    A NumPy value is known while tracing. `support`, where given, is False where the value is known to
+    vanish whatever the inputs are.
+    """
+
+    value: Any
+    support: np.ndarray | None = None
+
+    @property
+    def static(self) -> bool:
+        return isinstance(self.value, np.ndarray)
+
+    @property
+    def nonzero(self) -> np.ndarray | None:
+        """Where the value may differ from zero, or None where nothing is known."""
+        if not self.static or self.value.dtype.kind not in "biufcV":
+            return self.support
+        nonzero = np.asarray(self.value != 0)
+        return None if nonzero.all() else nonzero
+
+    @property
+    def zero(self) -> bool:
+        nonzero = self.nonzero
+        return nonzero is not None and not nonzero.any()
+
+
+@dataclass(frozen=True, eq=False)
+class Tangent:
+    """The Jacobian of one intermediate array, as a sum of blocks (none: zero)."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+    blocks: tuple[Block, ...]
+
+
+Value = Coefficient | Tangent
+
+
+@dataclass
+class Context:
+    """What a rule may ask of the sweep it is part of: inner jaxprs, and the count of its cost."""
+
+    propagate: Callable[..., list[Value]]
+    cost: int = 0
+    fallbacks: list[str] = field(default_factory=list)
+
+    def count(self, *blocks: Block) -> None:
+        self.cost += sum(int(np.prod(b.vals.shape)) for b in blocks if not b.static)
+
+
+def as_jax(value: Any) -> Any:
+    return jnp.asarray(value) if isinstance(value, np.ndarray) else value

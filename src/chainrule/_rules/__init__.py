@@ -1,0 +1,5 @@
+"""One rule per linear primitive; importing this package registers them all."""
+
+from chainrule._rules import contraction, control, indexing, pointwise, reduction, shape, solve  # noqa: F401
+from chainrule._rules._registry import RULES as RULES
+from chainrule._rules.fallback import fallback as fallback

@@ -1,0 +1,204 @@
+"""dot_general and convolution: products of Jacobians."""
+
+from __future__ import annotations
+
+import string
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from chainrule._block import Block, densify, xp
+from chainrule._errors import MissingRuleError
+from chainrule._program import Coefficient, Context, Tangent, Value
+from chainrule._rules._registry import rule
+from chainrule._rules.fallback import fallback
+from chainrule._rules.pointwise import result, tidy
+
+
+@rule("dot_general")
+def dot_general(context: Context, eqn: Any, values: list[Value]) -> Any:
+    """out[b, i, j] = sum over k of u[b, i, k] C[b, j, k], for either operand a tangent."""
+    if all(isinstance(v, Tangent) for v in values):
+        raise MissingRuleError("jacobian: a product of two tangents is not linear; check the custom derivative rules")
+    where = 0 if isinstance(values[0], Tangent) else 1
+    u, c = values[where], values[1 - where]
+    assert isinstance(u, Tangent) and isinstance(c, Coefficient)
+    letters = _letters(eqn)
+    subscripts = f"{letters[where]},{letters[1 - where]}->{letters[2]}"
+    dtype = eqn.outvars[0].aval.dtype
+    blocks = contract(context, u, c.value, subscripts, c.nonzero)
+    return result(eqn, tidy([b.with_vals(b.vals.astype(dtype)) for b in blocks]))
+
+
+def _letters(eqn: Any) -> tuple[str, str, str]:
+    ((ca, cb), (ba, bb)) = eqn.params["dimension_numbers"]
+    pool = iter(string.ascii_letters)
+    a = [next(pool) for _ in eqn.invars[0].aval.shape]
+    b = [next(pool) for _ in eqn.invars[1].aval.shape]
+    for i, j in [*zip(ca, cb, strict=True), *zip(ba, bb, strict=True)]:
+        b[j] = a[i]
+    batch = [a[i] for i in ba]
+    free_a = [x for i, x in enumerate(a) if i not in (*ca, *ba)]
+    free_b = [x for i, x in enumerate(b) if i not in (*cb, *bb)]
+    return "".join(a), "".join(b), "".join(batch + free_a + free_b)
+
+
+def contract(context: Context, u: Tangent, c: Any, subscripts: str, nonzero: np.ndarray | None = None) -> list[Block]:
+    """Einstein sum of every block of `u` with the coefficient `c`.
+
+    Contracted axes along which the columns are constant are summed; the others move into the slots,
+    or are first made dense where that gives fewer of them.
+    """
+    inputs, out = subscripts.split("->")
+    mine, _ = inputs.split(",")
+    axes = [k for k, x in enumerate(mine) if x not in out]
+    blocks = []
+    for b in _choose_slots(u.blocks, axes):
+        blocks.append(_contract_block(context, b, c, subscripts, nonzero))
+    return blocks
+
+
+def _choose_slots(blocks: tuple[Block, ...], axes: list[int]) -> list[Block]:
+    """Densify where the slots of the outer product would outnumber the distinct columns."""
+    same = [b for b in blocks if all(b.cols.shape[k] == 1 for k in axes)]
+    vary = [b for b in blocks if not all(b.cols.shape[k] == 1 for k in axes)]
+    if not vary:
+        return same
+    width = sum(b.slots * int(np.prod([b.shape[k] for k in axes if b.cols.shape[k] != 1])) for b in vary)
+    batch = 1 if all(b.cols.ndim == len(axes) + 1 for b in vary) else None
+    columns = len(np.unique(np.concatenate([b.cols.reshape(-1) for b in vary]))) if batch or len(vary) > 1 else width
+    return [*same, densify(vary, axes)] if columns < width else [*same, *vary]
+
+
+def _contract_block(context: Context, b: Block, c: Any, subscripts: str, nonzero: np.ndarray | None) -> Block:
+    inputs, out = subscripts.split("->")
+    mine, other = inputs.split(",")
+    sizes = dict(zip(mine, b.shape, strict=True)) | dict(zip(other, c.shape, strict=True))
+    moved = [x for k, x in enumerate(mine) if x not in out and b.cols.shape[k] != 1]
+    slot = next(x for x in string.ascii_letters if x not in mine + other)
+    labels, vals = _squeezed(b.vals, mine + slot, (*b.shape, b.slots))
+    target = "".join(x for x in out if x in labels or x in other) + "".join(moved) + (slot if slot in labels else "")
+    einsum = np.einsum if isinstance(vals, np.ndarray) and isinstance(c, np.ndarray) else jnp.einsum
+    product = einsum(f"{labels},{other}->{target}", vals, c)
+    context.cost += int(np.prod([sizes.get(x, b.slots) for x in set(labels + other)]))
+    new_vals = _merge_slots(product, target, out, moved, slot, sizes, b.slots)
+    cols = _moved_cols(b, mine, out, moved, sizes)
+    if nonzero is not None and moved and all(x in out or x in moved for x in other):
+        keep = np.einsum(f"{other}->{''.join(x for x in out if x in other) + ''.join(x for x in moved if x in other)}", nonzero)
+        cols = _absent_where(cols, keep, other, out, moved, sizes, b.slots)
+    shape = tuple(sizes[x] for x in out)
+    return _drop_absent(Block(shape, cols, new_vals))
+
+
+def _squeezed(array: Any, labels: str, full: tuple[int, ...]) -> tuple[str, Any]:
+    """Leave out the axes along which an array is the same: einsum then sums or repeats the other operand."""
+    # a contracted axis of size 1 in place of n stands for n equal summands
+    drop = [k for k, (a, s) in enumerate(zip(array.shape, full, strict=True)) if a == 1 and s != 1]
+    left = "".join(x for k, x in enumerate(labels) if k not in drop)
+    return left, xp(array).squeeze(array, tuple(drop))
+
+
+def _merge_slots(product: Any, target: str, out: str, moved: list[str], slot: str, sizes: dict, slots: int) -> Any:
+    """[*present out axes, *moved, slot] -> [*out axes, moved * slot]."""
+    rows = [sizes[x] if x in target else 1 for x in out]
+    inner = [sizes[x] for x in moved]
+    product = product.reshape((*rows, *inner, slots if slot in target else 1))
+    if moved and slot not in target and slots > 1:
+        product = xp(product).broadcast_to(product, (*rows, *inner, slots))
+    return product.reshape((*rows, -1)) if 0 not in product.shape else product.reshape((*rows, int(np.prod(product.shape[len(rows):]))))
+
+
+def _moved_cols(b: Block, mine: str, out: str, moved: list[str], sizes: dict) -> np.ndarray:
+    keep = [x for x in out if x in mine]
+    cols = np.broadcast_to(b.cols, (*b.cols.shape[:-1], b.slots))
+    summed = [k for k, x in enumerate(mine) if x not in out and x not in moved]
+    order = [mine.index(x) for x in keep] + summed + [mine.index(x) for x in moved] + [len(mine)]
+    cols = np.transpose(cols, order)
+    rows = [cols.shape[keep.index(x)] if x in keep else 1 for x in out]
+    return cols.reshape((*rows, int(np.prod([sizes[x] for x in moved])) * b.slots))
+
+
+def _absent_where(cols: np.ndarray, keep: np.ndarray, other: str, out: str, moved: list[str], sizes: dict, slots: int) -> np.ndarray:
+    rows = [sizes[x] if x in other else 1 for x in out]
+    inner = [sizes[x] if x in other else 1 for x in moved]
+    keep = keep.reshape((*rows, *inner, 1))
+    keep = np.broadcast_to(keep, (*rows, *[sizes[x] for x in moved], slots)).reshape((*rows, -1))
+    return np.where(keep, cols, np.int32(-1))
+
+
+def _drop_absent(block: Block) -> Block:
+    """Leave out slots that no row uses; gather the rest closer where most are absent."""
+    present = block.cols >= 0
+    if present.all() or block.cols.size == 0:
+        return block
+    width = int(present.sum(axis=-1).max())
+    if width * 2 > block.slots or width == 0:
+        return block
+    order = np.argsort(~present, axis=-1, kind="stable")[..., :width]
+    cols = np.take_along_axis(block.cols, order, axis=-1)
+    if block.vals.shape[-1] == 1:
+        return Block(block.shape, cols, block.vals)
+    rows = np.broadcast_shapes(order.shape[:-1], block.vals.shape[:-1])
+    vals = xp(block.vals).broadcast_to(block.vals, (*rows, block.slots))
+    return Block(block.shape, cols, xp(vals).take_along_axis(vals, np.broadcast_to(order, (*rows, width)), axis=-1))
+
+
+@rule("conv_general_dilated")
+def conv(context: Context, eqn: Any, values: list[Value]) -> Any:
+    """A convolution with known window: one known-pattern patch map, then a contraction with the kernel."""
+    u, kernel = values
+    p = eqn.params
+    if not isinstance(u, Tangent) or not isinstance(kernel, Coefficient):
+        return NotImplemented
+    if p["feature_group_count"] != 1 or p["batch_group_count"] != 1 or 0 in u.shape:
+        return NotImplemented
+    d = p["dimension_numbers"]
+    spatial = d.lhs_spec[2:]
+    if all(b.cols.shape[k] == 1 for b in u.blocks for k in (*spatial, d.lhs_spec[1])):
+        return fallback(context, eqn, values)
+    from chainrule._rules.shape import pad_rows
+
+    out_aval = eqn.outvars[0].aval
+    window = [kernel.value.shape[k] for k in d.rhs_spec[2:]]
+    outs = [out_aval.shape[k] for k in d.out_spec[2:]]
+    weights = jnp.transpose(kernel.value, d.rhs_spec) if not kernel.static else np.transpose(kernel.value, d.rhs_spec)
+    blocks: list[Block] = []
+    for b in u.blocks:
+        # [n, c, *spatial] with padding and dilation written out
+        b = _transpose_rows(b, d.lhs_spec)
+        config = [(0, 0, 0), (0, 0, 0), *[(lo, hi, s - 1) for (lo, hi), s in zip(p["padding"], p["lhs_dilation"], strict=True)]]
+        full = tuple(s + (s - 1) * c[2] * (s > 0) + c[0] + c[1] for s, c in zip(b.shape, config, strict=True))
+        blocks.append(_patches(pad_rows(b, config, full), window, p["window_strides"], p["rhs_dilation"], outs))
+    rank = len(window)
+    flat = weights.reshape((weights.shape[0], weights.shape[1], -1))  # [out channel, in channel, taps]
+    names = string.ascii_letters
+    spatial_names = names[4 : 4 + rank]
+    tangent = Tangent(blocks[0].shape, u.dtype, tuple(blocks))  # [n, c, *spatial, taps]
+    done = contract(context, tangent, flat, f"ab{spatial_names}c,dbc->ad{spatial_names}")
+    back = tuple(int(k) for k in np.argsort(d.out_spec))
+    return result(eqn, tidy([_transpose_rows(b, back) for b in done]))
+
+
+def _transpose_rows(b: Block, order: tuple[int, ...]) -> Block:
+    p = (*order, len(order))
+    return Block(tuple(b.shape[k] for k in order), np.transpose(b.cols, p), xp(b.vals).transpose(b.vals, p))
+
+
+def _patches(b: Block, window: list[int], strides: Any, dilation: Any, outs: list[int]) -> Block:
+    """[n, c, *padded] -> [n, c, *outs, taps]: every tap is a shifted slice."""
+    taps = list(np.ndindex(*window))
+
+    def move(a: Any) -> Any:
+        pieces = []
+        for tap in taps:
+            cut = [
+                slice(None) if a.shape[2 + k] == 1 and b.shape[2 + k] != 1 else slice(t * e, t * e + (o - 1) * s + 1, s)
+                for k, (t, e, o, s) in enumerate(zip(tap, dilation, outs, strides, strict=True))
+            ]
+            pieces.append(a[(slice(None), slice(None), *cut)])
+        if a.size == 1:
+            return pieces[0][..., None, :]
+        return xp(a).stack(pieces, axis=-2)
+
+    return Block((*b.shape[:2], *outs, len(taps)), move(b.cols), move(b.vals))

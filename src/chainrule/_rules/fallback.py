@@ -1,0 +1,84 @@
+"""The universal fallback: densify, then the primitive under `vmap`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from chainrule._block import Block, densify, expand, through_columns
+from chainrule._errors import MissingRuleError
+from chainrule._jax import as_function
+from chainrule._program import Context, Tangent, Value, as_jax
+
+
+def fallback(context: Context, eqn: Any, values: list[Value]) -> list[Value]:
+    """Apply one linear equation to every dense column of its tangent operands: what `jacfwd` does."""
+    run = as_function(eqn)
+    live = [k for k, v in enumerate(values) if isinstance(v, Tangent) and v.blocks]
+    _require_linear(eqn, values, run)
+
+    def on_tangents(*columns: Any) -> list[Any]:
+        full = [_zero_or_value(v) for v in values]
+        for k, column in zip(live, columns, strict=True):
+            full[k] = column
+        return list(run(*full))
+
+    outs = through_columns([values[k].blocks for k in live], on_tangents)
+    context.fallbacks.append(eqn.primitive.name)
+    results: list[Value] = []
+    for var, blocks in zip(eqn.outvars, outs, strict=True):
+        context.count(*blocks)
+        results.append(Tangent(tuple(var.aval.shape), var.aval.dtype, tuple(blocks)))
+    return results
+
+
+def _zero_or_value(value: Value) -> Any:
+    if isinstance(value, Tangent):
+        return jax.numpy.zeros(value.shape, value.dtype)
+    return as_jax(value.value)
+
+
+_LINEAR_LOOPS = {"scan", "while", "cond", "custom_lin"}
+
+
+def _require_linear(eqn: Any, values: list[Value], run: Any) -> None:
+    """Refuse a step that JAX itself cannot transpose: it is not linear in its tangents."""
+    name = eqn.primitive.name
+    if name in _LINEAR_LOOPS:
+        return
+    shapes = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in values if isinstance(v, Tangent)]
+
+    def linear(*tangents: Any) -> Any:
+        left = iter(tangents)
+        return run(*[next(left) if isinstance(v, Tangent) else as_jax(v.value) for v in values])
+
+    try:
+        outs = jax.eval_shape(linear, *shapes)
+        jax.eval_shape(lambda *ct: jax.linear_transpose(linear, *shapes)(list(ct)), *outs)
+    except Exception as error:
+        raise MissingRuleError(
+            f"jacobian: the step `{name}` is not linear in its tangent or cotangent, so the derivative rule that "
+            "contains it (a custom_jvp or custom_vjp of the function?) defines no Jacobian; use jax.vjp for its products."
+        ) from error
+
+
+def mix(context: Context, eqn: Any, values: list[Value], operand: int, axes: tuple[int, ...]) -> list[Value]:
+    """Densify along the mixed axes only, then the primitive under `vmap` over the slots."""
+    tangent = values[operand]
+    assert isinstance(tangent, Tangent)
+    block = expand(densify(tangent.blocks, axes), range(len(tangent.shape)))
+    run = as_function(eqn)
+
+    def column(vals: Any) -> Any:
+        full = [as_jax(v.value) if not isinstance(v, Tangent) else vals for v in values]
+        return run(*full)[0]
+
+    cols = densify(tangent.blocks, axes).cols
+    slots = block.slots
+    vals = jax.numpy.broadcast_to(as_jax(block.vals), (*block.shape, slots))
+    out = jax.vmap(column, in_axes=-1, out_axes=-1)(vals)
+    context.cost += int(np.prod(out.shape)) * int(np.prod([tangent.shape[k] for k in axes]))
+    shape = tuple(eqn.outvars[0].aval.shape)
+    return [Tangent(shape, eqn.outvars[0].aval.dtype, (Block(shape, cols, out),))]

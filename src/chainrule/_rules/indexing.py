@@ -1,0 +1,152 @@
+"""Indexing primitives with known indices move rows; with unknown ones they take the fallback."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from chainrule._block import Block, expand, xp
+from chainrule._jax import as_function, evaluate_now
+from chainrule._program import Coefficient, Context, Tangent, Value
+from chainrule._rules._registry import rule
+from chainrule._rules.pointwise import result, tidy
+
+
+def _sources(eqn: Any, values: list[Value], operand: int) -> np.ndarray:
+    """For every element of the result: which element of the operand it is, or -1 for none."""
+    shape, dtype = eqn.invars[operand].aval.shape, eqn.invars[operand].aval.dtype
+    size = int(np.prod(shape))
+    full = [v.value if isinstance(v, Coefficient) else np.zeros(v.shape, v.dtype) for v in values]
+    exact = np.float64 if jax.config.jax_enable_x64 else np.float32  # type: ignore[attr-defined]
+    if dtype != exact or size >= 2 ** (53 if exact is np.float64 else 24):
+        return _sources_by_digits(eqn, full, operand, shape, dtype, size)
+    full[operand] = np.arange(1, size + 1, dtype=dtype).reshape(shape)
+    return evaluate_now(as_function(eqn), *full)[0].astype(np.int64) - 1
+
+
+def _sources_by_digits(eqn: Any, full: list[Any], operand: int, shape: Any, dtype: Any, size: int) -> np.ndarray:
+    """The same in base 64, for dtypes that do not hold large whole numbers."""
+    total: Any = 0
+    for k in range(max(1, -(-(size + 1).bit_length() // 6))):
+        digits = (np.arange(1, size + 1) >> (6 * k)) & 63
+        full[operand] = digits.reshape(shape).astype(dtype)
+        total = total + (evaluate_now(as_function(eqn), *full)[0].real.astype(np.int64) << (6 * k))
+    return total - 1
+
+
+def _take(block: Block, sources: np.ndarray) -> Block:
+    """Rows by their flat numbers; a single number stays one."""
+    flat = expand(block, range(len(block.shape)))
+    cols = np.broadcast_to(flat.cols, (*block.shape, flat.cols.shape[-1])).reshape(-1, flat.cols.shape[-1])
+    index = np.maximum(sources, 0)
+    cols = np.where((sources >= 0)[..., None], cols[index], np.int32(-1))
+    if block.vals[..., :1].size == 1:
+        return Block(sources.shape, cols, block.vals.reshape((1,) * sources.ndim + block.vals.shape[-1:]))
+    vals = flat.vals.reshape(-1, flat.vals.shape[-1])
+    return Block(sources.shape, cols, xp(vals).take(vals, index, axis=0))
+
+
+def _move(eqn: Any, values: list[Value]) -> Any:
+    (operand, *indices) = values
+    if not isinstance(operand, Tangent) or not all(isinstance(v, Coefficient) and v.static for v in indices):
+        return NotImplemented
+    if 0 in operand.shape:
+        return NotImplemented
+    sources = _sources(eqn, values, 0)
+    return result(eqn, [_take(b, sources) for b in operand.blocks])
+
+
+@rule("gather")
+def gather(context: Context, eqn: Any, values: list[Value]) -> Any:
+    """out[i] = in[source(i)]; an index that fills has no column."""
+    fill = eqn.params.get("fill_value")
+    return NotImplemented if fill not in (None, 0) else _move(eqn, values)
+
+
+@rule("dynamic_slice")
+def dynamic_slice(context: Context, eqn: Any, values: list[Value]) -> Any:
+    """A window of rows whose start is known."""
+    return _move(eqn, values)
+
+
+@rule("dynamic_update_slice", "scatter")
+def update(context: Context, eqn: Any, values: list[Value]) -> Any:
+    """Rows of the operand, overwritten by rows of the update."""
+    operand, other = (values[0], values[1]) if eqn.primitive.name == "dynamic_update_slice" else (values[0], values[2])
+    places = (0, 1) if eqn.primitive.name == "dynamic_update_slice" else (0, 2)
+    rest = [v for k, v in enumerate(values) if k not in places]
+    if not all(isinstance(v, Coefficient) and v.static for v in rest):
+        return NotImplemented
+    blocks: list[Block] = []
+    for k, v in zip(places, (operand, other), strict=True):
+        if isinstance(v, Coefficient):
+            if not v.zero:
+                return NotImplemented
+            continue
+        if 0 in v.shape:
+            return NotImplemented
+        base = [w if isinstance(w, Coefficient) else Tangent(w.shape, w.dtype, ()) for w in values]
+        sources = _sources(eqn, base, k)
+        blocks += [_take(b, sources) for b in v.blocks]
+    return result(eqn, tidy(blocks))
+
+
+@rule("scatter-add", "scatter_add")
+def scatter_add(context: Context, eqn: Any, values: list[Value]) -> Any:
+    """out = operand, plus updates at known places: each update adds slots to the row it meets."""
+    operand, indices, updates = values
+    if not (isinstance(indices, Coefficient) and indices.static):
+        return NotImplemented
+    blocks = list(operand.blocks) if isinstance(operand, Tangent) else []
+    if isinstance(operand, Coefficient) and not operand.zero:
+        return NotImplemented
+    if isinstance(updates, Tangent):
+        if 0 in updates.shape or 0 in eqn.outvars[0].aval.shape:
+            return NotImplemented
+        sources = _targets(eqn, updates, indices)
+        rows = _rows_of(sources, int(np.prod(eqn.outvars[0].aval.shape)))
+        shape = tuple(eqn.outvars[0].aval.shape)
+        for layer in rows:
+            blocks += [_take(b, layer.reshape(shape)) for b in updates.blocks]
+    out = tidy(blocks)
+    context.count(*out)
+    return result(eqn, out)
+
+
+def _targets(eqn: Any, updates: Tangent, indices: Coefficient) -> np.ndarray:
+    """For every update the flat row it is added to, or -1: the transpose (a gather) of the row numbers."""
+    shape = eqn.outvars[0].aval.shape
+    run = as_function(eqn)
+    zero = np.zeros(shape, eqn.outvars[0].aval.dtype)
+    size = int(np.prod(shape))
+    bits = max(1, size.bit_length())
+
+    def row_numbers() -> Any:
+        def add(u: Any) -> Any:
+            return run(jnp.asarray(zero), jnp.asarray(indices.value), u)[0]
+
+        transpose = jax.linear_transpose(add, jax.ShapeDtypeStruct(updates.shape, updates.dtype))
+        total = jnp.zeros(updates.shape, jnp.int32)
+        numbers = np.arange(1, size + 1)
+        for k in range(bits):
+            digit = jnp.asarray(((numbers >> k) & 1).reshape(shape).astype(zero.dtype))
+            total = total + (transpose(digit)[0].real.astype(jnp.int32) << k)
+        return total - 1
+
+    return evaluate_now(row_numbers)
+
+
+def _rows_of(targets: np.ndarray, size: int) -> list[np.ndarray]:
+    """Layers of at most one update a row: layer k holds the k-th update that meets each row, or -1."""
+    flat = targets.reshape(-1)
+    order = np.argsort(flat, kind="stable")
+    order = order[flat[order] >= 0]
+    rows = flat[order]
+    start = np.searchsorted(rows, rows, side="left")
+    depth = np.arange(len(rows)) - start
+    layers = np.full((int(depth.max(initial=-1)) + 1, size), -1, np.int64)
+    layers[depth, rows] = order
+    return list(layers)

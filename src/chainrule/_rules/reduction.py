@@ -1,0 +1,73 @@
+"""Primitives that sum rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from chainrule._block import Block, constant_along, densify, to_slots, xp
+from chainrule._program import Context, Tangent, Value
+from chainrule._rules._registry import rule
+from chainrule._rules.contraction import contract
+from chainrule._rules.fallback import mix
+from chainrule._rules.pointwise import result, tidy
+
+
+@rule("reduce_sum")
+def reduce_sum(context: Context, eqn: Any, values: list[Value]) -> Any:
+    """out[i] = sum over k of in[i, k].
+
+    Where the columns are the same along k the values are summed; where they vary, k moves into the
+    slots without arithmetic.
+    """
+    (u,) = values
+    assert isinstance(u, Tangent)
+    axes = tuple(eqn.params["axes"])
+    blocks = tidy([sum_rows(b, axes) for b in compact(u.blocks, axes)])
+    context.count(*u.blocks)
+    return result(eqn, blocks)
+
+
+def sum_rows(block: Block, axes: tuple[int, ...]) -> Block:
+    same = [k for k in axes if block.cols.shape[k] == 1]
+    vary = [k for k in axes if block.cols.shape[k] != 1]
+    copies = int(np.prod([block.shape[k] for k in same if block.vals.shape[k] == 1]))
+    keep = tuple(k for k in same if block.vals.shape[k] != 1)
+    vals = block.vals.sum(axis=keep, keepdims=True, dtype=block.vals.dtype) if keep else block.vals
+    vals = vals * np.asarray(copies, vals.dtype) if copies != 1 else vals
+    shape = tuple(1 if k in same else s for k, s in enumerate(block.shape))
+    moved = to_slots(Block(shape, block.cols, vals), vary) if vary else Block(shape, block.cols, vals)
+    left = [k for k in range(len(block.shape)) if k not in vary]
+    drop = tuple(left.index(k) for k in same)
+    out_shape = tuple(s for k, s in enumerate(block.shape) if k not in axes)
+    return Block(out_shape, np.squeeze(moved.cols, drop), xp(moved.vals).squeeze(moved.vals, drop))
+
+
+def compact(blocks: tuple[Block, ...], axes: tuple[int, ...]) -> list[Block]:
+    """Densify along `axes` first where moving them into the slots would repeat most columns."""
+    vary = [b for b in blocks if not constant_along(b, axes)]
+    if not vary:
+        return list(blocks)
+    out = [b for b in blocks if constant_along(b, axes)]
+    for b in vary:
+        width = b.slots * int(np.prod([b.shape[k] for k in axes if b.cols.shape[k] != 1]))
+        columns = len(np.unique(b.cols)) if width > 1 else 1
+        out.append(densify([b], axes) if width > 2 * columns else b)
+    return out
+
+
+@rule("cumsum")
+def cumsum(context: Context, eqn: Any, values: list[Value]) -> Any:
+    """out[i] = sum over k <= i of in[k]: contraction with a known triangle of ones."""
+    (u,) = values
+    assert isinstance(u, Tangent)
+    axis, n = eqn.params["axis"], u.shape[eqn.params["axis"]]
+    if 0 in u.shape or all(constant_along(b, (axis,)) for b in u.blocks):
+        return mix(context, eqn, values, 0, (axis,))
+    triangle = np.tril(np.ones((n, n), u.dtype))
+    triangle = triangle.T if eqn.params["reverse"] else triangle
+    rank = len(u.shape)
+    letters = "".join(chr(97 + k) for k in range(rank))
+    out = letters.replace(letters[axis], "z")
+    return result(eqn, tidy(contract(context, u, triangle, f"{letters},z{letters[axis]}->{out}")))

@@ -1,0 +1,250 @@
+"""Structural primitives: they move rows; columns and values move alike, without arithmetic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from chainrule._block import Block, expand, join, move_rows, xp
+from chainrule._program import Coefficient, Context, Tangent, Value
+from chainrule._rules._registry import rule
+from chainrule._rules.pointwise import result, tidy
+
+
+def _rows(eqn: Any, values: list[Value], move: Any) -> list[Value]:
+    shape = tuple(eqn.outvars[0].aval.shape)
+    (u,) = values[:1]
+    assert isinstance(u, Tangent)
+    return result(eqn, [move_rows(b, shape, move) for b in u.blocks])
+
+
+@rule("transpose")
+def transpose(context: Context, eqn: Any, values: list[Value]) -> Any:
+    """Permute the rows' axes: out[i[p0], i[p1], ...] = in[i0, i1, ...]."""
+    p = eqn.params["permutation"]
+    return _rows(eqn, values, lambda a, m: m.transpose(a, (*p, len(p))))
+
+
+@rule("rev")
+def rev(context: Context, eqn: Any, values: list[Value]) -> Any:
+    """Reverse the rows along some axes."""
+    return _rows(eqn, values, lambda a, m: m.flip(a, eqn.params["dimensions"]))
+
+
+@rule("squeeze")
+def squeeze(context: Context, eqn: Any, values: list[Value]) -> Any:
+    """Drop row axes of size 1."""
+    return _rows(eqn, values, lambda a, m: m.squeeze(a, eqn.params["dimensions"]))
+
+
+@rule("expand_dims")
+def expand_dims(context: Context, eqn: Any, values: list[Value]) -> Any:
+    """Insert row axes of size 1."""
+    return _rows(eqn, values, lambda a, m: m.expand_dims(a, eqn.params["dimensions"]))
+
+
+@rule("broadcast_in_dim")
+def broadcast_in_dim(context: Context, eqn: Any, values: list[Value]) -> Any:
+    """Repeat rows along new axes: nothing is copied, a new axis has size 1."""
+    shape, where = eqn.params["shape"], eqn.params["broadcast_dimensions"]
+
+    def move(a: Any, m: Any) -> Any:
+        out = [1] * len(shape)
+        for k, axis in enumerate(where):
+            out[axis] = a.shape[k]
+        return a.reshape((*out, a.shape[-1]))
+
+    return _rows(eqn, values, move)
+
+
+@rule("reshape")
+def reshape(context: Context, eqn: Any, values: list[Value]) -> Any:
+    """Regroup the rows. Axes that are the same along a whole group stay of size 1."""
+    if eqn.params.get("dimensions") is not None:
+        return NotImplemented
+    u, shape = values[0], tuple(eqn.outvars[0].aval.shape)
+    assert isinstance(u, Tangent)
+    groups = _groups(u.shape, shape)
+
+    def move(a: Any) -> Any:
+        sizes_in, sizes_out = list(a.shape[:-1]), []
+        for old, new in groups:
+            if all(a.shape[k] == 1 for k in old):
+                sizes_out += [1] * len(new)
+            else:
+                for k in old:
+                    sizes_in[k] = u.shape[k]
+                sizes_out += [shape[k] for k in new]
+        return xp(a).broadcast_to(a, (*sizes_in, a.shape[-1])).reshape((*sizes_out, a.shape[-1]))
+
+    return result(eqn, [Block(shape, move(b.cols), move(b.vals)) for b in u.blocks])
+
+
+def _groups(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
+    """Smallest runs of old and new axes of equal size."""
+    if 0 in old:
+        return [(list(range(len(old))), list(range(len(new))))]
+    groups, i, j = [], 0, 0
+    while i < len(old) or j < len(new):
+        a, b, p, q = [], [], 1, 1
+        while not a and not b or p != q:
+            if p <= q and i < len(old):
+                a.append(i)
+                p, i = p * old[i], i + 1
+            else:
+                b.append(j)
+                q, j = q * new[j], j + 1
+        groups.append((a, b))
+    return groups
+
+
+@rule("slice")
+def slice_(context: Context, eqn: Any, values: list[Value]) -> Any:
+    """Keep some rows."""
+    p = eqn.params
+    steps = p["strides"] or (1,) * len(p["start_indices"])
+    cut = [slice(*s) for s in zip(p["start_indices"], p["limit_indices"], steps, strict=True)]
+
+    def move(a: Any, m: Any) -> Any:
+        return a[tuple(c if a.shape[k] != 1 or u.shape[k] == 1 else slice(None) for k, c in enumerate(cut))]
+
+    u = values[0]
+    assert isinstance(u, Tangent)
+    return _rows(eqn, values, move)
+
+
+@rule("pad")
+def pad(context: Context, eqn: Any, values: list[Value]) -> Any:
+    """Surround rows by zeros: their columns are absent."""
+    u, filler = values
+    config = eqn.params["padding_config"]
+    if isinstance(filler, Tangent) or not filler.zero or not isinstance(u, Tangent):
+        return NotImplemented
+    shape = tuple(eqn.outvars[0].aval.shape)
+    return result(eqn, [pad_rows(b, config, shape) for b in u.blocks])
+
+
+def pad_rows(block: Block, config: Any, shape: tuple[int, ...]) -> Block:
+    """Pad columns with -1; values that are the same along an axis stay so."""
+    moved = [k for k, c in enumerate(config) if tuple(c) != (0, 0, 0)]
+    cols = _pad(expand(block, moved).cols, config, -1)
+    own = [(c if block.vals.shape[k] != 1 or block.shape[k] == 1 and block.vals.size > 1 else (0, 0, 0))
+           for k, c in enumerate(config)]  # fmt: skip
+    return Block(shape, cols, _pad(block.vals, own, 0))
+
+
+def _pad(array: Any, config: Any, filler: int) -> Any:
+    if isinstance(array, np.ndarray):
+        for k, (low, high, step) in enumerate(config):
+            array = _pad_axis(array, k, low, high, step, filler)
+        return array
+    import jax  # the values are traced
+
+    return jax.lax.pad(array, np.asarray(filler, array.dtype), [*[tuple(c) for c in config], (0, 0, 0)])
+
+
+def _pad_axis(a: np.ndarray, k: int, low: int, high: int, step: int, filler: int) -> np.ndarray:
+    if (low, high, step) == (0, 0, 0):
+        return a
+    size = a.shape[k]
+    inner = size + max(size - 1, 0) * step
+    out = np.full((*a.shape[:k], inner + max(low, 0) + max(high, 0), *a.shape[k + 1 :]), filler, a.dtype)
+    where = [slice(None)] * a.ndim
+    where[k] = slice(max(low, 0), max(low, 0) + inner, step + 1)
+    out[tuple(where)] = a
+    where[k] = slice(max(-low, 0), out.shape[k] - max(-high, 0))
+    return out[tuple(where)]
+
+
+@rule("concatenate")
+def concatenate(context: Context, eqn: Any, values: list[Value]) -> Any:
+    """Lay rows one after the other: blocks of equal width are concatenated, the others padded."""
+    axis, shape = eqn.params["dimension"], tuple(eqn.outvars[0].aval.shape)
+    sizes = [v.value.shape[axis] if isinstance(v, Coefficient) else v.shape[axis] for v in values]
+    if any(isinstance(v, Coefficient) and not v.zero for v in values):
+        return NotImplemented
+    pieces = [list(v.blocks) if isinstance(v, Tangent) else [] for v in values]
+    small = np.prod(shape) <= 64
+    if small:
+        pieces = [[join(p)] if p else [] for p in pieces]
+    blocks = []
+    while any(pieces):
+        first = next(p[0] for p in pieces if p)
+        row = [_take_like(p, first, small) for p in pieces]
+        blocks.append(_concatenate(row, sizes, axis, shape))
+    out = tidy(blocks)
+    context.count(*out)
+    return result(eqn, out)
+
+
+def _take_like(piece: list[Block], first: Block, small: bool) -> Block | None:
+    """The next block of this operand that fits beside `first`."""
+    for k, b in enumerate(piece):
+        equal = b.slots == first.slots and b.static == first.static
+        if equal and b.static:
+            equal = b.vals.size == first.vals.size == 1 and b.vals.item() == first.vals.item()
+        if equal or small:
+            return piece.pop(k)
+    return None
+
+
+def _concatenate(row: list[Block | None], sizes: list[int], axis: int, shape: tuple[int, ...]) -> Block:
+    live = [b for b in row if b is not None]
+    width = max(b.slots for b in live)
+    cols = [_piece_cols(b, s, axis, width, shape) for b, s in zip(row, sizes, strict=True)]
+    other = np.broadcast_shapes(*[_without(c.shape, axis) for c in cols])
+    cols = np.concatenate([np.broadcast_to(c, _with(other, axis, c.shape[axis])) for c in cols], axis)
+    first = live[0].vals
+    if all(b.static and b.vals.size == 1 and b.vals.item() == first.item() for b in live):
+        return Block(shape, cols, first)
+    if len(live) == 1 and first.shape[axis] == 1 and live[0].shape[axis] != 1:
+        return Block(shape, cols, first)
+    vals = [_piece_vals(b, s, axis, width, live[0]) for b, s in zip(row, sizes, strict=True)]
+    other = np.broadcast_shapes(*[_without(v.shape, axis) for v in vals])
+    module = np if all(isinstance(v, np.ndarray) for v in vals) else jnp
+    whole = module.concatenate([module.broadcast_to(v, _with(other, axis, v.shape[axis])) for v in vals], axis)
+    return Block(shape, cols, whole)
+
+
+def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    return shape[:axis] + shape[axis + 1 :]
+
+
+def _with(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
+    return (*shape[:axis], size, *shape[axis:])
+
+
+def _piece_cols(b: Block | None, size: int, axis: int, width: int, shape: tuple[int, ...]) -> np.ndarray:
+    if b is None:
+        return np.full((*_with((1,) * (len(shape) - 1), axis, size), width), -1, np.int32)
+    cols = expand(b, [axis]).cols
+    cols = np.broadcast_to(cols, (*cols.shape[:-1], b.slots))
+    return np.pad(cols, [(0, 0)] * len(shape) + [(0, width - b.slots)], constant_values=-1)
+
+
+def _piece_vals(b: Block | None, size: int, axis: int, width: int, like: Block) -> Any:
+    if b is None:
+        return np.zeros((*_with((1,) * (len(like.shape) - 1), axis, size), width), like.vals.dtype)
+    vals = expand(b, [axis]).vals
+    vals = xp(vals).broadcast_to(vals, (*vals.shape[:-1], b.slots))
+    return xp(vals).pad(vals, [(0, 0)] * len(b.shape) + [(0, width - b.slots)])
+
+
+@rule("split")
+def split(context: Context, eqn: Any, values: list[Value]) -> Any:
+    """Cut rows into pieces along one axis."""
+    (u,) = values
+    assert isinstance(u, Tangent)
+    axis, start, outs = eqn.params["axis"], 0, []
+    for size, var in zip(eqn.params["sizes"], eqn.outvars, strict=True):
+        cut = (slice(None),) * axis + (slice(start, start + size),)
+        shape = tuple(var.aval.shape)
+        moved = [
+            move_rows(b, shape, lambda a, m, cut=cut: a if a.shape[axis] == 1 and u.shape[axis] != 1 else a[cut])
+            for b in u.blocks
+        ]
+        outs.append(Tangent(shape, var.aval.dtype, tuple(moved)))
+        start += size
+    return outs

@@ -1,0 +1,44 @@
+"""Solves and transforms: they mix known axes; the other axes stay a batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from chainrule._program import Coefficient, Context, Tangent, Value
+from chainrule._rules._registry import rule
+from chainrule._rules.fallback import mix
+
+
+@rule("triangular_solve")
+def triangular_solve(context: Context, eqn: Any, values: list[Value]) -> Any:
+    """X with A X = B (or X A = B): the rows of B are mixed, its columns and the batch are not."""
+    a, b = values
+    if not isinstance(a, Coefficient) or not isinstance(b, Tangent) or 0 in b.shape:
+        return NotImplemented
+    rank = len(b.shape)
+    return mix(context, eqn, values, 1, (rank - 2 if eqn.params["left_side"] else rank - 1,))
+
+
+@rule("fft")
+def fft(context: Context, eqn: Any, values: list[Value]) -> Any:
+    """The discrete Fourier transform mixes its last axes."""
+    (u,) = values
+    assert isinstance(u, Tangent)
+    rank = len(u.shape)
+    if 0 in u.shape:
+        return NotImplemented
+    return mix(context, eqn, values, 0, tuple(range(rank - len(eqn.params["fft_lengths"]), rank)))
+
+
+@rule("custom_linear_solve")
+def custom_linear_solve(context: Context, eqn: Any, values: list[Value]) -> Any:
+    """x with A x = b: the solver's own program is linear in b."""
+    lengths, jaxprs = eqn.params["const_lengths"], eqn.params["jaxprs"]
+    start = lengths.matvec + lengths.vecmat
+    constants = values[start : start + lengths.solve]
+    first = sum(lengths)
+    if any(isinstance(v, Tangent) for v in values[:first]):
+        return NotImplemented
+    return context.propagate(jaxprs.solve.jaxpr, jaxprs.solve.consts, [*constants, *values[first:]])
+
+
