@@ -150,12 +150,15 @@ class Jacobian:
         return self._layout.rows.shapes
 
     @property
-    def structure(self) -> Any:
+    def structure(self) -> str:
         """What the static pattern is, in the words that a person would use."""
-        from chainrule._structure import classify
-
         rows, cols, _, _ = self._layout.pattern
-        return classify(rows, cols, self.shape)
+        m, n = self.shape
+        if not len(rows):
+            return "zero"
+        if m == n == len(rows) and np.array_equal(rows, cols):
+            return "diagonal"
+        return "dense" if len(rows) == m * n else f"sparse ({len(rows)} nonzeros, {len(rows) / (m * n):.2g} of all)"
 
     @property
     def T(self) -> Jacobian:
@@ -320,29 +323,9 @@ class Jacobian:
             raise ShapeError(f"trace: J is {self.shape[0]}×{self.shape[1]}, only a square one has a trace; see .diagonal()")
         return self.diagonal().sum()
 
-    def spy_text(self, width: int = 40, height: int = 20) -> str:
-        """A picture of the pattern in braille dots, for the terminal."""
-        from chainrule._display import braille
-
-        rows, cols, _, _ = self._layout.pattern
-        return braille(rows, cols, self.shape, width, height)
-
-    def spy(self, ax: Any = None) -> Any:
-        """Draw the pattern with matplotlib (extra `chainrule[plots]`)."""
-        from chainrule._display import spy
-
-        rows, cols, _, _ = self._layout.pattern
-        return spy(rows, cols, self.shape, ax=ax)
-
     def __repr__(self) -> str:
         m, n = self.shape
         return f"Jacobian {m}×{n} {self.dtype} · {self.structure} · {self.order}, {self.cost} multiply-adds"
-
-    def _repr_html_(self) -> str:
-        from chainrule._display import html
-
-        rows, cols, _, _ = self._layout.pattern
-        return html(rows, cols, self.shape, repr(self))
 
 
 def _is_leaf(tree: Any) -> bool:

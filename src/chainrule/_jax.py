@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.extend.core as jex
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.extend.core import primitives
@@ -17,9 +19,23 @@ Equation = Any
 Jaxpr = Any
 
 
+_OTHER_NAMES = {"add_any": "add_jaxvals", "custom_linear_solve": "linear_solve"}
+
+
 def primitive(name: str) -> Primitive | None:
     """Find the primitive object called `name`, or None where this JAX has none."""
-    return getattr(primitives, f"{name}_p", None) or getattr(lax, f"{name}_p", None)
+    name = _OTHER_NAMES.get(name, name)
+    return getattr(primitives, f"{name}_p", None) or getattr(lax, f"{name}_p", None) or _unlisted().get(name)
+
+
+@functools.cache
+def _unlisted() -> dict[str, Primitive]:
+    """Primitives that no public module lists, taken from the jaxprs of functions that use them."""
+
+    def uses(a: Any) -> Any:
+        return jnp.stack([a, a]), jnp.unstack(a), jnp.tile(a, 2), jnp.copy(a), jnp.split(a, 2)
+
+    return {eqn.primitive.name: eqn.primitive for eqn in walk(jax.make_jaxpr(uses)(np.zeros(2, np.float32)).jaxpr)}
 
 
 def inner_jaxpr(eqn: Equation) -> tuple[Jaxpr, Sequence[Any]] | None:
@@ -30,7 +46,6 @@ def inner_jaxpr(eqn: Equation) -> tuple[Jaxpr, Sequence[Any]] | None:
     return (inner.jaxpr, inner.consts) if isinstance(inner, jex.ClosedJaxpr) else (inner, ())
 
 
-_INLINED = {primitive(name) for name in ("jit", "pjit", "remat", "closed_call", "call")} - {None}
 
 
 def run_equation(eqn: Equation, operands: Sequence[Any]) -> list[Any]:
@@ -104,3 +119,6 @@ def evaluate_now(function: Callable[..., Any], *operands: Any) -> Any:
     """Run a function on known values while an outer trace is under way."""
     with jax.ensure_compile_time_eval():
         return jax.tree.map(np.asarray, function(*operands))
+
+
+_INLINED = {primitive(name) for name in ("jit", "pjit", "remat", "closed_call", "call")} - {None}

@@ -94,7 +94,7 @@ def update(context: Context, eqn: Any, values: list[Value]) -> Any:
     return result(eqn, tidy(blocks))
 
 
-@rule("scatter-add", "scatter_add")
+@rule("scatter_add")
 def scatter_add(context: Context, eqn: Any, values: list[Value]) -> Any:
     """out = operand, plus updates at known places: each update adds slots to the row it meets."""
     operand, indices, updates = values

@@ -110,7 +110,7 @@ def add(context: Context, eqn: Any, values: list[Value]) -> Any:
     return result(eqn, out)
 
 
-@rule("neg", "copy", "copy_p", "real", "imag", "conj", "convert_element_type", "reduce_precision", "device_put",
+@rule("neg", "copy", "real", "imag", "conj", "convert_element_type", "reduce_precision", "device_put",
       "sharding_constraint", "optimization_barrier", "name")  # fmt: skip
 def unary(context: Context, eqn: Any, values: list[Value]) -> Any:
     """out = op(u) for an op that is linear over the reals, applied to the values alone."""
@@ -127,7 +127,6 @@ def unary(context: Context, eqn: Any, values: list[Value]) -> Any:
 _UNARY: dict[str, Any] = {
     "neg": lambda a, p: -a,
     "copy": lambda a, p: a,
-    "copy_p": lambda a, p: a,
     "real": lambda a, p: a.real,
     "imag": lambda a, p: a.imag,
     "conj": lambda a, p: a.conj(),

@@ -161,7 +161,39 @@ def _pad_axis(a: np.ndarray, k: int, low: int, high: int, step: int, filler: int
 @rule("concatenate")
 def concatenate(context: Context, eqn: Any, values: list[Value]) -> Any:
     """Lay rows one after the other: blocks of equal width are concatenated, the others padded."""
-    axis, shape = eqn.params["dimension"], tuple(eqn.outvars[0].aval.shape)
+    return _lay_along(context, eqn, values, eqn.params["dimension"])
+
+
+@rule("stack")
+def stack(context: Context, eqn: Any, values: list[Value]) -> Any:
+    """Lay rows one after the other along a new axis."""
+    axis = eqn.params["axis"]
+    return _lay_along(context, eqn, [_with_axis(v, axis) for v in values], axis)
+
+
+def _with_axis(v: Value, axis: int) -> Value:
+    if isinstance(v, Coefficient):
+        return Coefficient(xp(v.value).expand_dims(v.value, axis))
+    shape = _with(v.shape, axis, 1)
+    moved = [move_rows(b, shape, lambda a, m: m.expand_dims(a, axis)) for b in v.blocks]
+    return Tangent(shape, v.dtype, tuple(moved))
+
+
+@rule("unstack")
+def unstack(context: Context, eqn: Any, values: list[Value]) -> Any:
+    """Cut rows apart along an axis, which goes."""
+    (u,), axis = values, eqn.params["axis"]
+    assert isinstance(u, Tangent)
+    outs = []
+    for k, var in enumerate(eqn.outvars):
+        shape = tuple(var.aval.shape)
+        moved = [move_rows(b, shape, lambda a, m, k=k: m.take(a, min(k, a.shape[axis] - 1), axis)) for b in u.blocks]
+        outs.append(Tangent(shape, var.aval.dtype, tuple(moved)))
+    return outs
+
+
+def _lay_along(context: Context, eqn: Any, values: list[Value], axis: int) -> Any:
+    shape = tuple(eqn.outvars[0].aval.shape)
     sizes = [v.value.shape[axis] if isinstance(v, Coefficient) else v.shape[axis] for v in values]
     if any(isinstance(v, Coefficient) and not v.zero for v in values):
         return NotImplemented
