@@ -4,6 +4,7 @@ from chainrule._api import gradient as gradient
 from chainrule._api import hessian as hessian
 from chainrule._api import hvp as hvp
 from chainrule._api import jacobian as jacobian
+from chainrule._api import linearize as linearize
 from chainrule._api import pullback as pullback
 from chainrule._api import pushforward as pushforward
 from chainrule._api import value_and_jacobian as value_and_jacobian

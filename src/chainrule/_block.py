@@ -143,7 +143,7 @@ def densify(blocks: Sequence[Block], axes: Sequence[int]) -> Block:
     keep = [k for k in range(rank) if k not in axes]
     varying = [k for k in keep if full.cols.shape[k] != 1]
     cols = np.transpose(full.cols, (*keep, *axes, rank)).reshape(math.prod(shape[k] for k in varying), -1)
-    union, position = _union_of_lines(cols)
+    union, position = union_of_lines(cols)
     lines_shape = tuple(full.cols.shape[k] for k in range(rank) if k in keep)
     width = union.shape[-1]
     out_cols = _restore(union.reshape((*lines_shape, width)), keep, axes, rank)
@@ -159,7 +159,7 @@ def _restore(union: np.ndarray, keep: list[int], axes: Sequence[int], rank: int)
     return np.transpose(with_ones, (*np.argsort([*keep, *axes]), rank))
 
 
-def _union_of_lines(cols: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def union_of_lines(cols: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Per line: the sorted distinct columns (padded by -1), and the place of each entry among them."""
     order = np.argsort(cols, axis=1, kind="stable")
     ordered = np.take_along_axis(cols, order, axis=1)

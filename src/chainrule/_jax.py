@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -46,6 +47,21 @@ def inner_jaxpr(eqn: Equation) -> tuple[Jaxpr, Sequence[Any]] | None:
     return (inner.jaxpr, inner.consts) if isinstance(inner, jex.ClosedJaxpr) else (inner, ())
 
 
+def as_callable(jaxpr: Jaxpr, consts: Sequence[Any]) -> Callable[..., list[Any]]:
+    """A jaxpr with its constants as a function of its inputs."""
+    return jex.jaxpr_as_fun(jex.ClosedJaxpr(jaxpr, list(consts)))
+
+
+def count_operations(jaxpr: Jaxpr) -> int:
+    """Multiply-adds of a jaxpr, from shapes alone; a contraction counts its summed axes, a loop one pass."""
+    total = 0
+    for eqn in walk(jaxpr):
+        size = sum(math.prod(v.aval.shape) for v in eqn.outvars if hasattr(v.aval, "shape"))
+        if eqn.primitive is primitive("dot_general"):
+            (summed, _), _ = eqn.params["dimension_numbers"]
+            size *= math.prod(eqn.invars[0].aval.shape[k] for k in summed)
+        total += size
+    return total
 
 
 def run_equation(eqn: Equation, operands: Sequence[Any]) -> list[Any]:

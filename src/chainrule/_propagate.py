@@ -94,10 +94,10 @@ def _support(eqn: Any, values: list[Any]) -> np.ndarray | None:
     return None
 
 
-def sweep(jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value]) -> tuple[list[Value], Context]:
-    """Propagate with a fresh count of cost."""
+def sweep(jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value]) -> tuple[list[Value], int]:
+    """Propagate; give the values and the counted cost."""
     context = Context(propagate=lambda *a: propagate(context, *a))
-    return propagate(context, jaxpr, consts, inputs), context
+    return propagate(context, jaxpr, consts, inputs), context.cost
 
 
 def require_tangent(value: Value, shape: tuple[int, ...], dtype: Any) -> Tangent:

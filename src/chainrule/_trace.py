@@ -10,31 +10,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._errors import ChainruleError, InputTypeError
-from chainrule._jacobian import Space
+from chainrule._errors import InputTypeError, ShapeError
+from chainrule._space import name_of
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A function of the differentiated leaves alone, and the spaces it maps between."""
+    """A function of the differentiated leaves alone; `what` is said in errors: 'jacobian of f'."""
 
     function: Callable[..., Any]
-    name: str
+    f: Any
+    what: str
     leaves: tuple[Any, ...]
     tree: Any
 
 
-def name_of(f: Any) -> str:
-    return getattr(f, "__name__", type(f).__name__)
-
-
-def pick(f: Callable[..., Any], argnums: int | tuple[int, ...], args: Sequence[Any]) -> Problem:
+def pick(transform: str, f: Callable[..., Any], argnums: int | tuple[int, ...], args: Sequence[Any]) -> Problem:
     """Fix all arguments but those of `argnums`, and flatten these."""
+    what = f"{transform} of {name_of(f)}"
     numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
     for k in numbers:
         if not -len(args) <= k < len(args):
-            raise InputTypeError(f"{name_of(f)}: argnums={argnums} but only {len(args)} positional arguments were given")
+            raise InputTypeError(f"{what}: argnums={argnums}, but only {len(args)} positional arguments were given")
     numbers = tuple(k % len(args) for k in numbers)
+    if len(set(numbers)) != len(numbers):
+        raise InputTypeError(f"{what}: argnums={argnums} names an argument twice")
     chosen = args[numbers[0]] if isinstance(argnums, int) else tuple(args[k] for k in numbers)
     leaves, tree = jax.tree.flatten(chosen)
 
@@ -45,24 +45,34 @@ def pick(f: Callable[..., Any], argnums: int | tuple[int, ...], args: Sequence[A
             full[k] = v
         return f(*full)
 
-    return Problem(function, name_of(f), tuple(jnp.asarray(x) for x in leaves), tree)
+    return Problem(function, f, what, tuple(_array(what, x) for x in leaves), tree)
 
 
-def require_inputs(problem: Problem, holomorphic: bool) -> None:
+def _array(what: str, x: Any) -> Any:
+    try:
+        return jnp.asarray(x)
+    except (TypeError, ValueError) as error:
+        raise InputTypeError(f"{what}: an input is a {type(x).__name__}, not an array; choose others with argnums") from error
+
+
+def require_inputs(problem: Problem, holomorphic: bool, complex_too: bool = False) -> None:
     """Refuse inputs that have no derivative, or whose convention is not said."""
     for x in problem.leaves:
-        kind = np.dtype(x.dtype).kind if not jnp.issubdtype(x.dtype, jnp.floating) else "f"
-        if holomorphic and not jnp.issubdtype(x.dtype, jnp.complexfloating):
-            raise InputTypeError(f"jacobian of {problem.name}: holomorphic=True needs complex inputs, got {x.dtype}")
-        if not holomorphic and kind == "c":
+        if not jnp.issubdtype(x.dtype, jnp.inexact):
             raise InputTypeError(
-                f"jacobian of {problem.name}: the input is {x.dtype}; a complex-differentiable function needs "
-                "holomorphic=True, any other one real and imaginary parts as separate real inputs"
-            )
-        if kind not in "fc":
-            raise InputTypeError(
-                f"jacobian of {problem.name}: inputs must be floating point, got {x.dtype} of shape {x.shape}; "
+                f"{problem.what}: inputs must be floating point, got {x.dtype} of shape {x.shape}; "
                 "convert with x.astype(float), or choose other arguments with argnums"
+            )
+        is_complex = jnp.issubdtype(x.dtype, jnp.complexfloating)
+        if holomorphic and not is_complex:
+            raise InputTypeError(
+                f"{problem.what}: holomorphic=True needs complex inputs, got {x.dtype} of shape {x.shape}; "
+                "convert with x.astype(complex), or leave holomorphic out"
+            )
+        if is_complex and not (holomorphic or complex_too):
+            raise InputTypeError(
+                f"{problem.what}: the input of shape {x.shape} is {x.dtype}; a complex-differentiable function needs "
+                "holomorphic=True, any other one real and imaginary parts as separate real inputs"
             )
 
 
@@ -71,12 +81,7 @@ def flat_output(problem: Problem, has_aux: bool) -> tuple[Callable[..., Any], di
     found: dict[str, Any] = {}
 
     def function(*leaves: Any) -> tuple[list[Any], Any]:
-        out = problem.function(*leaves)
-        aux = None
-        if has_aux:
-            if not (isinstance(out, tuple) and len(out) == 2):
-                raise InputTypeError(f"jacobian of {problem.name}: has_aux=True needs a pair (output, aux)")
-            out, aux = out
+        out, aux = split_aux(problem.function(*leaves), problem.what, has_aux)
         outs, found["tree"] = jax.tree.flatten(out)
         _require_outputs(problem, outs)
         return [jnp.asarray(o) for o in outs], aux
@@ -84,17 +89,43 @@ def flat_output(problem: Problem, has_aux: bool) -> tuple[Callable[..., Any], di
     return function, found
 
 
+def split_aux(out: Any, what: str, has_aux: bool) -> tuple[Any, Any]:
+    """Take the pair (output, aux) apart."""
+    if not has_aux:
+        return out, None
+    if not (isinstance(out, tuple) and len(out) == 2):
+        raise InputTypeError(f"{what}: has_aux=True needs a pair (output, aux), got {type(out).__name__}")
+    return out
+
+
 def _require_outputs(problem: Problem, outs: list[Any]) -> None:
     for o in outs:
         try:
-            dtype = jnp.result_type(o)
-        except TypeError as error:
-            raise InputTypeError(f"jacobian of {problem.name}: an output is a {type(o).__name__}, not an array") from error
+            dtype = jnp.asarray(o).dtype
+        except (TypeError, ValueError) as error:
+            raise InputTypeError(f"{problem.what}: an output is a {type(o).__name__}, not an array") from error
         if not jnp.issubdtype(dtype, jnp.inexact):
             raise InputTypeError(
-                f"jacobian of {problem.name}: outputs must be floating point, got {dtype}; "
+                f"{problem.what}: outputs must be floating point, got {dtype} of shape {np.shape(o)}; "
                 "return what is not differentiated as aux with has_aux=True"
             )
+
+
+def scalar_function(transform: str, f: Callable[..., Any], has_aux: bool) -> Callable[..., Any]:
+    """The function, with a clear refusal where it does not give one real number."""
+    what = f"{transform} of {name_of(f)}"
+
+    def scalar(*args: Any) -> Any:
+        out = f(*args)
+        value, _ = split_aux(out, what, has_aux)
+        leaves = jax.tree.leaves(value)
+        if len(leaves) != 1 or np.shape(leaves[0]) != () or not jnp.issubdtype(jnp.result_type(leaves[0]), jnp.floating):
+            got = [f"{jnp.result_type(x)} of shape {np.shape(x)}" for x in leaves]
+            raise ShapeError(f"{what}: the output must be one real number, got {got}; use chainrule.jacobian")
+        return out
+
+    scalar.__name__ = name_of(f)
+    return scalar
 
 
 def linear_jaxpr(function: Callable[..., Any], leaves: Sequence[Any], reverse: bool) -> tuple[Any, Any]:
@@ -103,26 +134,14 @@ def linear_jaxpr(function: Callable[..., Any], leaves: Sequence[Any], reverse: b
     The value, the coefficients and the linear steps stand side by side, so that constants fold and
     known zeros travel from the primal into the coefficients.
     """
-
-    def outputs(*x: Any) -> tuple[Any, Any]:
-        return function(*x)
-
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves]
-    outs = jax.eval_shape(lambda *x: function(*x)[0], *shapes) if reverse else None
 
     def both(x: Any, t: Any) -> Any:
         if reverse:
-            y, pull, aux = jax.vjp(outputs, *x, has_aux=True)
+            y, pull, aux = jax.vjp(function, *x, has_aux=True)
             return y, aux, pull(list(t))
-        (y, push, aux) = jax.linearize(lambda *a: outputs(*a), *x, has_aux=True)
+        y, push, aux = jax.linearize(function, *x, has_aux=True)
         return y, aux, push(*t)
 
-    seeds = outs if reverse else shapes
-    try:
-        return jax.make_jaxpr(both, return_shape=True)(list(shapes), list(seeds))  # type: ignore[arg-type]
-    except (ChainruleError, jax.errors.JAXTypeError):
-        raise
-
-
-def space_of(tree: Any, arrays: Sequence[Any], name: str) -> Space:
-    return Space(tree, tuple(tuple(a.shape) for a in arrays), tuple(a.dtype for a in arrays), name)
+    seeds = jax.eval_shape(lambda *x: function(*x)[0], *shapes) if reverse else shapes
+    return jax.make_jaxpr(both, return_shape=True)(list(shapes), list(seeds))

@@ -1,0 +1,113 @@
+"""Accumulate a Jacobian in one direction, or in the cheaper of the two by counted cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+
+from chainrule._assembled import Assembled, Layout
+from chainrule._block import Block, identity
+from chainrule._errors import InputTypeError
+from chainrule._jacobian import Jacobian
+from chainrule._jax import has_custom_vjp, walk
+from chainrule._program import Coefficient, Tangent, as_jax
+from chainrule._propagate import require_tangent, sweep
+from chainrule._space import Space, space_of
+from chainrule._trace import Problem, flat_output, linear_jaxpr, require_inputs
+
+Order = Literal["auto", "forward", "reverse"]
+_TIE = 1.3  # orders whose counted costs differ by less are taken as equal; forward is kept
+
+
+@dataclass(frozen=True, eq=False)
+class Accumulated:
+    """A function's value and auxiliary output, and its Jacobian."""
+
+    value: Any
+    aux: Any
+    jacobian: Jacobian
+
+
+def accumulate(problem: Problem, has_aux: bool, order: Order, holomorphic: bool) -> Accumulated:
+    """Accumulate in the order asked for. With 'auto' both are counted, one is kept; XLA never sees the other."""
+    if order not in get_args(Order):
+        raise InputTypeError(f"jacobian of {problem.name}: order={order!r} is not one of {', '.join(get_args(Order))}")
+    require_inputs(problem, holomorphic)
+    if order == "auto":
+        return _cheapest(problem, has_aux, holomorphic)
+    if order == "reverse" and not holomorphic:
+        _require_real_outputs(problem, has_aux)
+    return _sweep(problem, has_aux, order == "reverse")
+
+
+def _cheapest(problem: Problem, has_aux: bool, holomorphic: bool) -> Accumulated:
+    traced, out = _primal(problem, has_aux)
+    m, n = (sum(math.prod(a.shape) for a in arrays) for arrays in (out, problem.leaves))
+    if has_custom_vjp(traced.jaxpr):
+        return _sweep(problem, has_aux, True)
+    complex_out = any(jnp.issubdtype(o.dtype, jnp.complexfloating) for o in out)
+    if n <= 1 or (complex_out and not holomorphic) or any(e.primitive.name == "while" for e in walk(traced.jaxpr)):
+        return _sweep(problem, has_aux, False)
+    if m <= 1:
+        return _sweep(problem, has_aux, True)
+    forward = _sweep(problem, has_aux, False)
+    if forward.jacobian.cost <= 4 * (m + n) * max(1, len(traced.jaxpr.eqns)):
+        return forward  # already within a small multiple of what the function itself costs
+    try:
+        reverse = _sweep(problem, has_aux, True)
+    except (ValueError, NotImplementedError):
+        return forward  # JAX itself cannot reverse this function
+    return reverse if reverse.jacobian.cost * _TIE < forward.jacobian.cost else forward
+
+
+def _primal(problem: Problem, has_aux: bool) -> tuple[Any, list[Any]]:
+    function, _ = flat_output(problem, has_aux)
+    shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in problem.leaves]
+    return jax.make_jaxpr(lambda *x: function(*x)[0], return_shape=True)(*shapes)
+
+
+def _require_real_outputs(problem: Problem, has_aux: bool) -> None:
+    if any(jnp.issubdtype(o.dtype, jnp.complexfloating) for o in _primal(problem, has_aux)[1]):
+        raise InputTypeError(f"jacobian of {problem.name}: complex outputs of real inputs need order='forward'")
+
+
+def _sweep(problem: Problem, has_aux: bool, reverse: bool) -> Accumulated:
+    """One assembled Jacobian, from the input or from the output."""
+    function, found = flat_output(problem, has_aux)
+    closed, (y_shape, aux_shape, _) = linear_jaxpr(function, problem.leaves, reverse)
+    columns = space_of(problem.tree, problem.leaves, problem.f)
+    rows = space_of(found["tree"], y_shape, problem.f)
+    seeded, swept = (rows, columns) if reverse else (columns, rows)
+    inputs = [Coefficient(x) for x in problem.leaves]
+    values, cost = sweep(closed.jaxpr, closed.consts, [*inputs, *_seeds(seeded)])
+    n_y, n_aux = len(y_shape), len(jax.tree.leaves(aux_shape))
+    y = jax.tree.unflatten(found["tree"], [_plain(v) for v in values[:n_y]])
+    aux = jax.tree.unflatten(jax.tree.structure(aux_shape), [_plain(v) for v in values[n_y : n_y + n_aux]])
+    last = zip(values[n_y + n_aux :], swept.shapes, swept.dtypes, strict=True)
+    blocks, dtype = _entries([require_tangent(*parts) for parts in last], swept)
+    layout = Layout(rows, columns, (), dtype, reverse, "reverse" if reverse else "forward", cost)
+    return Accumulated(y, aux, Assembled.of(layout, blocks))
+
+
+def _plain(value: Any) -> Any:
+    return as_jax(value.value) if isinstance(value, Coefficient) else jnp.zeros(value.shape, value.dtype)
+
+
+def _seeds(space: Space) -> list[Tangent]:
+    parts = zip(space.shapes, space.offsets, space.dtypes, strict=True)
+    return [Tangent(s, d, (identity(s, o, d),)) for s, o, d in parts]
+
+
+def _entries(tangents: Sequence[Tangent], swept: Space) -> tuple[list[tuple[int, Block]], Any]:
+    blocks = [
+        (offset, b)
+        for tangent, offset in zip(tangents, swept.offsets, strict=True)
+        for b in tangent.blocks
+        if math.prod(b.shape) and (b.cols >= 0).any()
+    ]
+    return blocks, jnp.result_type(*[t.dtype for t in tangents]) if tangents else jnp.dtype("float32")

@@ -1,0 +1,182 @@
+"""The Jacobian as a program: products only, nothing stored but the residuals of the primal run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from chainrule._errors import MissingRuleError
+from chainrule._jacobian import Jacobian
+from chainrule._jax import as_callable, count_operations
+from chainrule._space import Space
+from chainrule._structure import Structure
+
+_OTHER = {"forward": "reverse", "reverse": "forward"}
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """The jaxpr of a flat linear map; `flipped`: the Jacobian is the transpose of that map."""
+
+    rows: Space
+    columns: Space
+    jaxpr: Any
+    order: str
+    flipped: bool = False
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Program) and self.jaxpr is other.jaxpr and self.flipped == other.flipped
+
+    def __hash__(self) -> int:
+        return hash((id(self.jaxpr), self.flipped))
+
+    @cached_property
+    def cost(self) -> int:
+        return count_operations(self.jaxpr)
+
+
+@jax.tree_util.register_pytree_node_class
+class MatrixFree(Jacobian):
+    """A Jacobian of products: `J @ v` runs the linearized program, `J.T @ w` its transpose."""
+
+    def __init__(self, program: Program, residuals: Sequence[Any]):
+        self._program = program
+        self._residuals = tuple(residuals)
+
+    @classmethod
+    def of(cls, push: Callable[[Any], Any], rows: Space, columns: Space, order: str = "forward") -> MatrixFree:
+        """Trace a flat linear function [n] -> [m]."""
+        closed = jax.make_jaxpr(push)(jax.ShapeDtypeStruct((columns.size,), columns.dtype))
+        # one leaf at least, so that `vmap` can count a batch
+        return cls(Program(rows, columns, closed.jaxpr, order), (*map(jnp.asarray, closed.consts), jnp.zeros(())))
+
+    def tree_flatten(self) -> tuple[tuple[Any, ...], Program]:
+        return self._residuals, self._program
+
+    @classmethod
+    def tree_unflatten(cls, program: Program, residuals: Any) -> MatrixFree:
+        return cls(program, residuals)
+
+    @property
+    def _rows(self) -> Space:  # type: ignore[override]
+        return self._program.rows
+
+    @property
+    def _columns(self) -> Space:  # type: ignore[override]
+        return self._program.columns
+
+    @property
+    def dtype(self) -> Any:  # type: ignore[override]
+        """The dtype of the entries."""
+        return jnp.promote_types(self._rows.dtype, self._columns.dtype)
+
+    @property
+    def order(self) -> str:  # type: ignore[override]
+        """In which direction a product runs."""
+        return self._program.order
+
+    @property
+    def cost(self) -> int:  # type: ignore[override]
+        """Operations of one product, counted from shapes."""
+        return self._program.cost
+
+    @property
+    def nnz(self) -> int:
+        """Number of entries that are not known to vanish: all of them, for nothing is known."""
+        return self.shape[0] * self.shape[1]
+
+    @property
+    def structure(self) -> Structure:
+        """Nothing is known of a map that is only multiplied with."""
+        return Structure("matrix-free")
+
+    @property
+    def _batch(self) -> int:
+        return int(np.ndim(self._residuals[-1]))
+
+    @property
+    def T(self) -> MatrixFree:
+        """The transpose: `J.T @ w` is the pullback of w."""
+        old = self._program
+        turned = replace(old, rows=old.columns, columns=old.rows, order=_OTHER[old.order], flipped=not old.flipped)
+        return MatrixFree(turned, self._residuals)
+
+    def _apply(self, v: Any) -> Any:
+        try:
+            return _product(self, v)
+        except ValueError as error:
+            if not self._program.flipped:
+                raise
+            raise MissingRuleError(f"J.T @ w: JAX cannot transpose {self.T._says('J')}: {error}") from error
+
+    def _entries(self) -> Any:
+        """[m, n]: a product for every column, or for every row where there are fewer."""
+        self._require_memory("dense")
+        if self._batch:
+            return jax.vmap(MatrixFree._entries)(self)
+        (m, n), by_row = self.shape, self.T
+        if m < n and self._program.order == "reverse":
+            return jax.vmap(by_row._apply)(jnp.eye(m, dtype=self._rows.dtype))
+        return jax.vmap(self._apply, out_axes=1)(jnp.eye(n, dtype=self._columns.dtype))
+
+    def dense(self) -> Any:
+        """Give the (m, n) array: one product for every column. Raises MemoryLimitError beyond 16 GiB."""
+        return self._entries().astype(self.dtype)
+
+    def coo(self) -> tuple[np.ndarray, np.ndarray, Any]:
+        """Give (rows, cols, values) of all entries: the matrix is formed."""
+        dense, (m, n) = self.dense(), self.shape
+        rows, cols = np.divmod(np.arange(m * n), max(n, 1))
+        return rows, cols, dense.reshape((*dense.shape[:-2], m * n))
+
+    def row(self, i: int) -> Any:
+        """Row i, an (n,) array, by one pullback."""
+        return self.T.col(self._inside(i, 0))
+
+    def col(self, j: int) -> Any:
+        """Column j, an (m,) array, by one pushforward."""
+        j = self._inside(j, 1)
+        if self._batch:
+            return jax.vmap(lambda J: J.col(j))(self)
+        return self._apply(jnp.zeros(self.shape[1], self._columns.dtype).at[j].set(1))
+
+    def _positions(self) -> tuple[np.ndarray, np.ndarray]:
+        rows, cols = np.divmod(np.arange(self.nnz), max(self.shape[1], 1))
+        return rows, cols
+
+    def _times(self, scalar: Any) -> Jacobian:
+        return _combined(lambda J, c, v: J._apply(v) * c, self, self._rows, self._columns, jnp.asarray(scalar, self.dtype))
+
+    def _plus(self, other: Jacobian) -> Jacobian:
+        return _combined(lambda J, K, v: J._apply(v) + K._apply(v), self, self._rows, self._columns, other)
+
+    def _after(self, other: Jacobian) -> Jacobian:
+        return _combined(lambda J, K, v: J._apply(K._apply(v)), self, self._rows, other._columns, other)
+
+    def _before(self, other: Jacobian) -> Jacobian:
+        return _combined(lambda J, K, v: K._apply(J._apply(v)), self, other._rows, self._columns, other)
+
+
+def _combined(run: Callable[..., Any], J: MatrixFree, rows: Space, columns: Space, other: Any) -> Jacobian:
+    if J._batch:
+        batched = other._batch if isinstance(other, Jacobian) else jnp.ndim(other)
+        axes = (0, 0 if batched else None)
+        return jax.vmap(lambda a, b: _combined(run, a, rows, columns, b), in_axes=axes)(J, other)
+    return MatrixFree.of(lambda v: run(J, other, v), rows, columns, J.order)
+
+
+@jax.jit
+def _product(J: MatrixFree, v: Any) -> Any:
+    """[n] -> [m]: the program, or its transpose."""
+    program = J._program
+    run = as_callable(program.jaxpr, J._residuals[:-1])
+    if not program.flipped:
+        return run(v.astype(program.columns.dtype))[0]
+    shape = jax.ShapeDtypeStruct((program.rows.size,), program.rows.dtype)
+    return jax.linear_transpose(lambda t: run(t)[0], shape)(v.astype(program.jaxpr.outvars[0].aval.dtype))[0]

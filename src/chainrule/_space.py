@@ -1,0 +1,76 @@
+"""Pytrees of arrays seen as one flat axis: the rows and the columns of a Jacobian."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+@dataclass(frozen=True, eq=False)
+class Space:
+    """A pytree of arrays, laid flat one leaf after the other; `name` is the function it belongs to."""
+
+    tree: Any
+    shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[Any, ...]
+    name: str = ""
+    place: str = ""  # file:line of that function
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        return [math.prod(s) for s in self.shapes]
+
+    @cached_property
+    def offsets(self) -> list[int]:
+        return [0, *itertools.accumulate(self.sizes)][: len(self.sizes)]
+
+    @cached_property
+    def size(self) -> int:
+        return sum(self.sizes)
+
+    @cached_property
+    def key(self) -> Any:
+        return (self.tree, self.shapes, tuple(str(d) for d in self.dtypes))
+
+    @property
+    def dtype(self) -> Any:
+        return jnp.result_type(*self.dtypes) if self.dtypes else jnp.dtype("float32")
+
+    def unflatten(self, flat: Any) -> Any:
+        """[size] -> the pytree."""
+        pieces = [flat[o : o + n].reshape(s) for o, n, s in zip(self.offsets, self.sizes, self.shapes, strict=True)]
+        return jax.tree.unflatten(self.tree, pieces)
+
+    def holds(self, value: Any) -> bool:
+        """Say whether `value` is a pytree of these shapes."""
+        leaves, tree = jax.tree.flatten(value)
+        return tree == self.tree and tuple(tuple(jnp.shape(x)) for x in leaves) == self.shapes
+
+
+def space_of(tree: Any, arrays: Sequence[Any], f: Any) -> Space:
+    shapes, dtypes = tuple(tuple(a.shape) for a in arrays), tuple(a.dtype for a in arrays)
+    return Space(tree, shapes, dtypes, name_of(f), place_of(f))
+
+
+def name_of(f: Any) -> str:
+    return getattr(f, "__name__", type(f).__name__)
+
+
+def place_of(f: Any) -> str:
+    code = getattr(inspect.unwrap(f), "__code__", None)
+    return f"{Path(code.co_filename).name}:{code.co_firstlineno}" if code else ""
+
+
+def flat(value: Any) -> Any:
+    """The pytree -> [size]."""
+    leaves = [jnp.ravel(jnp.asarray(x)) for x in jax.tree.leaves(value)]
+    return jnp.concatenate(leaves) if leaves else jnp.zeros(0)
