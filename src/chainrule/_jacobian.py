@@ -115,7 +115,7 @@ class Jacobian:
         """Give the (m, n) array. Raises MemoryLimitError before it allocates more than 16 GiB."""
         self._require_memory("dense")
         if self._batch:
-            return jax.vmap(Jacobian.dense)(self)
+            return jax.vmap(lambda J: J.dense())(self)
         rows, cols, values = self.coo()
         if len(rows) == self.shape[0] * self.shape[1]:
             return values.reshape(self.shape)
@@ -150,7 +150,7 @@ class Jacobian:
         from jax.experimental.sparse import BCOO
 
         if self._batch:
-            return jax.vmap(Jacobian.bcoo)(self)
+            return jax.vmap(lambda J: J.bcoo())(self)
         rows, cols, values = self.coo()
         index = jnp.asarray(np.stack([rows, cols], axis=1))
         return BCOO((values, index), shape=self.shape, indices_sorted=True, unique_indices=True)
@@ -197,7 +197,7 @@ class Jacobian:
                 "  J_g(f(x)) @ J_f(x) needs g's inputs to be f's outputs."
             )
         if self._batch or f._batch:
-            return jax.vmap(Jacobian._after, in_axes=(0 if self._batch else None, 0 if f._batch else None))(self, f)
+            return jax.vmap(lambda g, f: g._after(f), in_axes=(0 if self._batch else None, 0 if f._batch else None))(self, f)
         return self._after(f)
 
     def _says(self, letter: str) -> str:
