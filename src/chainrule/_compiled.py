@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,8 +17,9 @@ Body = Callable[..., Any]  # body(f, args) -> result, traced under jit
 _CACHE: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
 
 
+@jax.tree_util.register_pytree_node_class
 class Known:
-    """An argument leaf that is known while tracing: whole numbers, and what is not an array. Equal by content."""
+    """An argument leaf that is known while tracing, as a pytree without leaves; equal by content."""
 
     __slots__ = ("key", "value")
 
@@ -36,6 +37,13 @@ class Known:
     def __hash__(self) -> int:
         return hash(self.key)
 
+    def tree_flatten(self) -> tuple[tuple[()], Known]:
+        return (), self
+
+    @classmethod
+    def tree_unflatten(cls, known: Known, _: Any) -> Known:
+        return known
+
 
 class Transform:
     """A compiled transform of a function; `.trace(*args)` gives JAX's ahead-of-time stage.
@@ -48,63 +56,69 @@ class Transform:
     def __init__(self, name: str, f: Callable[..., Any], traced: tuple[int, ...], body: Body, key: Any):
         if not callable(f):
             raise InputTypeError(f"{name}: the first argument must be a function, got {type(f).__name__}: {f!r}")
-        self._f, self._traced, self._body = f, traced, body
+        self._f, self._traced = f, traced
         functools.update_wrapper(self, f, updated=())
         try:
-            self._cache = _CACHE.setdefault(f, {}).setdefault(key, {})
-            self._reference: Callable[[], Any] = weakref.ref(f)
+            shared = _CACHE.setdefault(f, {})
+            if key not in shared:
+                shared[key] = jax.jit(functools.partial(_run, body, weakref.ref(f)))
+            self._compiled = shared[key]
         except TypeError:  # not hashable, or no weak references: nothing is shared
-            self._cache, self._reference = {}, lambda: f
-        self._last: tuple[Any, Any] = ((), ())
+            self._compiled = jax.jit(functools.partial(_run, body, lambda: f))
+        self._last: dict[int, tuple[Any, Known]] = {}
 
     def __call__(self, *args: Any) -> Any:
         """Apply the transform to the arguments of the function."""
-        compiled, leaves = self._prepare(args)
-        return compiled(*leaves)
+        return self._compiled(*self._marked(*args))
 
-    def trace(self, *args: Any) -> Any:
+    def trace(self, *args: Any) -> Stage:
         """Trace for these arguments: JAX's stage object, with `.lower().compile()`."""
-        compiled, leaves = self._prepare(args)
-        return compiled.trace(*leaves)
+        return Stage(self._compiled.trace(*self._marked(*args)), self._marked)
 
-    def _prepare(self, args: tuple[Any, ...]) -> tuple[Any, list[Any]]:
+    def _marked(self, *args: Any) -> tuple[Any, ...]:
+        """The arguments with the leaves that are known while tracing set apart."""
         chosen = {k % len(args) for k in self._traced} if args else set()
-        known: list[tuple[int, Any]] = []
-        leaves: list[Any] = []
-        trees, place = [], 0
-        for k, arg in enumerate(args):
-            own, tree = jax.tree.flatten(arg)
-            trees.append(tree)
-            for x in own:
-                if k not in chosen and _shapes_the_pattern(x):
-                    known.append((place, x))
-                else:
-                    leaves.append(x)
-                place += 1
-        key = (self._key_of(known), tuple(trees))
-        if key not in self._cache:
-            self._cache[key] = jax.jit(functools.partial(_run, self._body, self._reference, *key))
-        return self._cache[key], leaves
+        return tuple(a if k in chosen else jax.tree.map(self._mark, a) for k, a in enumerate(args))
 
-    def _key_of(self, known: Sequence[tuple[int, Any]]) -> tuple[tuple[int, Known], ...]:
-        """The known leaves; JAX arrays are immutable, so the same objects need not be read again."""
-        if not known:
-            return ()
-        values, key = self._last
-        if len(values) == len(known) and all(a is b and isinstance(a, jax.Array) for a, (_, b) in zip(values, known, strict=True)):
-            return key
-        key = tuple((place, Known(x)) for place, x in known)
-        self._last = (tuple(x for _, x in known), key)
-        return key
+    def _mark(self, x: Any) -> Any:
+        if not _shapes_the_pattern(x):
+            return x
+        if not isinstance(x, jax.Array):
+            return Known(x)
+        if id(x) not in self._last:  # JAX arrays are immutable: one that was seen need not be read again
+            if len(self._last) > 64:
+                self._last.clear()
+            self._last[id(x)] = (x, Known(x))
+        return self._last[id(x)][1]
 
 
-def _run(body: Body, reference: Callable[[], Any], known: Any, trees: tuple[Any, ...], *leaves: Any) -> Any:
-    left, fixed, place, args = iter(leaves), {k: v.value for k, v in known}, 0, []
-    for tree in trees:
-        numbers = range(place, place + tree.num_leaves)
-        args.append(jax.tree.unflatten(tree, [fixed[k] if k in fixed else next(left) for k in numbers]))
-        place += tree.num_leaves
-    return body(reference(), tuple(args))
+class Stage:
+    """A stage of JAX's ahead-of-time compilation that takes the arguments as the user has them."""
+
+    def __init__(self, stage: Any, marked: Callable[..., tuple[Any, ...]]):
+        self._stage, self._marked = stage, marked
+
+    def lower(self, **options: Any) -> Stage:
+        """Lower the traced program."""
+        return Stage(self._stage.lower(**options), self._marked)
+
+    def compile(self, **options: Any) -> Stage:
+        """Compile the lowered program; the result is called with the arguments of the function."""
+        return Stage(self._stage.compile(**options), self._marked)
+
+    def __call__(self, *args: Any) -> Any:
+        """Run the compiled program."""
+        return self._stage(*self._marked(*args))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stage, name)
+
+
+def _run(body: Body, reference: Callable[[], Any], *args: Any) -> Any:
+    def unmark(x: Any) -> Any:
+        return x.value if isinstance(x, Known) else x
+
+    return body(reference(), jax.tree.map(unmark, args, is_leaf=lambda x: isinstance(x, Known)))
 
 
 def _shapes_the_pattern(x: Any) -> bool:
