@@ -28,11 +28,19 @@ class Entry:
     cols: np.ndarray
     known: np.ndarray | None  # its values, where these are known
     vals_shape: tuple[int, ...]
+    rows: np.ndarray | None = None  # of a scattered block
+
+    @cached_property
+    def lines(self) -> np.ndarray:
+        """The rows of the Jacobian (or of its transpose) that this block has entries in, flat."""
+        own = np.arange(math.prod(self.shape)) if self.rows is None else self.rows.reshape(-1)
+        return own + self.offset
 
     @cached_property
     def key(self) -> Any:
         known = None if self.known is None else (self.known.shape, self.known.tobytes())
-        return (self.offset, self.shape, self.cols.shape, self.cols.tobytes(), known, self.vals_shape)
+        rows = None if self.rows is None else self.rows.tobytes()
+        return (self.offset, self.shape, self.cols.shape, self.cols.tobytes(), known, self.vals_shape, rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,36 +112,49 @@ def _side_by_side(blocks: list[Block], dtype: Any) -> Any:
 
 
 def _pattern(layout: Layout) -> Pattern:
-    """Sort the columns within each line; the lines are in order already."""
-    swept = layout.columns if layout.flipped else layout.rows
-    groups = {o: tuple(k for k, e in enumerate(layout.entries) if e.offset == o) for o in swept.offsets}
+    """Sort and count the places; entries of the same rows stand side by side, so that most are sorted already."""
+    groups: dict[Any, list[int]] = {}
+    for k, e in enumerate(layout.entries):
+        groups.setdefault((e.offset, e.shape, None if e.rows is None else e.rows.tobytes()), []).append(k)
+    ordered = sorted(groups.values(), key=lambda group: int(layout.entries[group[0]].lines[0]))
+    index = np.int32 if max(layout.rows.size, layout.columns.size) < 2**31 else np.int64
     lines, cols, sources, targets, start, found = [], [], [], [], 0, 0
-    for offset, group in groups.items():
-        if not group:
-            continue
+    for group in ordered:
         table = np.concatenate([_table(layout.entries[k]) for k in group], axis=1)
         union, position = union_of_lines(table)
         present, kept = position >= 0, union >= 0
-        first = found + np.cumsum(kept.sum(axis=1)) - kept.sum(axis=1)
-        lines.append(offset + np.nonzero(kept)[0])
-        cols.append(union[kept])
-        targets.append((first[:, None] + position)[present])
+        count = kept.sum(axis=1)
+        lines.append(np.repeat(layout.entries[group[0]].lines, count).astype(index))
+        cols.append(union[kept].astype(index))
+        targets.append(((found + np.cumsum(count) - count)[:, None] + position)[present])
         sources.append(start + np.flatnonzero(present))
         start, found = start + table.size, found + len(cols[-1])
-    index = np.int32 if max(layout.rows.size, layout.columns.size) < 2**31 else np.int64
-    line, col = (np.concatenate([np.empty(0, index), *a]).astype(index) for a in (lines, cols))
-    source, target = (np.concatenate([np.empty(0, np.int64), *a]).astype(np.int64) for a in (sources, targets))
-    if layout.flipped:
-        order = _column_major(line, col, swept.size, layout.rows.size)
-        new_place = np.empty(len(order), np.int64)
-        new_place[order] = np.arange(len(order))
-        line, col, target = col[order], line[order], new_place[target]
-    if len(source) == len(line):  # every place once: a value is taken, not added
-        by_place = np.empty(len(source), np.int64)
-        by_place[target] = source
-        ordered = len(source) == start and bool((by_place == np.arange(start)).all())
-        return Pattern(line, col, tuple(g for g in groups.values() if g), None if ordered else by_place, None)
-    return Pattern(line, col, tuple(g for g in groups.values() if g), source, target)
+    line, col = (np.concatenate([np.empty(0, index), *a]) for a in (lines, cols))
+    source, target = (np.concatenate([np.empty(0, np.int64), *a]) for a in (sources, targets))
+    line, col, target = _sorted(line, col, target, layout)
+    kept_groups = tuple(tuple(group) for group in ordered)
+    if len(source) > len(line):
+        return Pattern(line, col, kept_groups, source, target)
+    by_place = np.empty(len(source), np.int64)  # every place once: a value is taken, not added
+    by_place[target] = source
+    in_order = len(source) == start and bool((by_place == np.arange(start)).all())
+    return Pattern(line, col, kept_groups, None if in_order else by_place, None)
+
+
+def _sorted(line: np.ndarray, col: np.ndarray, target: np.ndarray, layout: Layout) -> tuple[np.ndarray, ...]:
+    """Distinct row-major places, and the new number of each old place."""
+    swept, other = (layout.columns, layout.rows) if layout.flipped else (layout.rows, layout.columns)
+    if any(e.rows is not None for e in layout.entries):
+        key = line.astype(np.int64) * max(other.size, 1) + col
+        unique, number = np.unique(key, return_inverse=True)
+        line, col = (a.astype(line.dtype) for a in np.divmod(unique, max(other.size, 1)))
+        target = number[target]
+    if not layout.flipped:
+        return line, col, target
+    order = _column_major(line, col, swept.size, other.size)
+    number = np.empty(len(order), np.int64)
+    number[order] = np.arange(len(order))
+    return col[order], line[order], number[target]
 
 
 def _table(e: Entry) -> np.ndarray:
@@ -162,7 +183,9 @@ class Assembled(Jacobian):
     # a map without unknown values still carries one leaf, so that `vmap` can count a batch of it
     @classmethod
     def of(cls, like: Layout, blocks: Sequence[tuple[int, Block]]) -> Assembled:
-        entries = tuple(Entry(o, b.shape, b.cols, b.vals if b.static else None, b.vals.shape) for o, b in blocks)
+        entries = tuple(
+            Entry(o, b.shape, b.cols, b.vals if b.static else None, b.vals.shape, b.rows) for o, b in blocks
+        )
         values = tuple(b.vals for _, b in blocks if not b.static)
         return cls(replace(like, entries=entries), values or (jnp.zeros((), like.dtype),))
 
@@ -223,7 +246,7 @@ class Assembled(Jacobian):
     def _blocks(self) -> list[tuple[int, Block]]:
         left = iter(self._values)
         entries = self._layout.entries
-        return [(e.offset, Block(e.shape, e.cols, next(left) if e.known is None else e.known)) for e in entries]
+        return [(e.offset, Block(e.shape, e.cols, next(left) if e.known is None else e.known, e.rows)) for e in entries]
 
     def coo(self) -> tuple[np.ndarray, np.ndarray, Any]:
         """Give (rows, cols, values), unique and row-major; rows and cols are NumPy arrays [nnz]."""
@@ -280,17 +303,17 @@ def _product(J: Assembled, v: Any) -> Any:
     dtype = jnp.result_type(J.dtype, v.dtype)
     out = jnp.zeros((J.shape[0],), dtype)
     for offset, b in J._blocks():
-        size = math.prod(b.shape)
+        lines = slice(offset, offset + math.prod(b.shape)) if b.rows is None else offset + b.rows.reshape(-1)
         vals = jnp.asarray(b.vals).astype(dtype)
         if (b.cols < 0).any():
             vals = jnp.where(b.cols >= 0, vals, jnp.zeros((), dtype))
         cols = np.maximum(b.cols, 0)
         if J._layout.flipped:
-            w = v[offset : offset + size].reshape(b.shape).astype(dtype)
+            w = v[lines].reshape(b.shape).astype(dtype)
             out = out.at[cols].add(_contracted(vals, w[..., None], b, cols.shape))
         else:
             rows = _contracted(vals, v.astype(dtype)[cols], b, (*b.shape, 1))
-            out = out.at[offset : offset + size].add(rows.reshape(-1))
+            out = out.at[lines].add(rows.reshape(-1))
     return out
 
 

@@ -6,6 +6,9 @@ An array `u` of shape S has the Jacobian (a sum over blocks)
 
 `cols` and `vals` have rank len(S) + 1; an axis of size 1 means 'the same along this axis';
 a column of -1 is absent, whatever stands in `vals`.
+
+A *scattered* block holds some rows only: its element i stands for row `rows[i]` of the array laid flat.
+Padding, concatenation and scattering then move no values at all.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ class Block:
     shape: tuple[int, ...]
     cols: np.ndarray
     vals: Any
+    rows: np.ndarray | None = None  # flat numbers of the rows, of this block's own shape
 
     @property
     def slots(self) -> int:
@@ -37,7 +41,7 @@ class Block:
         return isinstance(self.vals, np.ndarray)
 
     def with_vals(self, vals: Any) -> Block:
-        return Block(self.shape, self.cols, vals)
+        return Block(self.shape, self.cols, vals, self.rows)
 
 
 def identity(shape: tuple[int, ...], offset: int, dtype: Any) -> Block:
@@ -72,10 +76,11 @@ def move_rows(block: Block, shape: tuple[int, ...], move: Callable[[Any, Any], A
 
 
 def merge(blocks: Sequence[Block]) -> list[Block]:
-    """Add the values of blocks whose columns are equal."""
+    """Add the values of blocks whose rows and columns are equal."""
     groups: dict[Any, Block] = {}
     for block in blocks:
-        key = (block.cols.shape, block.cols.tobytes())
+        rows = None if block.rows is None else block.rows.tobytes()
+        key = (block.cols.shape, block.cols.tobytes(), block.shape, rows)
         found = groups.get(key)
         groups[key] = block if found is None else block.with_vals(_add(found.vals, block.vals))
     return list(groups.values())
@@ -102,7 +107,7 @@ def join(blocks: Sequence[Block]) -> Block:
     cols = _join_arrays([_full_slots(b, b.cols) for b in blocks], np)
     static = all(b.static for b in blocks)
     vals = [_full_slots(b, b.vals) for b in blocks]
-    return Block(blocks[0].shape, cols, _join_arrays(vals, np if static else jnp))
+    return Block(blocks[0].shape, cols, _join_arrays(vals, np if static else jnp), blocks[0].rows)
 
 
 def _full_slots(block: Block, array: Any) -> Any:
@@ -150,7 +155,21 @@ def densify(blocks: Sequence[Block], axes: Sequence[int]) -> Block:
     place = np.transpose(
         position.reshape((*lines_shape, *[shape[k] for k in axes], full.slots)), (*np.argsort([*keep, *axes]), rank)
     )
-    return Block(shape, out_cols, _place(expand(full, keep).vals, place, full.slots, width, shape))
+    return Block(shape, out_cols, _place(full.vals, compressed(place), full.slots, width, shape), full.rows)
+
+
+def union(blocks: Sequence[Block]) -> Block:
+    """One block with every column once per row."""
+    return densify(blocks, ())
+
+
+def compressed(value: np.ndarray) -> np.ndarray:
+    """A known array that is the same along an axis, kept once."""
+    for k in range(value.ndim):
+        first = value.take([0], axis=k) if value.shape[k] > 1 else value
+        if value.shape[k] > 1 and (value == first).all():
+            value = first
+    return value
 
 
 def _restore(union: np.ndarray, keep: list[int], axes: Sequence[int], rank: int) -> np.ndarray:
@@ -177,7 +196,15 @@ def union_of_lines(cols: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _place(vals: Any, position: np.ndarray, slots: int, width: int, shape: tuple[int, ...]) -> Any:
-    """Add the values of every row to their places among `width` slots."""
+    """Add the values of every row to their places among `width` slots.
+
+    vals : [*rows, slots] or 1s; position : [*rows, slots] or 1s, -1 for an absent entry.
+    """
+    if slots <= _UNROLLED and slots * width <= _FEW and position.size * width <= _KNOWN_MASK:
+        mask = position[..., :, None] == np.arange(width)  # [*rows or 1s, slots, width]
+        if slots == 1:
+            return _where(mask[..., 0, :], vals)
+        return _sum_slots(mask, vals)
     rows = math.prod(shape)
     position = np.broadcast_to(position, (*shape, slots)).reshape(rows, slots)
     line = np.broadcast_to(np.arange(rows)[:, None], position.shape)
@@ -187,11 +214,109 @@ def _place(vals: Any, position: np.ndarray, slots: int, width: int, shape: tuple
         out = np.zeros((rows, width), vals.dtype)
         np.add.at(out, (line[present], position[present]), vals[present])
         return out.reshape((*shape, width))
-    if slots == 1 and not present.all():
-        position = np.where(present, position, width)
     index = np.where(present, line * width + position, rows * width)
     out = jnp.zeros((rows * width,), vals.dtype).at[index.reshape(-1)].add(vals.reshape(-1), mode="drop")
     return out.reshape((*shape, width))
+
+
+_UNROLLED = 16  # slots that are placed one by one
+_FEW = 2048  # products of slots and width up to which a mask beats a scatter
+_KNOWN_MASK = 2**22  # elements of a mask that are kept as a constant
+
+
+def _where(mask: np.ndarray, vals: Any) -> Any:
+    zero = np.zeros((), vals.dtype)
+    return xp(vals).where(mask, vals, zero if isinstance(vals, np.ndarray) else jnp.asarray(zero))
+
+
+def _sum_slots(mask: np.ndarray, vals: Any) -> Any:
+    """Slot by slot, by selection: an absent Inf or NaN must vanish. [*rows, q] -> [*rows, u]."""
+    parts = [_where(mask[..., q, :], vals[..., q : q + 1] if vals.shape[-1] > 1 else vals) for q in range(mask.shape[-2])]
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
+
+
+def fill(block: Block, shape: tuple[int, ...]) -> list[Block]:
+    """A scattered block as blocks of all rows of an array of `shape`, one for each time that rows repeat."""
+    if block.rows is None:
+        return [block]
+    box = _box(block.rows.reshape(-1), shape)
+    if box is not None:
+        return [_surrounded(block, box, shape)]
+    return [take_rows(block, layer.reshape(shape)) for layer in layers(block.rows, math.prod(shape))]
+
+
+def _box(numbers: np.ndarray, shape: tuple[int, ...]) -> tuple[slice, ...] | None:
+    """The slices that cut exactly these flat numbers, in order, out of an array of `shape`."""
+    first, last = (np.unravel_index(int(numbers[k]), shape) for k in (0, -1))
+    box = tuple(slice(int(a), int(b) + 1) for a, b in zip(first, last, strict=True))
+    if math.prod(max(s.stop - s.start, 0) for s in box) != len(numbers):
+        return None
+    return box if np.array_equal(_numbers(shape)[box].reshape(-1), numbers) else None
+
+
+def _surrounded(block: Block, box: tuple[slice, ...], shape: tuple[int, ...]) -> Block:
+    """A block of a box of rows, padded to all rows: absent columns around it."""
+    inner = tuple(s.stop - s.start for s in box)
+    if block.shape != inner:
+        full = expand(block, range(len(block.shape)))
+        block = Block(inner, *(a.reshape((*inner, a.shape[-1])) for a in (full.cols, full.vals)))
+    grown = [k for k in range(len(shape)) if inner[k] != shape[k]]
+    cols = expand(block, grown).cols
+    around = [(s.start, n - s.stop) for s, n in zip(box, shape, strict=True)]
+    cols = np.pad(cols, [*around, (0, 0)], constant_values=-1)
+    around = [a if block.vals.shape[k] != 1 or inner[k] == 1 and block.vals.size > 1 else (0, 0) for k, a in enumerate(around)]
+    if isinstance(block.vals, np.ndarray):
+        return Block(shape, cols, np.pad(block.vals, [*around, (0, 0)]))
+    return Block(shape, cols, jax.lax.pad(block.vals, np.zeros((), block.vals.dtype), [*((a, b, 0) for a, b in around), (0, 0, 0)]))
+
+
+def layers(targets: np.ndarray, size: int) -> list[np.ndarray]:
+    """For each time that rows repeat: which element goes to each of `size` rows, or -1."""
+    flat = targets.reshape(-1)
+    order = np.argsort(flat, kind="stable")
+    order = order[flat[order] >= 0]
+    rows = flat[order]
+    depth = np.arange(len(rows)) - np.searchsorted(rows, rows, side="left")
+    out = np.full((int(depth.max(initial=-1)) + 1, size), -1, np.int64)
+    out[depth, rows] = order
+    return list(out)
+
+
+def take_rows(block: Block, sources: np.ndarray) -> Block:
+    """Rows by their flat numbers, -1 for none; a single number stays one."""
+    full = expand(block, range(len(block.shape)))
+    cols = full.cols.reshape(-1, full.cols.shape[-1])
+    index = np.maximum(sources, 0)
+    cols = np.where((sources >= 0)[..., None], cols[index], np.int32(-1))
+    if block.vals[..., :1].size == 1:
+        return Block(sources.shape, cols, block.vals.reshape((1,) * sources.ndim + block.vals.shape[-1:]))
+    vals = full.vals.reshape(-1, full.vals.shape[-1])
+    if isinstance(vals, np.ndarray):
+        return Block(sources.shape, cols, vals[index])
+    return Block(sources.shape, cols, vals.at[index].get(mode="promise_in_bounds"))
+
+
+def scatter_rows(block: Block, target: np.ndarray) -> Block | None:
+    """Renumber rows: row i of the array becomes row target[i] of another one, or is dropped (-1)."""
+    rows = target.reshape(-1)[block.rows if block.rows is not None else _numbers(block.shape)]
+    if (rows >= 0).all():
+        return Block(block.shape, block.cols, block.vals, rows)
+    kept = np.flatnonzero(rows >= 0)
+    if not len(kept):
+        return None
+    box = _box(kept, block.shape)
+    if box is not None:
+        cols, vals = (a[tuple(s if n != 1 else slice(None) for s, n in zip(box, a.shape, strict=False))] for a in (block.cols, block.vals))
+        return Block(tuple(s.stop - s.start for s in box), cols, vals, rows[box])
+    own = take_rows(Block(block.shape, block.cols, block.vals), kept)
+    return Block(own.shape, own.cols, own.vals, rows.reshape(-1)[kept])
+
+
+def _numbers(shape: tuple[int, ...]) -> np.ndarray:
+    return np.arange(math.prod(shape)).reshape(shape)
 
 
 def common_columns(operands: Sequence[Sequence[Block]]) -> tuple[np.ndarray, list[Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import Block
+from chainrule._block import Block, fill
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +48,12 @@ class Tangent:
     shape: tuple[int, ...]
     dtype: Any
     blocks: tuple[Block, ...]
+
+    def filled(self) -> Tangent:
+        """The same without scattered blocks."""
+        if all(b.rows is None for b in self.blocks):
+            return self
+        return Tangent(self.shape, self.dtype, tuple(f for b in self.blocks for f in fill(b, self.shape)))
 
 
 Value = Coefficient | Tangent

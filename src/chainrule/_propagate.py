@@ -11,7 +11,7 @@ import numpy as np
 from chainrule._errors import MissingRuleError
 from chainrule._jax import Literal, evaluate_now, inner_jaxpr, is_static, run_equation
 from chainrule._program import Coefficient, Context, Tangent, Value, as_jax
-from chainrule._rules import RULES, fallback
+from chainrule._rules import RULES, SCATTERED, fallback
 
 _FOLD_LIMIT = 2**24  # elements; a larger known value is left to the compiled program
 
@@ -45,10 +45,13 @@ def _equation(context: Context, eqn: Any, values: list[Value]) -> Sequence[Value
         return _coefficients(eqn, values)
     if not any(isinstance(v, Tangent) and v.blocks for v in values):
         return [Tangent(tuple(v.aval.shape), v.aval.dtype, ()) for v in eqn.outvars]
+    if eqn.primitive not in SCATTERED:
+        values = [v.filled() if isinstance(v, Tangent) else v for v in values]
     rule = RULES.get(eqn.primitive)
     done = rule(context, eqn, values) if rule is not None else NotImplemented
     if done is NotImplemented:
-        return fallback(context, eqn, values)
+        filled = [v.filled() if isinstance(v, Tangent) else v for v in values]
+        return fallback(context, eqn, filled)
     return done
 
 

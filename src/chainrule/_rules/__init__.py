@@ -2,4 +2,5 @@
 
 from chainrule._rules import contraction, control, indexing, pointwise, reduction, shape, solve  # noqa: F401
 from chainrule._rules._registry import RULES as RULES
+from chainrule._rules._registry import SCATTERED as SCATTERED
 from chainrule._rules.fallback import fallback as fallback

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import Block, expand, xp
+from chainrule._block import Block, layers, take_rows
 from chainrule._jax import as_function, evaluate_now
 from chainrule._program import Coefficient, Context, Tangent, Value
 from chainrule._rules._registry import rule
 from chainrule._rules.pointwise import result, tidy
+from chainrule._rules.shape import renumber
 
 
 def _sources(eqn: Any, values: list[Value], operand: int) -> np.ndarray:
@@ -37,18 +39,6 @@ def _sources_by_digits(eqn: Any, full: list[Any], operand: int, shape: Any, dtyp
     return total - 1
 
 
-def _take(block: Block, sources: np.ndarray) -> Block:
-    """Rows by their flat numbers; a single number stays one."""
-    flat = expand(block, range(len(block.shape)))
-    cols = np.broadcast_to(flat.cols, (*block.shape, flat.cols.shape[-1])).reshape(-1, flat.cols.shape[-1])
-    index = np.maximum(sources, 0)
-    cols = np.where((sources >= 0)[..., None], cols[index], np.int32(-1))
-    if block.vals[..., :1].size == 1:
-        return Block(sources.shape, cols, block.vals.reshape((1,) * sources.ndim + block.vals.shape[-1:]))
-    vals = flat.vals.reshape(-1, flat.vals.shape[-1])
-    return Block(sources.shape, cols, xp(vals).take(vals, index, axis=0))
-
-
 def _move(eqn: Any, values: list[Value]) -> Any:
     (operand, *indices) = values
     if not isinstance(operand, Tangent) or not all(isinstance(v, Coefficient) and v.static for v in indices):
@@ -56,7 +46,7 @@ def _move(eqn: Any, values: list[Value]) -> Any:
     if 0 in operand.shape:
         return NotImplemented
     sources = _sources(eqn, values, 0)
-    return result(eqn, [_take(b, sources) for b in operand.blocks])
+    return result(eqn, [take_rows(b, sources) for b in operand.blocks])
 
 
 @rule("gather")
@@ -90,11 +80,11 @@ def update(context: Context, eqn: Any, values: list[Value]) -> Any:
             return NotImplemented
         base = [w if isinstance(w, Coefficient) else Tangent(w.shape, w.dtype, ()) for w in values]
         sources = _sources(eqn, base, k)
-        blocks += [_take(b, sources) for b in v.blocks]
+        blocks += [take_rows(b, sources) for b in v.blocks]
     return result(eqn, tidy(blocks))
 
 
-@rule("scatter_add")
+@rule("scatter_add", scattered=True)
 def scatter_add(context: Context, eqn: Any, values: list[Value]) -> Any:
     """out = operand, plus updates at known places: each update adds slots to the row it meets."""
     operand, indices, updates = values
@@ -106,14 +96,14 @@ def scatter_add(context: Context, eqn: Any, values: list[Value]) -> Any:
     if isinstance(updates, Tangent):
         if 0 in updates.shape or 0 in eqn.outvars[0].aval.shape:
             return NotImplemented
-        sources = _targets(eqn, updates, indices)
-        rows = _rows_of(sources, int(np.prod(eqn.outvars[0].aval.shape)))
         shape = tuple(eqn.outvars[0].aval.shape)
-        for layer in rows:
-            blocks += [_take(b, layer.reshape(shape)) for b in updates.blocks]
-    out = tidy(blocks)
-    context.count(*out)
-    return result(eqn, out)
+        target = _targets(eqn, updates, indices)
+        found = layers(target, math.prod(shape))
+        if len(found) == 1 and 2 * (target >= 0).sum() >= math.prod(shape):  # most rows are met, each of them once
+            blocks += [take_rows(b, found[0].reshape(shape)) for b in updates.filled().blocks]
+        else:
+            blocks += renumber(eqn, updates.blocks, target)
+    return result(eqn, tidy(blocks))
 
 
 def _targets(eqn: Any, updates: Tangent, indices: Coefficient) -> np.ndarray:
@@ -137,16 +127,3 @@ def _targets(eqn: Any, updates: Tangent, indices: Coefficient) -> np.ndarray:
         return total - 1
 
     return evaluate_now(row_numbers)
-
-
-def _rows_of(targets: np.ndarray, size: int) -> list[np.ndarray]:
-    """Layers of at most one update a row: layer k holds the k-th update that meets each row, or -1."""
-    flat = targets.reshape(-1)
-    order = np.argsort(flat, kind="stable")
-    order = order[flat[order] >= 0]
-    rows = flat[order]
-    start = np.searchsorted(rows, rows, side="left")
-    depth = np.arange(len(rows)) - start
-    layers = np.full((int(depth.max(initial=-1)) + 1, size), -1, np.int64)
-    layers[depth, rows] = order
-    return list(layers)

@@ -2,49 +2,76 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import Block, join, merge, multiply
+from chainrule._block import Block, compressed, merge, multiply, union
 from chainrule._errors import MissingRuleError
 from chainrule._program import Coefficient, Context, Tangent, Value
 from chainrule._rules._registry import rule
 
+_FEW_SLOTS, _FEW_ROWS = 16, 2**17  # up to these, blocks are looked through for common columns
 _MANY = 24  # above this many blocks of one array, XLA's compile time costs more than wider slots
 
 
 def tidy(blocks: list[Block]) -> tuple[Block, ...]:
-    """Merge equal columns; join what is scalar, or too much, along the slots."""
-    merged = merge(blocks)
-    scalar = len(merged) > 1 and np.prod(merged[0].shape) <= 1
-    return (join(merged),) if scalar or len(merged) > _MANY else tuple(merged)
+    """Merge equal columns, and few ones into a union; join what is scalar, or too much, along the slots."""
+    groups: dict[Any, list[Block]] = {}
+    for b in merge(blocks):
+        groups.setdefault((b.shape, None if b.rows is None else b.rows.tobytes()), []).append(b)
+    return tuple(b for group in groups.values() for b in _tidy_group(group))
+
+
+def _tidy_group(blocks: list[Block]) -> list[Block]:
+    if len(blocks) == 1:
+        return blocks
+    scalar = math.prod(blocks[0].shape) <= 1
+    if scalar or len(blocks) > _MANY:
+        return [union(blocks)]
+    widest = max(b.slots for b in blocks)
+    if widest <= _FEW_SLOTS and _union_width(blocks, 32) <= widest and _union_width(blocks, _FEW_ROWS) <= widest:
+        return [union(blocks)]
+    return blocks
+
+
+def _union_width(blocks: list[Block], rows: int) -> int:
+    """The number of distinct columns in one row, at most; taken from the first rows."""
+    shape = np.broadcast_shapes(*[b.cols.shape[:-1] for b in blocks])
+    if math.prod(shape) > rows >= _FEW_ROWS:
+        return sys.maxsize
+    cols = [np.broadcast_to(b.cols, (*shape, b.slots)).reshape(-1, b.slots)[:rows] for b in blocks]
+    lines = np.sort(np.concatenate(cols, axis=1), axis=1)
+    fresh = (np.diff(lines, axis=1, prepend=-1) != 0) & (lines >= 0)
+    return int(fresh.sum(axis=1).max(initial=0))
+
+
+def part(value: Any, block: Block) -> Any:
+    """The elements of a pointwise coefficient that belong to the block's rows, as [*rows]."""
+    if value.ndim == 0:
+        return value.reshape((1,) * len(block.shape))
+    if block.rows is None:
+        return value
+    flat, rows = value.reshape(-1), block.rows
+    first, size = int(rows.flat[0]), rows.size
+    if np.array_equal(rows.reshape(-1), np.arange(first, first + size)):
+        return flat[first : first + size].reshape(rows.shape)  # a slice fuses where a gather may not
+    return flat[rows]
 
 
 def scale(context: Context, block: Block, coefficient: Coefficient) -> Block:
     """vals * c[..., None]; where c is known to vanish the columns become absent."""
-    value = coefficient.value
-    if value.ndim == 0:
-        value = value.reshape((1,) * len(block.shape))
-    nonzero, cols = coefficient.nonzero, block.cols
-    if nonzero is not None and nonzero.ndim == len(block.shape):
-        cols = np.where(nonzero[..., None], cols, np.int32(-1))
-    out = Block(block.shape, cols, multiply(block.vals, _compressed(value)[..., None]))
+    nonzero, cols, value = coefficient.nonzero, block.cols, part(coefficient.value, block)
+    if nonzero is not None and nonzero.ndim:
+        cols = np.where(part(nonzero, block)[..., None], cols, np.int32(-1))
+    value = compressed(value) if isinstance(value, np.ndarray) else value
+    out = Block(block.shape, cols, multiply(block.vals, value[..., None]), block.rows)
     context.count(out)
     return out
-
-
-def _compressed(value: Any) -> Any:
-    """A known value that is the same along an axis is kept once."""
-    if not isinstance(value, np.ndarray) or value.size <= 1:
-        return value
-    for k in range(value.ndim):
-        first = value.take([0], axis=k) if value.shape[k] else value
-        if value.shape[k] > 1 and (value == first).all():
-            value = first
-    return value
 
 
 def result(eqn: Any, blocks: tuple[Block, ...] | list[Block]) -> list[Value]:
@@ -52,7 +79,7 @@ def result(eqn: Any, blocks: tuple[Block, ...] | list[Block]) -> list[Value]:
     return [Tangent(tuple(aval.shape), aval.dtype, tuple(blocks))]
 
 
-@rule("mul")
+@rule("mul", scattered=True)
 def mul(context: Context, eqn: Any, values: list[Value]) -> Any:
     """out = c * u, element by element: J_out = diag(c) J_u."""
     tangents = [v for v in values if isinstance(v, Tangent)]
@@ -66,6 +93,7 @@ def mul(context: Context, eqn: Any, values: list[Value]) -> Any:
 def _broadcast_scalar(tangent: Tangent, shape: tuple[int, ...]) -> list[Block]:
     if tangent.shape == tuple(shape):
         return list(tangent.blocks)
+    tangent = tangent.filled()
     if len(tangent.shape) == len(shape):  # axes of size 1 already mean 'the same along this axis'
         return [Block(tuple(shape), b.cols, b.vals) for b in tangent.blocks]
     ones = (1,) * len(shape)
@@ -75,7 +103,7 @@ def _broadcast_scalar(tangent: Tangent, shape: tuple[int, ...]) -> list[Block]:
     ]
 
 
-@rule("div")
+@rule("div", scattered=True)
 def div(context: Context, eqn: Any, values: list[Value]) -> Any:
     """out = u / c: J_out = diag(1/c) J_u. An infinite quotient keeps its column."""
     u, c = values
@@ -83,7 +111,7 @@ def div(context: Context, eqn: Any, values: list[Value]) -> Any:
         raise MissingRuleError("jacobian: a division by a tangent is not linear; check the custom derivative rules")
     blocks = []
     for b in _broadcast_scalar(u, eqn.outvars[0].aval.shape):
-        value = c.value.reshape((1,) * len(b.shape)) if c.value.ndim == 0 else c.value
+        value = part(c.value, b)
         if b.static and isinstance(value, np.ndarray):
             with np.errstate(all="ignore"):
                 blocks.append(b.with_vals(np.divide(b.vals, value[..., None])))
@@ -93,7 +121,7 @@ def div(context: Context, eqn: Any, values: list[Value]) -> Any:
     return result(eqn, blocks)
 
 
-@rule("add", "add_any", "sub")
+@rule("add", "add_any", "sub", scattered=True)
 def add(context: Context, eqn: Any, values: list[Value]) -> Any:
     """out = u ± v: the sums of blocks are laid together, equal columns are added."""
     shape, blocks = eqn.outvars[0].aval.shape, []
@@ -111,7 +139,7 @@ def add(context: Context, eqn: Any, values: list[Value]) -> Any:
 
 
 @rule("neg", "copy", "real", "imag", "conj", "convert_element_type", "reduce_precision", "device_put",
-      "sharding_constraint", "optimization_barrier", "name")  # fmt: skip
+      "sharding_constraint", "optimization_barrier", "name", scattered=True)  # fmt: skip
 def unary(context: Context, eqn: Any, values: list[Value]) -> Any:
     """out = op(u) for an op that is linear over the reals, applied to the values alone."""
     (u,) = values

@@ -2,44 +2,68 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import Block, expand, join, move_rows, xp
+from chainrule._block import Block, expand, join, move_rows, scatter_rows, xp
 from chainrule._program import Coefficient, Context, Tangent, Value
 from chainrule._rules._registry import rule
 from chainrule._rules.pointwise import result, tidy
+
+
+def renumber(eqn: Any, blocks: Sequence[Block], target: np.ndarray) -> list[Block]:
+    """Blocks whose rows keep their values under other numbers."""
+    moved = [scatter_rows(b, target) for b in blocks]
+    return [b for b in moved if b is not None]
+
+
+def stays_narrow(block: Block, shape: tuple[int, ...]) -> bool:
+    """Say whether absent entries in all other rows of `shape` cost less than rows kept apart would."""
+    return block.slots == 1 or (block.slots <= 16 and math.prod(shape) <= 8 * math.prod(block.shape))
+
+
+def _flat_numbers(shape: Sequence[int]) -> np.ndarray:
+    return np.arange(math.prod(shape)).reshape(shape)
 
 
 def _rows(eqn: Any, values: list[Value], move: Any) -> list[Value]:
     shape = tuple(eqn.outvars[0].aval.shape)
     (u,) = values[:1]
     assert isinstance(u, Tangent)
-    return result(eqn, [move_rows(b, shape, move) for b in u.blocks])
+    full = [move_rows(b, shape, move) for b in u.blocks if b.rows is None]
+    scattered = [b for b in u.blocks if b.rows is not None]
+    if not scattered:
+        return result(eqn, full)
+    source = move(_flat_numbers(u.shape)[..., None], np)[..., 0].reshape(-1)
+    target = np.full(math.prod(u.shape), -1)
+    target[source] = np.arange(len(source))
+    return result(eqn, full + renumber(eqn, scattered, target))
 
 
-@rule("transpose")
+@rule("transpose", scattered=True)
 def transpose(context: Context, eqn: Any, values: list[Value]) -> Any:
     """Permute the rows' axes: out[i[p0], i[p1], ...] = in[i0, i1, ...]."""
     p = eqn.params["permutation"]
     return _rows(eqn, values, lambda a, m: m.transpose(a, (*p, len(p))))
 
 
-@rule("rev")
+@rule("rev", scattered=True)
 def rev(context: Context, eqn: Any, values: list[Value]) -> Any:
     """Reverse the rows along some axes."""
     return _rows(eqn, values, lambda a, m: m.flip(a, eqn.params["dimensions"]))
 
 
-@rule("squeeze")
+@rule("squeeze", scattered=True)
 def squeeze(context: Context, eqn: Any, values: list[Value]) -> Any:
     """Drop row axes of size 1."""
     return _rows(eqn, values, lambda a, m: m.squeeze(a, eqn.params["dimensions"]))
 
 
-@rule("expand_dims")
+@rule("expand_dims", scattered=True)
 def expand_dims(context: Context, eqn: Any, values: list[Value]) -> Any:
     """Insert row axes of size 1."""
     return _rows(eqn, values, lambda a, m: m.expand_dims(a, eqn.params["dimensions"]))
@@ -59,7 +83,7 @@ def broadcast_in_dim(context: Context, eqn: Any, values: list[Value]) -> Any:
     return _rows(eqn, values, move)
 
 
-@rule("reshape")
+@rule("reshape", scattered=True)
 def reshape(context: Context, eqn: Any, values: list[Value]) -> Any:
     """Regroup the rows. Axes that are the same along a whole group stay of size 1."""
     if eqn.params.get("dimensions") is not None:
@@ -79,7 +103,8 @@ def reshape(context: Context, eqn: Any, values: list[Value]) -> Any:
                 sizes_out += [shape[k] for k in new]
         return xp(a).broadcast_to(a, (*sizes_in, a.shape[-1])).reshape((*sizes_out, a.shape[-1]))
 
-    return result(eqn, [Block(shape, move(b.cols), move(b.vals)) for b in u.blocks])
+    moved = [Block(shape, move(b.cols), move(b.vals)) if b.rows is None else b for b in u.blocks]
+    return result(eqn, moved)
 
 
 def _groups(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
@@ -100,7 +125,7 @@ def _groups(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[list[int],
     return groups
 
 
-@rule("slice")
+@rule("slice", scattered=True)
 def slice_(context: Context, eqn: Any, values: list[Value]) -> Any:
     """Keep some rows."""
     p = eqn.params
@@ -115,7 +140,7 @@ def slice_(context: Context, eqn: Any, values: list[Value]) -> Any:
     return _rows(eqn, values, move)
 
 
-@rule("pad")
+@rule("pad", scattered=True)
 def pad(context: Context, eqn: Any, values: list[Value]) -> Any:
     """Surround rows by zeros: their columns are absent."""
     u, filler = values
@@ -123,7 +148,22 @@ def pad(context: Context, eqn: Any, values: list[Value]) -> Any:
     if isinstance(filler, Tangent) or not filler.zero or not isinstance(u, Tangent):
         return NotImplemented
     shape = tuple(eqn.outvars[0].aval.shape)
-    return result(eqn, [pad_rows(b, config, shape) for b in u.blocks])
+    blocks: list[Block] = []
+    for b in u.blocks:
+        if b.rows is None and (b.vals.size == 1 or stays_narrow(b, shape)):
+            blocks.append(pad_rows(b, config, shape))
+        else:
+            blocks += renumber(eqn, [b], _padded_numbers(u.shape, config, shape))
+    return result(eqn, blocks)
+
+
+def _padded_numbers(old: tuple[int, ...], config: Any, new: tuple[int, ...]) -> np.ndarray:
+    """Where each element of an array stands once it is padded; -1 where it is cut off."""
+    source = _pad(_flat_numbers(old), config, -1).reshape(-1)
+    target = np.full(math.prod(old), -1)
+    kept = source >= 0
+    target[source[kept]] = np.flatnonzero(kept)
+    return target
 
 
 def pad_rows(block: Block, config: Any, shape: tuple[int, ...]) -> Block:
@@ -158,7 +198,7 @@ def _pad_axis(a: np.ndarray, k: int, low: int, high: int, step: int, filler: int
     return out[tuple(where)]
 
 
-@rule("concatenate")
+@rule("concatenate", scattered=True)
 def concatenate(context: Context, eqn: Any, values: list[Value]) -> Any:
     """Lay rows one after the other: blocks of equal width are concatenated, the others padded."""
     return _lay_along(context, eqn, values, eqn.params["dimension"])
@@ -197,18 +237,39 @@ def _lay_along(context: Context, eqn: Any, values: list[Value], axis: int) -> An
     sizes = [v.value.shape[axis] if isinstance(v, Coefficient) else v.shape[axis] for v in values]
     if any(isinstance(v, Coefficient) and not v.zero for v in values):
         return NotImplemented
-    pieces = [list(v.blocks) if isinstance(v, Tangent) else [] for v in values]
+    pieces = [[b for b in v.blocks if b.rows is None] if isinstance(v, Tangent) else [] for v in values]
+    moved = _moved_along(eqn, values, sizes, axis, shape)
     small = np.prod(shape) <= 64
     if small:
         pieces = [[join(p)] if p else [] for p in pieces]
-    blocks = []
+    blocks: list[Block] = []
     while any(pieces):
         first = next(p[0] for p in pieces if p)
         row = [_take_like(p, first, small) for p in pieces]
-        blocks.append(_concatenate(row, sizes, axis, shape))
-    out = tidy(blocks)
+        if sum(b is not None for b in row) == 1 and first.vals.size > 1 and not stays_narrow(first, shape):
+            k = next(k for k, b in enumerate(row) if b is not None)
+            blocks += renumber(eqn, [first], _places_along(sizes, k, axis, shape))
+        else:
+            blocks.append(_concatenate(row, sizes, axis, shape))
+    out = tidy(blocks + moved)
     context.count(*out)
     return result(eqn, out)
+
+
+def _moved_along(eqn: Any, values: list[Value], sizes: list[int], axis: int, shape: tuple[int, ...]) -> list[Block]:
+    """The scattered blocks of the operands, under the numbers of the result."""
+    moved: list[Block] = []
+    for k, v in enumerate(values):
+        scattered = [b for b in v.blocks if b.rows is not None] if isinstance(v, Tangent) else []
+        if scattered:
+            moved += renumber(eqn, scattered, _places_along(sizes, k, axis, shape))
+    return moved
+
+
+def _places_along(sizes: list[int], k: int, axis: int, shape: tuple[int, ...]) -> np.ndarray:
+    """The flat numbers in the result of the elements of operand k."""
+    start = sum(sizes[:k])
+    return _flat_numbers(shape)[(slice(None),) * axis + (slice(start, start + sizes[k]),)].reshape(-1)
 
 
 def _take_like(piece: list[Block], first: Block, small: bool) -> Block | None:
