@@ -100,7 +100,7 @@ def _plain(value: Any) -> Any:
 
 def _seeds(space: Space) -> list[Tangent]:
     parts = zip(space.shapes, space.offsets, space.dtypes, strict=True)
-    return [Tangent(s, d, (identity(s, o, d),)) for s, o, d in parts]
+    return [Tangent(s, d, () if 0 in s else (identity(s, o, d),)) for s, o, d in parts]
 
 
 def _entries(tangents: Sequence[Tangent], swept: Space) -> tuple[list[tuple[int, Block]], Any]:
@@ -108,6 +108,6 @@ def _entries(tangents: Sequence[Tangent], swept: Space) -> tuple[list[tuple[int,
         (offset, b)
         for tangent, offset in zip(tangents, swept.offsets, strict=True)
         for b in tangent.blocks
-        if math.prod(b.shape) and (b.cols >= 0).any()
+        if (b.cols >= 0).any()
     ]
     return blocks, jnp.result_type(*[t.dtype for t in tangents]) if tangents else jnp.dtype("float32")

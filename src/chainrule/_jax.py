@@ -20,6 +20,12 @@ Equation = Any
 Jaxpr = Any
 
 
+# parameters that cannot change the mathematics
+IGNORED_PARAMETERS = frozenset(
+    "accuracy precision preferred_element_type out_sharding sharding shardings weak_type unique_indices "
+    "indices_are_sorted devices srcs copy_semantics layout context_mesh unconstrained_dims".split()
+)
+
 _OTHER_NAMES = {"add_any": "add_jaxvals", "custom_linear_solve": "linear_solve"}
 
 
@@ -45,6 +51,15 @@ def inner_jaxpr(eqn: Equation) -> tuple[Jaxpr, Sequence[Any]] | None:
         return None
     inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
     return (inner.jaxpr, inner.consts) if isinstance(inner, jex.ClosedJaxpr) else (inner, ())
+
+
+def scan_counts(eqn: Equation) -> tuple[int, int]:
+    """The numbers of constants and of carried values of a scan: what has no time axis of its own."""
+    body = eqn.params["jaxpr"]
+    sliced = sum(v.aval.ndim > b.ndim for v, b in zip(eqn.invars, body.in_avals, strict=True))
+    stacked = sum(v.aval.ndim > b.ndim for v, b in zip(eqn.outvars, body.out_avals, strict=True))
+    carry = len(eqn.outvars) - stacked
+    return len(eqn.invars) - sliced - carry, carry
 
 
 def as_callable(jaxpr: Jaxpr, consts: Sequence[Any]) -> Callable[..., list[Any]]:

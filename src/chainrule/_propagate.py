@@ -11,7 +11,7 @@ import numpy as np
 from chainrule._errors import MissingRuleError
 from chainrule._jax import Literal, evaluate_now, inner_jaxpr, is_static, run_equation
 from chainrule._program import Coefficient, Context, Tangent, Value, as_jax
-from chainrule._rules import RULES, SCATTERED, fallback
+from chainrule._rules import SCATTERED, fallback, rule_for
 
 _FOLD_LIMIT = 2**24  # elements; a larger known value is left to the compiled program
 
@@ -33,8 +33,16 @@ def propagate(context: Context, jaxpr: Any, consts: Sequence[Any], inputs: Seque
 
     for eqn in jaxpr.eqns:
         values = [read(v) for v in eqn.invars]
-        env.update(zip(eqn.outvars, _equation(context, eqn, values), strict=True))
+        outs = [_without_empty(v) for v in _equation(context, eqn, values)]
+        env.update(zip(eqn.outvars, outs, strict=True))
     return [read(v) for v in jaxpr.outvars]
+
+
+def _without_empty(value: Value) -> Value:
+    """An array of size 0 has no rows: no rule needs to see blocks of it."""
+    if isinstance(value, Tangent) and 0 in value.shape:
+        return Tangent(value.shape, value.dtype, ())
+    return value
 
 
 def _equation(context: Context, eqn: Any, values: list[Value]) -> Sequence[Value]:
@@ -43,11 +51,11 @@ def _equation(context: Context, eqn: Any, values: list[Value]) -> Sequence[Value
         return propagate(context, inner[0], inner[1], values)
     if not any(isinstance(v, Tangent) for v in values):
         return _coefficients(eqn, values)
-    if not any(isinstance(v, Tangent) and v.blocks for v in values):
+    if not any(isinstance(v, Tangent) and v.blocks for v in values) or all(0 in v.aval.shape for v in eqn.outvars):
         return [Tangent(tuple(v.aval.shape), v.aval.dtype, ()) for v in eqn.outvars]
     if eqn.primitive not in SCATTERED:
         values = [v.filled() if isinstance(v, Tangent) else v for v in values]
-    rule = RULES.get(eqn.primitive)
+    rule = rule_for(eqn)
     done = rule(context, eqn, values) if rule is not None else NotImplemented
     if done is NotImplemented:
         filled = [v.filled() if isinstance(v, Tangent) else v for v in values]

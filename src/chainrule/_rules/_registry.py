@@ -5,18 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from chainrule._jax import primitive
+from chainrule._jax import IGNORED_PARAMETERS, primitive
 
 Rule = Callable[..., Any]
 SCATTERED: set[Any] = set()  # primitives whose rule takes scattered blocks as they are
+PARAMETERS: dict[Any, frozenset[str]] = {}  # what each rule reads
 RULES: dict[Any, Rule] = {}
 
 
-def rule(*names: str, scattered: bool = False) -> Callable[[Rule], Rule]:
+def rule_for(eqn: Any) -> Rule | None:
+    """The rule of an equation, if it knows every parameter that can change the mathematics."""
+    own = PARAMETERS.get(eqn.primitive)
+    if own is None or not own.union(IGNORED_PARAMETERS).issuperset(eqn.params):
+        return None
+    return RULES[eqn.primitive]
+
+
+def rule(*names: str, reads: str = "", scattered: bool = False) -> Callable[[Rule], Rule]:
     """Register a rule for the primitives of these names; a second registration raises.
 
     A rule takes (context, equation, values) and gives the list of the equation's results, or
-    NotImplemented where it leaves this case to the fallback. One that is not marked `scattered` gets
+    NotImplemented where it leaves this case to the fallback. `reads` names the equation's parameters that
+    it takes into account: an equation with any other goes to the fallback, nothing is guessed. A rule that is not marked `scattered` gets
     blocks that hold all rows.
     """
 
@@ -27,6 +37,7 @@ def rule(*names: str, scattered: bool = False) -> Callable[[Rule], Rule]:
                 continue
             if RULES.setdefault(found, function) is not function:
                 raise ValueError(f"a rule for {name} is already registered")
+            PARAMETERS[found] = frozenset(reads.split())
             if scattered:
                 SCATTERED.add(found)
         return function

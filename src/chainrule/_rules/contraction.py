@@ -12,11 +12,10 @@ from chainrule._block import Block, densify, xp
 from chainrule._errors import MissingRuleError
 from chainrule._program import Coefficient, Context, Tangent, Value
 from chainrule._rules._registry import rule
-from chainrule._rules.fallback import fallback
 from chainrule._rules.pointwise import result, tidy
 
 
-@rule("dot_general")
+@rule("dot_general", reads="dimension_numbers")
 def dot_general(context: Context, eqn: Any, values: list[Value]) -> Any:
     """out[b, i, j] = sum over k of u[b, i, k] C[b, j, k], for either operand a tangent."""
     if all(isinstance(v, Tangent) for v in values):
@@ -142,63 +141,3 @@ def _drop_absent(block: Block) -> Block:
     rows = np.broadcast_shapes(order.shape[:-1], block.vals.shape[:-1])
     vals = xp(block.vals).broadcast_to(block.vals, (*rows, block.slots))
     return Block(block.shape, cols, xp(vals).take_along_axis(vals, np.broadcast_to(order, (*rows, width)), axis=-1))
-
-
-@rule("conv_general_dilated")
-def conv(context: Context, eqn: Any, values: list[Value]) -> Any:
-    """A convolution with known window: one known-pattern patch map, then a contraction with the kernel."""
-    u, kernel = values
-    p = eqn.params
-    if not isinstance(u, Tangent) or not isinstance(kernel, Coefficient):
-        return NotImplemented
-    if p["feature_group_count"] != 1 or p["batch_group_count"] != 1 or 0 in u.shape:
-        return NotImplemented
-    d = p["dimension_numbers"]
-    spatial = d.lhs_spec[2:]
-    if all(b.cols.shape[k] == 1 for b in u.blocks for k in (*spatial, d.lhs_spec[1])):
-        return fallback(context, eqn, values)
-    from chainrule._rules.shape import pad_rows
-
-    out_aval = eqn.outvars[0].aval
-    window = [kernel.value.shape[k] for k in d.rhs_spec[2:]]
-    outs = [out_aval.shape[k] for k in d.out_spec[2:]]
-    weights = jnp.transpose(kernel.value, d.rhs_spec) if not kernel.static else np.transpose(kernel.value, d.rhs_spec)
-    blocks: list[Block] = []
-    for b in u.blocks:
-        # [n, c, *spatial] with padding and dilation written out
-        b = _transpose_rows(b, d.lhs_spec)
-        config = [(0, 0, 0), (0, 0, 0), *[(lo, hi, s - 1) for (lo, hi), s in zip(p["padding"], p["lhs_dilation"], strict=True)]]
-        full = tuple(s + (s - 1) * c[2] * (s > 0) + c[0] + c[1] for s, c in zip(b.shape, config, strict=True))
-        blocks.append(_patches(pad_rows(b, config, full), window, p["window_strides"], p["rhs_dilation"], outs))
-    rank = len(window)
-    flat = weights.reshape((weights.shape[0], weights.shape[1], -1))  # [out channel, in channel, taps]
-    names = string.ascii_letters
-    spatial_names = names[4 : 4 + rank]
-    tangent = Tangent(blocks[0].shape, u.dtype, tuple(blocks))  # [n, c, *spatial, taps]
-    done = contract(context, tangent, flat, f"ab{spatial_names}c,dbc->ad{spatial_names}")
-    back = tuple(int(k) for k in np.argsort(d.out_spec))
-    return result(eqn, tidy([_transpose_rows(b, back) for b in done]))
-
-
-def _transpose_rows(b: Block, order: tuple[int, ...]) -> Block:
-    p = (*order, len(order))
-    return Block(tuple(b.shape[k] for k in order), np.transpose(b.cols, p), xp(b.vals).transpose(b.vals, p))
-
-
-def _patches(b: Block, window: list[int], strides: Any, dilation: Any, outs: list[int]) -> Block:
-    """[n, c, *padded] -> [n, c, *outs, taps]: every tap is a shifted slice."""
-    taps = list(np.ndindex(*window))
-
-    def move(a: Any) -> Any:
-        pieces = []
-        for tap in taps:
-            cut = [
-                slice(None) if a.shape[2 + k] == 1 and b.shape[2 + k] != 1 else slice(t * e, t * e + (o - 1) * s + 1, s)
-                for k, (t, e, o, s) in enumerate(zip(tap, dilation, outs, strides, strict=True))
-            ]
-            pieces.append(a[(slice(None), slice(None), *cut)])
-        if a.size == 1:
-            return pieces[0][..., None, :]
-        return xp(a).stack(pieces, axis=-2)
-
-    return Block((*b.shape[:2], *outs, len(taps)), move(b.cols), move(b.vals))

@@ -43,26 +43,24 @@ def _move(eqn: Any, values: list[Value]) -> Any:
     (operand, *indices) = values
     if not isinstance(operand, Tangent) or not all(isinstance(v, Coefficient) and v.static for v in indices):
         return NotImplemented
-    if 0 in operand.shape:
-        return NotImplemented
     sources = _sources(eqn, values, 0)
     return result(eqn, [take_rows(b, sources) for b in operand.blocks])
 
 
-@rule("gather")
+@rule("gather", reads="dimension_numbers fill_value mode slice_sizes")
 def gather(context: Context, eqn: Any, values: list[Value]) -> Any:
     """out[i] = in[source(i)]; an index that fills has no column."""
     fill = eqn.params.get("fill_value")
     return NotImplemented if fill not in (None, 0) else _move(eqn, values)
 
 
-@rule("dynamic_slice")
+@rule("dynamic_slice", reads="slice_sizes")
 def dynamic_slice(context: Context, eqn: Any, values: list[Value]) -> Any:
     """A window of rows whose start is known."""
     return _move(eqn, values)
 
 
-@rule("dynamic_update_slice", "scatter")
+@rule("dynamic_update_slice", "scatter", reads="dimension_numbers mode update_consts update_jaxpr")
 def update(context: Context, eqn: Any, values: list[Value]) -> Any:
     """Rows of the operand, overwritten by rows of the update."""
     operand, other = (values[0], values[1]) if eqn.primitive.name == "dynamic_update_slice" else (values[0], values[2])
@@ -76,15 +74,13 @@ def update(context: Context, eqn: Any, values: list[Value]) -> Any:
             if not v.zero:
                 return NotImplemented
             continue
-        if 0 in v.shape:
-            return NotImplemented
         base = [w if isinstance(w, Coefficient) else Tangent(w.shape, w.dtype, ()) for w in values]
         sources = _sources(eqn, base, k)
         blocks += [take_rows(b, sources) for b in v.blocks]
     return result(eqn, tidy(blocks))
 
 
-@rule("scatter_add", scattered=True)
+@rule("scatter_add", reads="dimension_numbers mode update_consts update_jaxpr", scattered=True)
 def scatter_add(context: Context, eqn: Any, values: list[Value]) -> Any:
     """out = operand, plus updates at known places: each update adds slots to the row it meets."""
     operand, indices, updates = values
@@ -94,15 +90,13 @@ def scatter_add(context: Context, eqn: Any, values: list[Value]) -> Any:
     if isinstance(operand, Coefficient) and not operand.zero:
         return NotImplemented
     if isinstance(updates, Tangent):
-        if 0 in updates.shape or 0 in eqn.outvars[0].aval.shape:
-            return NotImplemented
         shape = tuple(eqn.outvars[0].aval.shape)
         target = _targets(eqn, updates, indices)
         found = layers(target, math.prod(shape))
         if len(found) == 1 and 2 * (target >= 0).sum() >= math.prod(shape):  # most rows are met, each of them once
             blocks += [take_rows(b, found[0].reshape(shape)) for b in updates.filled().blocks]
         else:
-            blocks += renumber(eqn, updates.blocks, target)
+            blocks += renumber(updates.blocks, target)
     return result(eqn, tidy(blocks))
 
 

@@ -79,12 +79,14 @@ def result(eqn: Any, blocks: tuple[Block, ...] | list[Block]) -> list[Value]:
     return [Tangent(tuple(aval.shape), aval.dtype, tuple(blocks))]
 
 
-@rule("mul", scattered=True)
+@rule("mul", reads="out_dtype", scattered=True)
 def mul(context: Context, eqn: Any, values: list[Value]) -> Any:
     """out = c * u, element by element: J_out = diag(c) J_u."""
     tangents = [v for v in values if isinstance(v, Tangent)]
     if len(tangents) != 1:
         raise MissingRuleError("jacobian: a product of two tangents is not linear; check the custom derivative rules")
+    if eqn.params.get("out_dtype") not in (None, tangents[0].dtype):
+        return NotImplemented
     (c,) = [v for v in values if isinstance(v, Coefficient)]
     u = _broadcast_scalar(tangents[0], eqn.outvars[0].aval.shape)
     return result(eqn, tidy([scale(context, b, c) for b in u]))
@@ -138,18 +140,23 @@ def add(context: Context, eqn: Any, values: list[Value]) -> Any:
     return result(eqn, out)
 
 
-@rule("neg", "copy", "real", "imag", "conj", "convert_element_type", "reduce_precision", "device_put",
-      "sharding_constraint", "optimization_barrier", "name", scattered=True)  # fmt: skip
+@rule("neg", "copy", "real", "imag", "conj", "convert_element_type", "device_put",
+      "sharding_constraint", "name",
+      reads="new_dtype input_dtype name", scattered=True)  # fmt: skip
 def unary(context: Context, eqn: Any, values: list[Value]) -> Any:
     """out = op(u) for an op that is linear over the reals, applied to the values alone."""
     (u,) = values
     assert isinstance(u, Tangent)
-    if eqn.primitive.name in ("sharding_constraint", "device_put", "optimization_barrier", "name"):
+    if eqn.primitive.name in ("sharding_constraint", "device_put", "name"):
         return result(eqn, u.blocks)
-    if eqn.primitive.name == "reduce_precision":
-        return NotImplemented
     blocks = [b.with_vals(_UNARY[eqn.primitive.name](b.vals, eqn.params)) for b in u.blocks]
     return result(eqn, blocks)
+
+
+@rule("optimization_barrier", scattered=True)
+def optimization_barrier(context: Context, eqn: Any, values: list[Value]) -> Any:
+    """Every operand as it is: XLA may reorder what the user wanted in order, the mathematics is the same."""
+    return values
 
 
 _UNARY: dict[str, Any] = {
@@ -190,12 +197,11 @@ def select_n(context: Context, eqn: Any, values: list[Value]) -> Any:
             if not case.zero:
                 raise MissingRuleError("jacobian: select_n between a tangent and a nonzero constant is not linear")
             continue
-        dtype = case.dtype
         chosen = which.value == k if which.value.dtype != bool else (which.value if k else ~which.value)
         if isinstance(chosen, np.ndarray):
             blocks += [_mask(b, chosen) for b in case.blocks]
         else:
-            blocks += [_choose(b, chosen, dtype) for b in case.blocks]
+            blocks += [choose(b, chosen) for b in case.blocks]
     context.count(*blocks)
     return result(eqn, tidy(blocks))
 
@@ -206,7 +212,7 @@ def _mask(block: Block, chosen: np.ndarray) -> Block:
     return Block(block.shape, np.where(chosen[..., None], block.cols, np.int32(-1)), block.vals)
 
 
-def _choose(block: Block, chosen: Any, dtype: Any) -> Block:
+def choose(block: Block, chosen: Any) -> Block:
     """A select, not a product: an unchosen NaN or Inf must vanish."""
     if chosen.ndim == 0:
         chosen = chosen.reshape((1,) * len(block.shape))

@@ -14,7 +14,7 @@ from chainrule._rules.fallback import mix
 from chainrule._rules.pointwise import result, tidy
 
 
-@rule("reduce_sum")
+@rule("reduce_sum", reads="axes")
 def reduce_sum(context: Context, eqn: Any, values: list[Value]) -> Any:
     """out[i] = sum over k of in[i, k].
 
@@ -57,13 +57,13 @@ def compact(blocks: tuple[Block, ...], axes: tuple[int, ...]) -> list[Block]:
     return out
 
 
-@rule("cumsum")
+@rule("cumsum", reads="axis reverse")
 def cumsum(context: Context, eqn: Any, values: list[Value]) -> Any:
     """out[i] = sum over k <= i of in[k]: contraction with a known triangle of ones."""
     (u,) = values
     assert isinstance(u, Tangent)
     axis, n = eqn.params["axis"], u.shape[eqn.params["axis"]]
-    if 0 in u.shape or all(constant_along(b, (axis,)) for b in u.blocks):
+    if all(constant_along(b, (axis,)) for b in u.blocks):
         return mix(context, eqn, values, 0, (axis,))
     triangle = np.tril(np.ones((n, n), u.dtype))
     triangle = triangle.T if eqn.params["reverse"] else triangle

@@ -9,13 +9,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import Block, expand, join, move_rows, scatter_rows, xp
+from chainrule._block import Block, expand, join, move_rows, pad_array, pad_rows, scatter_rows, xp
 from chainrule._program import Coefficient, Context, Tangent, Value
 from chainrule._rules._registry import rule
 from chainrule._rules.pointwise import result, tidy
 
 
-def renumber(eqn: Any, blocks: Sequence[Block], target: np.ndarray) -> list[Block]:
+def renumber(blocks: Sequence[Block], target: np.ndarray) -> list[Block]:
     """Blocks whose rows keep their values under other numbers."""
     moved = [scatter_rows(b, target) for b in blocks]
     return [b for b in moved if b is not None]
@@ -41,23 +41,23 @@ def _rows(eqn: Any, values: list[Value], move: Any) -> list[Value]:
     source = move(_flat_numbers(u.shape)[..., None], np)[..., 0].reshape(-1)
     target = np.full(math.prod(u.shape), -1)
     target[source] = np.arange(len(source))
-    return result(eqn, full + renumber(eqn, scattered, target))
+    return result(eqn, full + renumber(scattered, target))
 
 
-@rule("transpose", scattered=True)
+@rule("transpose", reads="permutation", scattered=True)
 def transpose(context: Context, eqn: Any, values: list[Value]) -> Any:
     """Permute the rows' axes: out[i[p0], i[p1], ...] = in[i0, i1, ...]."""
     p = eqn.params["permutation"]
     return _rows(eqn, values, lambda a, m: m.transpose(a, (*p, len(p))))
 
 
-@rule("rev", scattered=True)
+@rule("rev", reads="dimensions", scattered=True)
 def rev(context: Context, eqn: Any, values: list[Value]) -> Any:
     """Reverse the rows along some axes."""
     return _rows(eqn, values, lambda a, m: m.flip(a, eqn.params["dimensions"]))
 
 
-@rule("squeeze", scattered=True)
+@rule("squeeze", reads="dimensions", scattered=True)
 def squeeze(context: Context, eqn: Any, values: list[Value]) -> Any:
     """Drop row axes of size 1."""
     return _rows(eqn, values, lambda a, m: m.squeeze(a, eqn.params["dimensions"]))
@@ -69,7 +69,7 @@ def expand_dims(context: Context, eqn: Any, values: list[Value]) -> Any:
     return _rows(eqn, values, lambda a, m: m.expand_dims(a, eqn.params["dimensions"]))
 
 
-@rule("broadcast_in_dim")
+@rule("broadcast_in_dim", reads="shape broadcast_dimensions")
 def broadcast_in_dim(context: Context, eqn: Any, values: list[Value]) -> Any:
     """Repeat rows along new axes: nothing is copied, a new axis has size 1."""
     shape, where = eqn.params["shape"], eqn.params["broadcast_dimensions"]
@@ -83,7 +83,7 @@ def broadcast_in_dim(context: Context, eqn: Any, values: list[Value]) -> Any:
     return _rows(eqn, values, move)
 
 
-@rule("reshape", scattered=True)
+@rule("reshape", reads="new_sizes dimensions", scattered=True)
 def reshape(context: Context, eqn: Any, values: list[Value]) -> Any:
     """Regroup the rows. Axes that are the same along a whole group stay of size 1."""
     if eqn.params.get("dimensions") is not None:
@@ -125,7 +125,7 @@ def _groups(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[list[int],
     return groups
 
 
-@rule("slice", scattered=True)
+@rule("slice", reads="start_indices limit_indices strides", scattered=True)
 def slice_(context: Context, eqn: Any, values: list[Value]) -> Any:
     """Keep some rows."""
     p = eqn.params
@@ -140,7 +140,7 @@ def slice_(context: Context, eqn: Any, values: list[Value]) -> Any:
     return _rows(eqn, values, move)
 
 
-@rule("pad", scattered=True)
+@rule("pad", reads="padding_config", scattered=True)
 def pad(context: Context, eqn: Any, values: list[Value]) -> Any:
     """Surround rows by zeros: their columns are absent."""
     u, filler = values
@@ -153,58 +153,26 @@ def pad(context: Context, eqn: Any, values: list[Value]) -> Any:
         if b.rows is None and (b.vals.size == 1 or stays_narrow(b, shape)):
             blocks.append(pad_rows(b, config, shape))
         else:
-            blocks += renumber(eqn, [b], _padded_numbers(u.shape, config, shape))
+            blocks += renumber([b], _padded_numbers(u.shape, config, shape))
     return result(eqn, blocks)
 
 
 def _padded_numbers(old: tuple[int, ...], config: Any, new: tuple[int, ...]) -> np.ndarray:
     """Where each element of an array stands once it is padded; -1 where it is cut off."""
-    source = _pad(_flat_numbers(old), config, -1).reshape(-1)
+    source = pad_array(_flat_numbers(old), config, -1).reshape(-1)
     target = np.full(math.prod(old), -1)
     kept = source >= 0
     target[source[kept]] = np.flatnonzero(kept)
     return target
 
 
-def pad_rows(block: Block, config: Any, shape: tuple[int, ...]) -> Block:
-    """Pad columns with -1; values that are the same along an axis stay so."""
-    moved = [k for k, c in enumerate(config) if tuple(c) != (0, 0, 0)]
-    cols = _pad(expand(block, moved).cols, config, -1)
-    own = [(c if block.vals.shape[k] != 1 or block.shape[k] == 1 and block.vals.size > 1 else (0, 0, 0))
-           for k, c in enumerate(config)]  # fmt: skip
-    return Block(shape, cols, _pad(block.vals, own, 0))
-
-
-def _pad(array: Any, config: Any, filler: int) -> Any:
-    if isinstance(array, np.ndarray):
-        for k, (low, high, step) in enumerate(config):
-            array = _pad_axis(array, k, low, high, step, filler)
-        return array
-    import jax  # the values are traced
-
-    return jax.lax.pad(array, np.asarray(filler, array.dtype), [*[tuple(c) for c in config], (0, 0, 0)])
-
-
-def _pad_axis(a: np.ndarray, k: int, low: int, high: int, step: int, filler: int) -> np.ndarray:
-    if (low, high, step) == (0, 0, 0):
-        return a
-    size = a.shape[k]
-    inner = size + max(size - 1, 0) * step
-    out = np.full((*a.shape[:k], inner + max(low, 0) + max(high, 0), *a.shape[k + 1 :]), filler, a.dtype)
-    where = [slice(None)] * a.ndim
-    where[k] = slice(max(low, 0), max(low, 0) + inner, step + 1)
-    out[tuple(where)] = a
-    where[k] = slice(max(-low, 0), out.shape[k] - max(-high, 0))
-    return out[tuple(where)]
-
-
-@rule("concatenate", scattered=True)
+@rule("concatenate", reads="dimension", scattered=True)
 def concatenate(context: Context, eqn: Any, values: list[Value]) -> Any:
     """Lay rows one after the other: blocks of equal width are concatenated, the others padded."""
     return _lay_along(context, eqn, values, eqn.params["dimension"])
 
 
-@rule("stack")
+@rule("stack", reads="axis")
 def stack(context: Context, eqn: Any, values: list[Value]) -> Any:
     """Lay rows one after the other along a new axis."""
     axis = eqn.params["axis"]
@@ -219,7 +187,7 @@ def _with_axis(v: Value, axis: int) -> Value:
     return Tangent(shape, v.dtype, tuple(moved))
 
 
-@rule("unstack")
+@rule("unstack", reads="axis")
 def unstack(context: Context, eqn: Any, values: list[Value]) -> Any:
     """Cut rows apart along an axis, which goes."""
     (u,), axis = values, eqn.params["axis"]
@@ -248,7 +216,7 @@ def _lay_along(context: Context, eqn: Any, values: list[Value], axis: int) -> An
         row = [_take_like(p, first, small) for p in pieces]
         if sum(b is not None for b in row) == 1 and first.vals.size > 1 and not stays_narrow(first, shape):
             k = next(k for k, b in enumerate(row) if b is not None)
-            blocks += renumber(eqn, [first], _places_along(sizes, k, axis, shape))
+            blocks += renumber([first], _places_along(sizes, k, axis, shape))
         else:
             blocks.append(_concatenate(row, sizes, axis, shape))
     out = tidy(blocks + moved)
@@ -262,7 +230,7 @@ def _moved_along(eqn: Any, values: list[Value], sizes: list[int], axis: int, sha
     for k, v in enumerate(values):
         scattered = [b for b in v.blocks if b.rows is not None] if isinstance(v, Tangent) else []
         if scattered:
-            moved += renumber(eqn, scattered, _places_along(sizes, k, axis, shape))
+            moved += renumber(scattered, _places_along(sizes, k, axis, shape))
     return moved
 
 
@@ -325,7 +293,7 @@ def _piece_vals(b: Block | None, size: int, axis: int, width: int, like: Block) 
     return xp(vals).pad(vals, [(0, 0)] * len(b.shape) + [(0, width - b.slots)])
 
 
-@rule("split")
+@rule("split", reads="axis sizes")
 def split(context: Context, eqn: Any, values: list[Value]) -> Any:
     """Cut rows into pieces along one axis."""
     (u,) = values
@@ -341,3 +309,15 @@ def split(context: Context, eqn: Any, values: list[Value]) -> Any:
         outs.append(Tangent(shape, var.aval.dtype, tuple(moved)))
         start += size
     return outs
+
+
+@rule("tile", reads="reps")
+def tile(context: Context, eqn: Any, values: list[Value]) -> Any:
+    """Repeat the rows along some axes; an axis along which all is the same stays so."""
+    reps = eqn.params["reps"]
+
+    def move(a: Any, m: Any) -> Any:
+        own = [1 if a.shape[k] == 1 else r for k, r in enumerate(reps)]
+        return m.tile(a, (*own, 1))
+
+    return _rows(eqn, values, move)

@@ -9,28 +9,26 @@ from chainrule._rules._registry import rule
 from chainrule._rules.fallback import mix
 
 
-@rule("triangular_solve")
+@rule("triangular_solve", reads="conjugate_a left_side lower transpose_a unit_diagonal")
 def triangular_solve(context: Context, eqn: Any, values: list[Value]) -> Any:
     """X with A X = B (or X A = B): the rows of B are mixed, its columns and the batch are not."""
     a, b = values
-    if not isinstance(a, Coefficient) or not isinstance(b, Tangent) or 0 in b.shape:
+    if not isinstance(a, Coefficient) or not isinstance(b, Tangent):
         return NotImplemented
     rank = len(b.shape)
     return mix(context, eqn, values, 1, (rank - 2 if eqn.params["left_side"] else rank - 1,))
 
 
-@rule("fft")
+@rule("fft", reads="fft_lengths fft_type")
 def fft(context: Context, eqn: Any, values: list[Value]) -> Any:
     """The discrete Fourier transform mixes its last axes."""
     (u,) = values
     assert isinstance(u, Tangent)
     rank = len(u.shape)
-    if 0 in u.shape:
-        return NotImplemented
     return mix(context, eqn, values, 0, tuple(range(rank - len(eqn.params["fft_lengths"]), rank)))
 
 
-@rule("custom_linear_solve")
+@rule("custom_linear_solve", reads="const_lengths jaxprs")
 def custom_linear_solve(context: Context, eqn: Any, values: list[Value]) -> Any:
     """x with A x = b: the solver's own program is linear in b."""
     lengths, jaxprs = eqn.params["const_lengths"], eqn.params["jaxprs"]
