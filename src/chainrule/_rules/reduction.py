@@ -70,4 +70,4 @@ def cumsum(context: Context, eqn: Any, values: list[Value]) -> Any:
     rank = len(u.shape)
     letters = "".join(chr(97 + k) for k in range(rank))
     out = letters.replace(letters[axis], "z")
-    return result(eqn, tidy(contract(context, u, triangle, f"{letters},z{letters[axis]}->{out}")))
+    return result(eqn, tidy(contract(context, u, triangle, f"{letters},z{letters[axis]}->{out}", triangle != 0)))
