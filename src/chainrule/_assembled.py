@@ -118,27 +118,35 @@ def _pattern(layout: Layout) -> Pattern:
         groups.setdefault((e.offset, e.shape, None if e.rows is None else e.rows.tobytes()), []).append(k)
     ordered = sorted(groups.values(), key=lambda group: int(layout.entries[group[0]].lines[0]))
     index = np.int32 if max(layout.rows.size, layout.columns.size) < 2**31 else np.int64
-    lines, cols, sources, targets, start, found = [], [], [], [], 0, 0
+    parts, start, found = [(np.empty(0, index),) * 2 + (np.empty(0, np.int64),) * 2], 0, 0
     for group in ordered:
         table = np.concatenate([_table(layout.entries[k]) for k in group], axis=1)
-        union, position = union_of_lines(table)
-        present, kept = position >= 0, union >= 0
-        count = kept.sum(axis=1)
-        lines.append(np.repeat(layout.entries[group[0]].lines, count).astype(index))
-        cols.append(union[kept].astype(index))
-        targets.append(((found + np.cumsum(count) - count)[:, None] + position)[present])
-        sources.append(start + np.flatnonzero(present))
-        start, found = start + table.size, found + len(cols[-1])
-    line, col = (np.concatenate([np.empty(0, index), *a]) for a in (lines, cols))
-    source, target = (np.concatenate([np.empty(0, np.int64), *a]) for a in (sources, targets))
+        line, col, source, target = _sorted_lines(layout.entries[group[0]].lines.astype(index), table)
+        parts.append((line, col.astype(index, copy=False), source + start, target + found))
+        start, found = start + table.size, found + len(col)
+    line, col, source, target = (np.concatenate(p) for p in zip(*parts, strict=True))
     line, col, target = _sorted(line, col, target, layout)
     kept_groups = tuple(tuple(group) for group in ordered)
     if len(source) > len(line):
         return Pattern(line, col, kept_groups, source, target)
     by_place = np.empty(len(source), np.int64)  # every place once: a value is taken, not added
     by_place[target] = source
-    in_order = len(source) == start and bool((by_place == np.arange(start)).all())
+    in_order = len(source) == start and bool((by_place[1:] > by_place[:-1]).all())
     return Pattern(line, col, kept_groups, None if in_order else by_place, None)
+
+
+def _sorted_lines(lines: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The distinct (line, column) of a table [rows, slots]; and its entries: where in it, to which of those."""
+    order = np.argsort(table, axis=1, kind="stable")
+    ordered = np.take_along_axis(table, order, axis=1)
+    if ordered[:, 0].min() >= 0 and not (ordered[:, 1:] == ordered[:, :-1]).any():  # nothing absent or twice
+        source = (np.arange(0, table.size, table.shape[1])[:, None] + order).reshape(-1)
+        return np.repeat(lines, table.shape[1]), ordered.reshape(-1), source, np.arange(table.size)
+    union, position = union_of_lines(table)
+    present, kept = position >= 0, union >= 0
+    count = kept.sum(axis=1)
+    target = ((np.cumsum(count) - count)[:, None] + position)[present]
+    return np.repeat(lines, count), union[kept], np.flatnonzero(present), target
 
 
 def _sorted(line: np.ndarray, col: np.ndarray, target: np.ndarray, layout: Layout) -> tuple[np.ndarray, ...]:
