@@ -1,6 +1,6 @@
 """The local Jacobians of attention: softmax is diag(s) - s sᵀ, and a row's output sees its own query only.
 
-    python examples/attention.py
+python examples/attention.py
 """
 
 import jax

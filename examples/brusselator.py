@@ -1,7 +1,7 @@
 """Sparse Jacobian of a PDE: the 2-D Brusselator, and a step of implicit Euler with it.
 
-    chainrule jacobian examples/brusselator.py:residual --check
-    python examples/brusselator.py
+chainrule jacobian examples/brusselator.py:residual --check
+python examples/brusselator.py
 """
 
 import jax

@@ -1,6 +1,6 @@
 """Bundle adjustment: Levenberg-Marquardt with the sparse Jacobian of reprojection residuals.
 
-    python examples/bundle_adjustment.py
+python examples/bundle_adjustment.py
 """
 
 import jax
@@ -31,7 +31,9 @@ def project(cameras, points):
 
 
 true = {
-    "cameras": np.c_[rng.normal(size=(CAMERAS, 3)) / 10, rng.normal(size=(CAMERAS, 3)) / 5 - [0, 0, 6], np.full(CAMERAS, 2)],
+    "cameras": np.c_[
+        rng.normal(size=(CAMERAS, 3)) / 10, rng.normal(size=(CAMERAS, 3)) / 5 - [0, 0, 6], np.full(CAMERAS, 2)
+    ],
     "points": rng.normal(size=(POINTS, 3)),
 }
 observed = project(true["cameras"][camera], true["points"][point])
@@ -48,7 +50,9 @@ if __name__ == "__main__":
     for step in range(8):
         r, J = value_and_jacobian(x)
         A, r = J.scipy(), np.ravel(r)
-        print(f"{J}  rms {np.sqrt((r**2).mean()):.2e}" if step == 0 else f"step {step}: rms {np.sqrt((r**2).mean()):.2e}")
+        print(
+            f"{J}  rms {np.sqrt((r**2).mean()):.2e}" if step == 0 else f"step {step}: rms {np.sqrt((r**2).mean()):.2e}"
+        )
         normal = A.T @ A + damping * scipy.sparse.eye_array(A.shape[1])
         flat, unflatten = ravel_pytree(x)
         x, damping = unflatten(flat - scipy.sparse.linalg.spsolve(normal.tocsc(), A.T @ r)), damping / 5

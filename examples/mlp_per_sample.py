@@ -1,6 +1,6 @@
 """Per-sample Jacobians of a two-layer network: one block a sample, and what each says of the map there.
 
-    python examples/mlp_per_sample.py
+python examples/mlp_per_sample.py
 """
 
 import jax

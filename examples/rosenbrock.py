@@ -1,10 +1,9 @@
 """Minimize the chained Rosenbrock function by Newton's method with its tridiagonal Hessian.
 
-    python examples/rosenbrock.py
+python examples/rosenbrock.py
 """
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 

@@ -36,7 +36,7 @@ class Accumulated:
 def accumulate(problem: Problem, has_aux: bool, order: Order, holomorphic: bool) -> Accumulated:
     """Accumulate in the order asked for. With 'auto' both are counted, one is kept; XLA never sees the other."""
     if order not in get_args(Order):
-        raise InputTypeError(f"jacobian of {problem.name}: order={order!r} is not one of {', '.join(get_args(Order))}")
+        raise InputTypeError(f"{problem.what}: order={order!r} is not one of {', '.join(get_args(Order))}")
     require_inputs(problem, holomorphic)
     if order == "auto":
         return _cheapest(problem, has_aux, holomorphic)
@@ -73,7 +73,7 @@ def _primal(problem: Problem, has_aux: bool) -> tuple[Any, list[Any]]:
 
 def _require_real_outputs(problem: Problem, has_aux: bool) -> None:
     if any(jnp.issubdtype(o.dtype, jnp.complexfloating) for o in _primal(problem, has_aux)[1]):
-        raise InputTypeError(f"jacobian of {problem.name}: complex outputs of real inputs need order='forward'")
+        raise InputTypeError(f"{problem.what}: complex outputs of real inputs need order='forward'")
 
 
 def _sweep(problem: Problem, has_aux: bool, reverse: bool) -> Accumulated:

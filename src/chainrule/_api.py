@@ -23,7 +23,9 @@ def _numbers(argnums: Argnums) -> tuple[int, ...]:
     return (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
 
-def _accumulating(name: str, f: Any, argnums: Argnums, finish: Callable[[Accumulated], Any], *options: Any) -> Transform:
+def _accumulating(
+    name: str, f: Any, argnums: Argnums, finish: Callable[[Accumulated], Any], *options: Any
+) -> Transform:
     """A transform of the accumulated Jacobian; options: has_aux, order, holomorphic."""
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
@@ -126,9 +128,7 @@ def _value_and_aux(a: Accumulated) -> Any:
     return (a.value, a.aux), a.jacobian
 
 
-def hessian(
-    f: Callable[..., Any], argnums: Argnums = 0, *, has_aux: bool = False, order: Order = "auto"
-) -> Transform:
+def hessian(f: Callable[..., Any], argnums: Argnums = 0, *, has_aux: bool = False, order: Order = "auto") -> Transform:
     """The Hessian of a scalar function: the Jacobian of its gradient, sparse where it is sparse.
 
     Parameters
@@ -318,9 +318,7 @@ def _like(what: str, given: Any, wanted: Any) -> Any:
     """The direction in the dtypes of what it belongs to."""
     shapes = [tuple(jnp.shape(x)) for x in jax.tree.leaves(given)]
     expected = [tuple(jnp.shape(x)) for x in jax.tree.leaves(wanted)]
-    if jax.tree.structure(given) != jax.tree.structure(wanted) or shapes != expected:
-        raise ShapeError(
-            f"{what} has shapes {shapes} in {jax.tree.structure(given)}, but must have {expected} in "
-            f"{jax.tree.structure(wanted)}"
-        )
+    own, other = str(jax.tree.structure(given)), str(jax.tree.structure(wanted))
+    if own != other or shapes != expected:
+        raise ShapeError(f"{what} has shapes {shapes} in {own}, but must have {expected} in {other}")
     return jax.tree.map(lambda a, b: jnp.asarray(a).astype(b.dtype), given, wanted)

@@ -216,7 +216,7 @@ class Assembled(Jacobian):
         return self._layout.columns
 
     @property
-    def dtype(self) -> Any:  # type: ignore[override]
+    def dtype(self) -> Any:
         """The dtype of the entries."""
         return self._layout.dtype
 
@@ -279,7 +279,9 @@ class Assembled(Jacobian):
         if not isinstance(other, Assembled):
             return other._plus(self)
         if self._batch or other._batch:
-            return jax.vmap(Assembled._plus, in_axes=(0 if self._batch else None, 0 if other._batch else None))(self, other)
+            return jax.vmap(Assembled._plus, in_axes=(0 if self._batch else None, 0 if other._batch else None))(
+                self, other
+            )
         a, b = self._layout, other._layout
         if a.flipped != b.flipped or a.rows.sizes != b.rows.sizes or a.columns.sizes != b.columns.sizes:
             other = _like(other, a)

@@ -211,9 +211,9 @@ def _place(vals: Any, position: np.ndarray, slots: int, width: int, shape: tuple
     present = position >= 0
     vals = xp(vals).broadcast_to(vals, (*shape, slots)).reshape(rows, slots)
     if isinstance(vals, np.ndarray):
-        out = np.zeros((rows, width), vals.dtype)
-        np.add.at(out, (line[present], position[present]), vals[present])
-        return out.reshape((*shape, width))
+        known = np.zeros((rows, width), vals.dtype)
+        np.add.at(known, (line[present], position[present]), vals[present])
+        return known.reshape((*shape, width))
     index = np.where(present, line * width + position, rows * width)
     out = jnp.zeros((rows * width,), vals.dtype).at[index.reshape(-1)].add(vals.reshape(-1), mode="drop")
     return out.reshape((*shape, width))
@@ -231,7 +231,9 @@ def _where(mask: np.ndarray, vals: Any) -> Any:
 
 def _sum_slots(mask: np.ndarray, vals: Any) -> Any:
     """Slot by slot, by selection: an absent Inf or NaN must vanish. [*rows, q] -> [*rows, u]."""
-    parts = [_where(mask[..., q, :], vals[..., q : q + 1] if vals.shape[-1] > 1 else vals) for q in range(mask.shape[-2])]
+    parts = [
+        _where(mask[..., q, :], vals[..., q : q + 1] if vals.shape[-1] > 1 else vals) for q in range(mask.shape[-2])
+    ]
     total = parts[0]
     for part in parts[1:]:
         total = total + part
@@ -242,7 +244,7 @@ def pad_rows(block: Block, config: Any, shape: tuple[int, ...]) -> Block:
     """Pad columns with -1; values that are the same along an axis stay so."""
     moved = [k for k, c in enumerate(config) if tuple(c) != (0, 0, 0)]
     cols = pad_array(expand(block, moved).cols, config, -1)
-    own = [(c if block.vals.shape[k] != 1 or block.shape[k] == 1 and block.vals.size > 1 else (0, 0, 0))
+    own = [(c if block.vals.shape[k] != 1 or (block.shape[k] == 1 and block.vals.size > 1) else (0, 0, 0))
            for k, c in enumerate(config)]  # fmt: skip
     return Block(shape, cols, pad_array(block.vals, own, 0))
 
@@ -298,10 +300,17 @@ def _surrounded(block: Block, box: tuple[slice, ...], shape: tuple[int, ...]) ->
     cols = expand(block, grown).cols
     around = [(s.start, n - s.stop) for s, n in zip(box, shape, strict=True)]
     cols = np.pad(cols, [*around, (0, 0)], constant_values=-1)
-    around = [a if block.vals.shape[k] != 1 or inner[k] == 1 and block.vals.size > 1 else (0, 0) for k, a in enumerate(around)]
+    around = [
+        a if block.vals.shape[k] != 1 or (inner[k] == 1 and block.vals.size > 1) else (0, 0)
+        for k, a in enumerate(around)
+    ]
     if isinstance(block.vals, np.ndarray):
         return Block(shape, cols, np.pad(block.vals, [*around, (0, 0)]))
-    return Block(shape, cols, jax.lax.pad(block.vals, np.zeros((), block.vals.dtype), [*((a, b, 0) for a, b in around), (0, 0, 0)]))
+    return Block(
+        shape,
+        cols,
+        jax.lax.pad(block.vals, np.zeros((), block.vals.dtype), [*((a, b, 0) for a, b in around), (0, 0, 0)]),
+    )
 
 
 def layers(targets: np.ndarray, size: int) -> list[np.ndarray]:
@@ -340,7 +349,10 @@ def scatter_rows(block: Block, target: np.ndarray) -> Block | None:
         return None
     box = _box(kept, block.shape)
     if box is not None:
-        cols, vals = (a[tuple(s if n != 1 else slice(None) for s, n in zip(box, a.shape, strict=False))] for a in (block.cols, block.vals))
+        cols, vals = (
+            a[tuple(s if n != 1 else slice(None) for s, n in zip(box, a.shape, strict=False))]
+            for a in (block.cols, block.vals)
+        )
         return Block(tuple(s.stop - s.start for s in box), cols, vals, rows[box])
     own = take_rows(Block(block.shape, block.cols, block.vals), kept)
     return Block(own.shape, own.cols, own.vals, rows.reshape(-1)[kept])

@@ -49,7 +49,8 @@ def html(title: str, rows: np.ndarray, cols: np.ndarray, shape: tuple[int, int])
     squares = "".join(f"M{j * cell} {i * cell}h{cell}v{cell}h-{cell}z" for i, j in np.argwhere(grid).tolist())
     picture = (
         f'<svg width="{wide * cell}" height="{high * cell}" viewBox="0 0 {wide * cell} {high * cell}" role="img" '
-        f'aria-label="sparsity pattern" style="border:1px solid currentColor"><path fill="currentColor" d="{squares}"/></svg>'
+        'aria-label="sparsity pattern" style="border:1px solid currentColor">'
+        f'<path fill="currentColor" d="{squares}"/></svg>'
     )
     return f"<div><code>{escape_html.escape(title)}</code><br/>{picture}</div>"
 
@@ -59,7 +60,9 @@ def plot(rows: np.ndarray, cols: np.ndarray, shape: tuple[int, int], ax: Any = N
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
-        raise ChainruleError("spy: matplotlib is missing; pip install 'chainrule[plots]', or use .spy_text()") from error
+        raise ChainruleError(
+            "spy: matplotlib is missing; pip install 'chainrule[plots]', or use .spy_text()"
+        ) from error
     ax = ax if ax is not None else plt.subplots()[1]
     high, wide = _fit(shape, 1000, 1000)
     grid = raster(rows, cols, shape, high, wide)

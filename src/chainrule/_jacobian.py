@@ -161,9 +161,13 @@ class Jacobian:
 
         rows, cols, values = self.coo()
         if isinstance(values, jax.core.Tracer):
-            raise ChainruleError("scipy: the values are traced (inside jit, vmap or grad); call it outside, or use .coo()")
+            raise ChainruleError(
+                "scipy: the values are traced (inside jit, vmap or grad); call it outside, or use .coo()"
+            )
         if self._batch:
-            raise ShapeError(f"scipy: a batch of Jacobians {values.shape[:-1]} is no matrix; take one with jax.tree.map")
+            raise ShapeError(
+                f"scipy: a batch of Jacobians {values.shape[:-1]} is no matrix; take one with jax.tree.map"
+            )
         starts = np.searchsorted(rows, np.arange(self.shape[0] + 1))
         return scipy.sparse.csr_array((np.array(values), cols, starts), shape=self.shape)
 
@@ -197,7 +201,9 @@ class Jacobian:
                 "  J_g(f(x)) @ J_f(x) needs g's inputs to be f's outputs."
             )
         if self._batch or f._batch:
-            return jax.vmap(lambda g, f: g._after(f), in_axes=(0 if self._batch else None, 0 if f._batch else None))(self, f)
+            return jax.vmap(lambda g, f: g._after(f), in_axes=(0 if self._batch else None, 0 if f._batch else None))(
+                self, f
+            )
         return self._after(f)
 
     def _says(self, letter: str) -> str:
@@ -235,6 +241,8 @@ class Jacobian:
     def __getitem__(self, index: Any) -> Any:
         """`J[i, j]`: an entry; `J[i]`: a row; else what NumPy's indexing of the dense array would give."""
         whole = slice(None)
+        i: Any
+        j: Any
         i, j = index if isinstance(index, tuple) and len(index) == 2 else (index, whole)
         if _is_number(i) and _is_number(j):
             return self.row(i)[..., self._inside(j, 1)]

@@ -22,8 +22,11 @@ Jaxpr = Any
 
 # parameters that cannot change the mathematics
 IGNORED_PARAMETERS = frozenset(
-    "accuracy precision preferred_element_type out_sharding sharding shardings weak_type unique_indices "
-    "indices_are_sorted devices srcs copy_semantics layout context_mesh unconstrained_dims".split()
+    {
+        *("accuracy", "precision", "preferred_element_type", "weak_type", "unique_indices", "indices_are_sorted"),
+        *("out_sharding", "sharding", "shardings", "context_mesh", "unconstrained_dims", "layout"),
+        *("devices", "srcs", "copy_semantics"),
+    }
 )
 
 _OTHER_NAMES = {"add_any": "add_jaxvals", "custom_linear_solve": "linear_solve"}
@@ -103,7 +106,7 @@ def as_function(eqn: Equation) -> Callable[..., list[Any]]:
 
 
 def _one_equation(eqn: Equation, invars: Sequence[Any]) -> Jaxpr:
-    debug = jex.DebugInfo("equation", "chainrule", None, None) if hasattr(jex, "DebugInfo") else None
+    debug: Any = jex.DebugInfo("equation", "chainrule", None, None) if hasattr(jex, "DebugInfo") else None
     return jex.Jaxpr(constvars=(), invars=list(invars), outvars=_outvars(eqn), eqns=[eqn], debug_info=debug)
 
 

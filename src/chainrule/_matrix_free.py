@@ -72,7 +72,7 @@ class MatrixFree(Jacobian):
         return self._program.columns
 
     @property
-    def dtype(self) -> Any:  # type: ignore[override]
+    def dtype(self) -> Any:
         """The dtype of the entries."""
         return jnp.promote_types(self._rows.dtype, self._columns.dtype)
 
@@ -151,7 +151,9 @@ class MatrixFree(Jacobian):
         return rows, cols
 
     def _times(self, scalar: Any) -> Jacobian:
-        return _combined(lambda J, c, v: J._apply(v) * c, self, self._rows, self._columns, jnp.asarray(scalar, self.dtype))
+        return _combined(
+            lambda J, c, v: J._apply(v) * c, self, self._rows, self._columns, jnp.asarray(scalar, self.dtype)
+        )
 
     def _plus(self, other: Jacobian) -> Jacobian:
         return _combined(lambda J, K, v: J._apply(v) + K._apply(v), self, self._rows, self._columns, other)

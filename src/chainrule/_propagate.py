@@ -29,7 +29,7 @@ def propagate(context: Context, jaxpr: Any, consts: Sequence[Any], inputs: Seque
     env.update(zip(jaxpr.invars, inputs, strict=True))
 
     def read(v: Any) -> Value:
-        return Coefficient(np.asarray(v.val, v.aval.dtype)) if isinstance(v, Literal) else env[v]
+        return Coefficient(np.asarray(v.val, getattr(v.aval, "dtype", None))) if isinstance(v, Literal) else env[v]
 
     for eqn in jaxpr.eqns:
         values = [read(v) for v in eqn.invars]
@@ -116,5 +116,7 @@ def require_tangent(value: Value, shape: tuple[int, ...], dtype: Any) -> Tangent
     if isinstance(value, Tangent):
         return value
     if not value.zero and value.value.size:
-        raise MissingRuleError("jacobian: the derivative rule of an output gives a value that does not depend on the tangent")
+        raise MissingRuleError(
+            "jacobian: the derivative rule of an output gives a value that does not depend on the tangent"
+        )
     return Tangent(shape, dtype, ())

@@ -52,7 +52,9 @@ def _array(what: str, x: Any) -> Any:
     try:
         return jnp.asarray(x)
     except (TypeError, ValueError) as error:
-        raise InputTypeError(f"{what}: an input is a {type(x).__name__}, not an array; choose others with argnums") from error
+        raise InputTypeError(
+            f"{what}: an input is a {type(x).__name__}, not an array; choose others with argnums"
+        ) from error
 
 
 def require_inputs(problem: Problem, holomorphic: bool, complex_too: bool = False) -> None:
@@ -119,7 +121,11 @@ def scalar_function(transform: str, f: Callable[..., Any], has_aux: bool) -> Cal
         out = f(*args)
         value, _ = split_aux(out, what, has_aux)
         leaves = jax.tree.leaves(value)
-        if len(leaves) != 1 or np.shape(leaves[0]) != () or not jnp.issubdtype(jnp.result_type(leaves[0]), jnp.floating):
+        if (
+            len(leaves) != 1
+            or np.shape(leaves[0]) != ()
+            or not jnp.issubdtype(jnp.result_type(leaves[0]), jnp.floating)
+        ):
             got = [f"{jnp.result_type(x)} of shape {np.shape(x)}" for x in leaves]
             raise ShapeError(f"{what}: the output must be one real number, got {got}; use chainrule.jacobian")
         return out

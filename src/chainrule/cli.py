@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import importlib
-import importlib.util
 import json
 import sys
 import threading
@@ -61,22 +60,14 @@ def _phase(what: str, times: dict[str, float]) -> Iterator[None]:
 
 
 def _module(place: str) -> Any:
-    if place.endswith(".py") or "/" in place:
-        path = Path(place)
-        if not path.is_file():
-            raise UsageError(f"no file {place}")
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        if spec is None or spec.loader is None:
-            raise UsageError(f"{place} is not a Python file")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = module
-        sys.path.insert(0, str(path.parent))
-        load: Callable[[], Any] = lambda: spec.loader.exec_module(module)  # noqa: E731
-    else:
-        sys.path.insert(0, "")
-        module, load = None, lambda: importlib.import_module(place)
+    path = Path(place)
+    is_file = path.suffix == ".py" or "/" in place
+    if is_file and not path.is_file():
+        raise UsageError(f"no file {place}")
+    # the folder of a script, or the current one, as `python FILE.py` and `python -m` do
+    sys.path.insert(0, str(path.parent) if is_file else "")
     try:
-        return load() or module
+        return importlib.import_module(path.stem if is_file else place)
     except Exception as error:
         raise UsageError(f"{place} cannot be imported: {type(error).__name__}: {error}") from error
 
@@ -87,7 +78,9 @@ def _function(target: str) -> tuple[Any, Callable[..., Any]]:
         raise UsageError(f"{target!r} is not FILE.py:function or package.module:function")
     module = _module(place)
     if not hasattr(module, name):
-        found = [k for k, v in vars(module).items() if callable(v) and not k.startswith("_") and not isinstance(v, type)]
+        found = [
+            k for k, v in vars(module).items() if callable(v) and not k.startswith("_") and not isinstance(v, type)
+        ]
         raise UsageError(f"{place} has no function {name!r}; it has {', '.join(found) or 'none'}")
     if not callable(getattr(module, name)):
         raise UsageError(f"{target} is a {type(getattr(module, name)).__name__}, not a function")
@@ -106,7 +99,9 @@ def _point(module: Any, at: str | None) -> Any:
         try:
             point = ast.literal_eval(at)
         except (ValueError, SyntaxError) as error:
-            raise UsageError(f"--at {at!r} is no file (.npy, .npz, .json, .csv) and no literal such as '[1.0, 2.0]'") from error
+            raise UsageError(
+                f"--at {at!r} is no file (.npy, .npz, .json, .csv) and no literal such as '[1.0, 2.0]'"
+            ) from error
     return _as_arrays(point)
 
 
@@ -166,8 +161,12 @@ def _writer(path: Path) -> Callable[[Any], None]:
 @app.command()
 def jacobian(
     target: Annotated[str, typer.Argument(metavar="FILE.py:function", help="or package.module:function")],
-    at: Annotated[str | None, typer.Option(help="the point: .npy, .npz, .json, .csv or a literal; default: the module's x0")] = None,
-    order: Annotated[Literal["auto", "forward", "reverse"], typer.Option(help="direction of the accumulation")] = "auto",
+    at: Annotated[
+        str | None, typer.Option(help="the point: .npy, .npz, .json, .csv or a literal; default: the module's x0")
+    ] = None,
+    order: Annotated[
+        Literal["auto", "forward", "reverse"], typer.Option(help="direction of the accumulation")
+    ] = "auto",
     out: Annotated[Path | None, typer.Option(help="write J to .npz (scipy.sparse) or .mtx (Matrix Market)")] = None,
     check: Annotated[bool, typer.Option("--check", help="compare with JAX and with finite differences")] = False,
 ) -> None:
@@ -177,7 +176,8 @@ def jacobian(
     point = _point(module, at)
     if any(x.dtype.itemsize >= 8 and x.dtype != np.complex64 for x in jax.tree.leaves(point)):
         jax.config.update("jax_enable_x64", True)
-    point, times = jax.tree.map(jnp.asarray, point), {}
+    times: dict[str, float] = {}
+    point = jax.tree.map(jnp.asarray, point)
     J = _timed(cr.jacobian(f, order=order, holomorphic=_is_complex(point)), point, times, target)
     _report(J, times)
     if write:
@@ -256,7 +256,11 @@ def _compare(f: Callable[..., Any], point: Any, J: Any, rng: np.random.Generator
         y, pull = jax.vjp(flat_f, flat)
         w = jnp.asarray(rng.normal(size=y.shape), y.dtype)
         yield "pullback", _relative(jax.jit(lambda J, w: J.T @ w)(J, w), pull(w)[0])
-    h = float(jnp.finfo(flat.dtype).eps) ** (1 / 3) * max(1.0, float(jnp.abs(flat).max(initial=0))) / float(jnp.abs(v).max(initial=1))
+    h = (
+        float(jnp.finfo(flat.dtype).eps) ** (1 / 3)
+        * max(1.0, float(jnp.abs(flat).max(initial=0)))
+        / float(jnp.abs(v).max(initial=1))
+    )
     yield "finite differences", _relative(Jv, (flat_f(flat + h * v) - flat_f(flat - h * v)) / (2 * h))
 
 

@@ -26,8 +26,8 @@ def rule(*names: str, reads: str = "", scattered: bool = False) -> Callable[[Rul
 
     A rule takes (context, equation, values) and gives the list of the equation's results, or
     NotImplemented where it leaves this case to the fallback. `reads` names the equation's parameters that
-    it takes into account: an equation with any other goes to the fallback, nothing is guessed. A rule that is not marked `scattered` gets
-    blocks that hold all rows.
+    it takes into account: an equation with any other goes to the fallback, nothing is guessed. A rule
+    that is not marked `scattered` gets blocks that hold all rows.
     """
 
     def register(function: Rule) -> Rule:

@@ -84,7 +84,9 @@ def _contract_block(context: Context, b: Block, c: Any, subscripts: str, nonzero
     new_vals = _merge_slots(product, target, out, moved, slot, sizes, b.slots)
     cols = _moved_cols(b, mine, out, moved, sizes)
     if nonzero is not None and moved and all(x in out or x in moved for x in other):
-        keep = np.einsum(f"{other}->{''.join(x for x in out if x in other) + ''.join(x for x in moved if x in other)}", nonzero)
+        keep = np.einsum(
+            f"{other}->{''.join(x for x in out if x in other) + ''.join(x for x in moved if x in other)}", nonzero
+        )
         cols = _absent_where(cols, keep, other, out, moved, sizes, b.slots)
     shape = tuple(sizes[x] for x in out)
     return _drop_absent(Block(shape, cols, new_vals))
@@ -105,7 +107,11 @@ def _merge_slots(product: Any, target: str, out: str, moved: list[str], slot: st
     product = product.reshape((*rows, *inner, slots if slot in target else 1))
     if moved and slot not in target and slots > 1:
         product = xp(product).broadcast_to(product, (*rows, *inner, slots))
-    return product.reshape((*rows, -1)) if 0 not in product.shape else product.reshape((*rows, int(np.prod(product.shape[len(rows):]))))
+    return (
+        product.reshape((*rows, -1))
+        if 0 not in product.shape
+        else product.reshape((*rows, int(np.prod(product.shape[len(rows) :]))))
+    )
 
 
 def _moved_cols(b: Block, mine: str, out: str, moved: list[str], sizes: dict) -> np.ndarray:
@@ -118,7 +124,9 @@ def _moved_cols(b: Block, mine: str, out: str, moved: list[str], sizes: dict) ->
     return cols.reshape((*rows, int(np.prod([sizes[x] for x in moved])) * b.slots))
 
 
-def _absent_where(cols: np.ndarray, keep: np.ndarray, other: str, out: str, moved: list[str], sizes: dict, slots: int) -> np.ndarray:
+def _absent_where(
+    cols: np.ndarray, keep: np.ndarray, other: str, out: str, moved: list[str], sizes: dict, slots: int
+) -> np.ndarray:
     rows = [sizes[x] if x in other else 1 for x in out]
     inner = [sizes[x] if x in other else 1 for x in moved]
     keep = keep.reshape((*rows, *inner, 1))

@@ -61,5 +61,7 @@ def scan(context: Context, eqn: Any, values: list[Value]) -> Any:
         return NotImplemented
     axes = [None] * consts + [0] * (len(values) - consts)
     shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars]
-    batched = jax.make_jaxpr(jax.vmap(as_callable(body.jaxpr, body.consts), in_axes=axes, axis_size=eqn.params["length"]))(*shapes)
+    batched = jax.make_jaxpr(
+        jax.vmap(as_callable(body.jaxpr, body.consts), in_axes=axes, axis_size=eqn.params["length"])
+    )(*shapes)
     return context.propagate(batched.jaxpr, batched.consts, values)

@@ -25,7 +25,8 @@ def fallback(context: Context, eqn: Any, values: list[Value]) -> list[Value]:
             full[k] = column
         return list(run(*full))
 
-    outs = through_columns([values[k].blocks for k in live], on_tangents)
+    operands = [v.blocks for v in values if isinstance(v, Tangent) and v.blocks]
+    outs = through_columns(operands, on_tangents)
     context.fallbacks.append(eqn.primitive.name)
     results: list[Value] = []
     for var, blocks in zip(eqn.outvars, outs, strict=True):
@@ -60,7 +61,7 @@ def _require_linear(eqn: Any, values: list[Value], run: Any) -> None:
     except Exception as error:
         raise MissingRuleError(
             f"jacobian: the step `{name}` is not linear in its tangent or cotangent, so the derivative rule that "
-            "contains it (a custom_jvp or custom_vjp of the function?) defines no Jacobian; use jax.vjp for its products."
+            "contains it (a custom_jvp or custom_vjp of the function?) defines no Jacobian; jax.vjp gives its products."
         ) from error
 
 

@@ -113,8 +113,10 @@ def _groups(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[list[int],
         return [(list(range(len(old))), list(range(len(new))))]
     groups, i, j = [], 0, 0
     while i < len(old) or j < len(new):
-        a, b, p, q = [], [], 1, 1
-        while not a and not b or p != q:
+        a: list[int] = []
+        b: list[int] = []
+        p = q = 1
+        while (not a and not b) or p != q:
             if p <= q and i < len(old):
                 a.append(i)
                 p, i = p * old[i], i + 1
@@ -132,11 +134,13 @@ def slice_(context: Context, eqn: Any, values: list[Value]) -> Any:
     steps = p["strides"] or (1,) * len(p["start_indices"])
     cut = [slice(*s) for s in zip(p["start_indices"], p["limit_indices"], steps, strict=True)]
 
-    def move(a: Any, m: Any) -> Any:
-        return a[tuple(c if a.shape[k] != 1 or u.shape[k] == 1 else slice(None) for k, c in enumerate(cut))]
-
     u = values[0]
     assert isinstance(u, Tangent)
+    own = u.shape
+
+    def move(a: Any, m: Any) -> Any:
+        return a[tuple(c if a.shape[k] != 1 or own[k] == 1 else slice(None) for k, c in enumerate(cut))]
+
     return _rows(eqn, values, move)
 
 
@@ -195,7 +199,11 @@ def unstack(context: Context, eqn: Any, values: list[Value]) -> Any:
     outs = []
     for k, var in enumerate(eqn.outvars):
         shape = tuple(var.aval.shape)
-        moved = [move_rows(b, shape, lambda a, m, k=k: m.take(a, min(k, a.shape[axis] - 1), axis)) for b in u.blocks]
+
+        def move(a: Any, m: Any, k: int = k) -> Any:
+            return m.take(a, min(k, a.shape[axis] - 1), axis)
+
+        moved = [move_rows(b, shape, move) for b in u.blocks]
         outs.append(Tangent(shape, var.aval.dtype, tuple(moved)))
     return outs
 
@@ -254,9 +262,9 @@ def _take_like(piece: list[Block], first: Block, small: bool) -> Block | None:
 def _concatenate(row: list[Block | None], sizes: list[int], axis: int, shape: tuple[int, ...]) -> Block:
     live = [b for b in row if b is not None]
     width = max(b.slots for b in live)
-    cols = [_piece_cols(b, s, axis, width, shape) for b, s in zip(row, sizes, strict=True)]
-    other = np.broadcast_shapes(*[_without(c.shape, axis) for c in cols])
-    cols = np.concatenate([np.broadcast_to(c, _with(other, axis, c.shape[axis])) for c in cols], axis)
+    pieces = [_piece_cols(b, s, axis, width, shape) for b, s in zip(row, sizes, strict=True)]
+    other = np.broadcast_shapes(*[_without(c.shape, axis) for c in pieces])
+    cols = np.concatenate([np.broadcast_to(c, _with(other, axis, c.shape[axis])) for c in pieces], axis)
     first = live[0].vals
     if all(b.static and b.vals.size == 1 and b.vals.item() == first.item() for b in live):
         return Block(shape, cols, first)
@@ -302,10 +310,11 @@ def split(context: Context, eqn: Any, values: list[Value]) -> Any:
     for size, var in zip(eqn.params["sizes"], eqn.outvars, strict=True):
         cut = (slice(None),) * axis + (slice(start, start + size),)
         shape = tuple(var.aval.shape)
-        moved = [
-            move_rows(b, shape, lambda a, m, cut=cut: a if a.shape[axis] == 1 and u.shape[axis] != 1 else a[cut])
-            for b in u.blocks
-        ]
+
+        def move(a: Any, m: Any, cut: Any = cut) -> Any:
+            return a if a.shape[axis] == 1 and u.shape[axis] != 1 else a[cut]
+
+        moved = [move_rows(b, shape, move) for b in u.blocks]
         outs.append(Tangent(shape, var.aval.dtype, tuple(moved)))
         start += size
     return outs

@@ -38,5 +38,3 @@ def custom_linear_solve(context: Context, eqn: Any, values: list[Value]) -> Any:
     if any(isinstance(v, Tangent) for v in values[:first]):
         return NotImplemented
     return context.propagate(jaxprs.solve.jaxpr, jaxprs.solve.consts, [*constants, *values[first:]])
-
-

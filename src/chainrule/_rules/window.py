@@ -30,7 +30,9 @@ def patches(b: Block, window: Sequence[int], strides: Any, dilation: Any, outs: 
         pieces = []
         for tap in taps:
             cut = [
-                slice(None) if a.shape[lead + k] == 1 and b.shape[lead + k] != 1 else slice(t * e, t * e + (o - 1) * s + 1, s)
+                slice(None)
+                if a.shape[lead + k] == 1 and b.shape[lead + k] != 1
+                else slice(t * e, t * e + (o - 1) * s + 1, s)
                 for k, (t, e, o, s) in enumerate(zip(tap, dilation, outs, strides, strict=True))
             ]
             pieces.append(a[(slice(None),) * lead + tuple(cut)])
@@ -86,7 +88,9 @@ def _exact(dtype: Any, shape: tuple[int, ...]) -> bool:
     return jnp.issubdtype(dtype, jnp.floating) and math.prod(shape) < 2 ** jnp.finfo(dtype).nmant
 
 
-@rule("select_and_gather_add", reads="base_dilation padding select_prim window_dilation window_dimensions window_strides")
+@rule(
+    "select_and_gather_add", reads="base_dilation padding select_prim window_dilation window_dimensions window_strides"
+)
 def select_and_gather_add(context: Context, eqn: Any, values: list[Value]) -> Any:
     """out[i] = in[the element that window i selects]: every tap has a slot, one of them the number 1."""
     u, operand = values
