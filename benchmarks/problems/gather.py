@@ -1,0 +1,30 @@
+"""Residuals on the edges of a graph: each sees the two nodes at its ends."""
+
+import numpy as np
+import scipy.sparse
+from problem import Problem
+
+rng = np.random.default_rng(0)
+
+
+def edges(m, n):
+    first = rng.integers(0, n, m)
+    second = (first + rng.integers(1, n, m)) % n
+
+    def f(x):
+        return (x[first] - x[second]) ** 2 * x[first]
+
+    def by_hand(x):
+        """d/dx[first] and d/dx[second], [m] each."""
+        a, d = x[first], x[first] - x[second]
+        through_second = -2 * d * a
+        return d * d - through_second, through_second
+
+    def matrix(values):
+        rows, cols = np.tile(np.arange(m), 2), np.concatenate([first, second])
+        return scipy.sparse.coo_array((np.concatenate(values), (rows, cols)), shape=(m, n)).tocsr()
+
+    return Problem(f"gather residuals {m}×{n}", f, rng.normal(size=n), by_hand, matrix, smoke=m < 1000)
+
+
+problems = [edges(400, 50), edges(200_000, 50_000)]
