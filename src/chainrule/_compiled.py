@@ -71,12 +71,18 @@ class Transform:
         """Apply the transform to the arguments of the function."""
         return self._compiled(*self._marked(*args))
 
-    def trace(self, *args: Any) -> Stage:
+    def trace(self, *args: Any) -> Any:
         """Trace for these arguments: JAX's stage object, with `.lower().compile()`."""
-        return Stage(self._compiled.trace(*self._marked(*args)), self._marked)
+        traced = self._compiled.trace(*self._marked(*args))
+        return traced if self._all_traced(len(args)) else Stage(traced, self._marked)
+
+    def _all_traced(self, count: int) -> bool:
+        return count == 1 and self._traced in ((0,), (-1,))
 
     def _marked(self, *args: Any) -> tuple[Any, ...]:
         """The arguments with the leaves that are known while tracing set apart."""
+        if self._all_traced(len(args)):
+            return args
         chosen = {k % len(args) for k in self._traced} if args else set()
         return tuple(a if k in chosen else jax.tree.map(self._mark, a) for k, a in enumerate(args))
 
