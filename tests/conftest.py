@@ -1,6 +1,16 @@
 """Every test runs in float64, with JAX's silent promotions refused."""
 
+import sys
+from pathlib import Path
+
+import hypothesis
 import jax
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+sys.path.insert(0, str(Path(__file__).parent))
+
+# compiling dominates: a deadline would time the machine
+hypothesis.settings.register_profile("chainrule", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("chainrule")

@@ -62,7 +62,7 @@ def expand(block: Block, axes: Sequence[int]) -> Block:
         shape = tuple(s if k in axes else a for k, (s, a) in enumerate(zip(block.shape, array.shape, strict=False)))
         return xp(array).broadcast_to(array, (*shape, array.shape[-1]))
 
-    return Block(block.shape, out(block.cols), out(block.vals))
+    return Block(block.shape, out(block.cols), out(block.vals), block.rows)
 
 
 def constant_along(block: Block, axes: Sequence[int]) -> bool:
