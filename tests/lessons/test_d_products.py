@@ -1,0 +1,77 @@
+"""Products without a matrix: sweeps, Hessians, gradients of matrices, attention."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import chainrule as cr
+
+RNG = np.random.default_rng(2)
+
+
+def test_d1_one_sweep_each_way():
+    calls = []
+
+    def f(x):
+        calls.append(1)
+        return jnp.tanh(x[:3]) * x[1:]
+
+    x, v, u = (jnp.asarray(RNG.normal(size=k)) for k in (4, 4, 3))
+    J = jax.jacfwd(f)(x)
+    calls.clear()
+    np.testing.assert_allclose(cr.pushforward(f)(x, v), J @ v)
+    assert len(calls) == 1
+    np.testing.assert_allclose(cr.pullback(f)(x, u), u @ J)
+    assert len(calls) == 2
+    linear = cr.linearize(f)(x)
+    assert len(calls) <= 4  # one trace to look for custom rules, one to linearize
+    calls.clear()
+    np.testing.assert_allclose(linear @ v, J @ v)
+    np.testing.assert_allclose(linear.T @ u, u @ J)
+    assert not calls  # the products run the linear program, not f
+
+
+def test_d2_hessian_is_the_jacobian_of_the_gradient():
+    def f(x):
+        return jnp.sin(x).prod() + (x[1:] * x[:-1] ** 2).sum()
+
+    x, v = jnp.asarray(RNG.normal(size=5)), jnp.asarray(RNG.normal(size=5))
+    H = cr.hessian(f)(x)
+    np.testing.assert_allclose(H.dense(), jax.hessian(f)(x), atol=1e-13)
+    np.testing.assert_allclose(cr.jacobian(jax.grad(f))(x).dense(), H.dense(), atol=1e-13)
+    np.testing.assert_allclose(H.dense(), H.T.dense(), atol=1e-13)
+    np.testing.assert_allclose(cr.hvp(f)(x, v), H @ v, atol=1e-13)
+
+
+def test_d4_gradient_of_a_matrix():
+    W, x, y = (jnp.asarray(RNG.normal(size=s)) for s in ((3, 2), 2, 3))
+
+    def loss(W):
+        return ((W @ x - y) ** 2).sum()
+
+    G = cr.gradient(loss)(W)
+    assert G.shape == W.shape
+    np.testing.assert_allclose(G, 2 * jnp.outer(W @ x - y, x))
+    assert loss(W - 0.01 * G) < loss(W)
+
+
+def test_d5_attention_pullback_by_pieces_and_without_the_softmax_jacobian():
+    n, d = 64, 8
+    Q, K, V, dO = (jnp.asarray(RNG.normal(size=(n, d))) for _ in range(4))
+
+    def attention(Q, K, V):
+        return jax.nn.softmax(Q @ K.T / np.sqrt(d), axis=-1) @ V
+
+    pull = cr.pullback(attention, argnums=(0, 1, 2))
+    dQ, dK, dV = pull(Q, K, V, dO)
+    S = jax.nn.softmax(Q @ K.T / np.sqrt(d), axis=-1)
+    dS = dO @ V.T
+    dA = S * dS - S * (S * dS).sum(1, keepdims=True)  # row by row
+    for got, expected in zip((dQ, dK, dV), (dA @ K / np.sqrt(d), dA.T @ Q / np.sqrt(d), S.T @ dO), strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-12)
+    expected = jax.grad(lambda *a: (attention(*a) * dO).sum(), argnums=(0, 1, 2))(Q, K, V)
+    for got, wanted in zip((dQ, dK, dV), expected, strict=True):
+        np.testing.assert_allclose(got, wanted, atol=1e-12)
+    # nothing of n × n × n elements, let alone (n²)², is in the program
+    sizes = [v.aval.size for e in jax.make_jaxpr(pull)(Q, K, V, dO).eqns for v in e.outvars]
+    assert max(sizes) <= n * n
