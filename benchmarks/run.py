@@ -187,7 +187,10 @@ def cells(row: dict[str, Any]) -> list[str]:
         *[ms(s.get(name)) for name in ("f", "ours", "by hand", *RIVALS)],
         *[ms(row[name]) for name in ("trace_s", "pattern_s", "compile_s")],
         f"{(row['peak_bytes'] or 0) / 1e6:.3g}",
-        *["–" if math.isnan(row[k]) else f"{row[k]:.2f}" for k in ("ours/by hand", "ours/best rival", "compile/jacfwd")],
+        *[
+            "–" if math.isnan(row[k]) else f"{row[k]:.2f}"
+            for k in ("ours/by hand", "ours/best rival", "compile/jacfwd")
+        ],
     ]
 
 

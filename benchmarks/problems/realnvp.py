@@ -7,7 +7,11 @@ from problem import Problem
 rng = np.random.default_rng(0)
 n, hidden = 64, 64
 half = n // 2
-M1, M2, M3 = rng.normal(size=(half, hidden)) / 6, rng.normal(size=(hidden, half)) / 8, rng.normal(size=(hidden, half)) / 8
+M1, M2, M3 = (
+    rng.normal(size=(half, hidden)) / 6,
+    rng.normal(size=(hidden, half)) / 8,
+    rng.normal(size=(hidden, half)) / 8,
+)
 
 
 def f(x):

@@ -1,7 +1,6 @@
 """Softmax: diag(s) - s sᵀ, row by row."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from problem import Problem, blocks
 

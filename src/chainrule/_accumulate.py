@@ -17,7 +17,7 @@ from chainrule._jacobian import Jacobian
 from chainrule._jax import has_custom_vjp, walk
 from chainrule._program import Coefficient, Tangent, as_jax
 from chainrule._propagate import require_tangent, sweep
-from chainrule._space import Space, space_of
+from chainrule._space import Space, promoted, space_of
 from chainrule._trace import Problem, flat_output, linear_jaxpr, require_inputs
 
 Order = Literal["auto", "forward", "reverse"]
@@ -110,4 +110,4 @@ def _entries(tangents: Sequence[Tangent], swept: Space) -> tuple[list[tuple[int,
         for b in tangent.blocks
         if (b.cols >= 0).any()
     ]
-    return blocks, jnp.result_type(*[t.dtype for t in tangents]) if tangents else jnp.dtype("float32")
+    return blocks, promoted(*[t.dtype for t in tangents])

@@ -15,7 +15,7 @@ import numpy as np
 
 from chainrule._block import Block, union_of_lines
 from chainrule._jacobian import Jacobian
-from chainrule._space import Space
+from chainrule._space import Space, promoted
 from chainrule._structure import Structure, classify
 
 
@@ -125,7 +125,8 @@ def _pattern(layout: Layout) -> Pattern:
         parts.append((line, col.astype(index, copy=False), source + start, target + found))
         start, found = start + table.size, found + len(col)
     line, col, source, target = (np.concatenate(p) for p in zip(*parts, strict=True))
-    line, col, target = _sorted(line, col, target, layout)
+    mixed = len(groups) > len({e.offset for e in layout.entries}) or any(e.rows is not None for e in layout.entries)
+    line, col, target = _sorted(line, col, target, layout, mixed)
     kept_groups = tuple(tuple(group) for group in ordered)
     if len(source) > len(line):
         return Pattern(line, col, kept_groups, source, target)
@@ -149,10 +150,12 @@ def _sorted_lines(lines: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, ...
     return np.repeat(lines, count), union[kept], np.flatnonzero(present), target
 
 
-def _sorted(line: np.ndarray, col: np.ndarray, target: np.ndarray, layout: Layout) -> tuple[np.ndarray, ...]:
-    """Distinct row-major places, and the new number of each old place."""
+def _sorted(
+    line: np.ndarray, col: np.ndarray, target: np.ndarray, layout: Layout, mixed: bool
+) -> tuple[np.ndarray, ...]:
+    """Distinct row-major places, and the new number of each old place; `mixed`: lines may repeat or be out of order."""
     swept, other = (layout.columns, layout.rows) if layout.flipped else (layout.rows, layout.columns)
-    if any(e.rows is not None for e in layout.entries):
+    if mixed:
         key = line.astype(np.int64) * max(other.size, 1) + col
         unique, number = np.unique(key, return_inverse=True)
         line, col = (a.astype(line.dtype) for a in np.divmod(unique, max(other.size, 1)))
@@ -268,7 +271,7 @@ class Assembled(Jacobian):
         return _product(self, v)
 
     def _times(self, scalar: Any) -> Assembled:
-        dtype = jnp.result_type(self.dtype, scalar)
+        dtype = promoted(self.dtype, scalar)
         by = np.asarray(scalar, dtype) if isinstance(scalar, (int, float, complex)) else jnp.asarray(scalar, dtype)
         if self._batch:
             return jax.vmap(Assembled._times, in_axes=(0, 0 if by.ndim else None))(self, by)
@@ -285,7 +288,7 @@ class Assembled(Jacobian):
         a, b = self._layout, other._layout
         if a.flipped != b.flipped or a.rows.sizes != b.rows.sizes or a.columns.sizes != b.columns.sizes:
             other = _like(other, a)
-        like = replace(a, cost=a.cost + b.cost, dtype=jnp.promote_types(a.dtype, b.dtype))
+        like = replace(a, cost=a.cost + b.cost, dtype=promoted(a.dtype, b.dtype))
         return Assembled.of(like, [*self._blocks(), *other._blocks()])
 
     def _after(self, other: Jacobian) -> Jacobian:
@@ -310,7 +313,7 @@ def _collect(J: Assembled) -> Any:
 @jax.jit
 def _product(J: Assembled, v: Any) -> Any:
     """[n] -> [m], block by block; nothing of the size of the matrix is formed where a block is dense."""
-    dtype = jnp.result_type(J.dtype, v.dtype)
+    dtype = promoted(J.dtype, v.dtype)
     out = jnp.zeros((J.shape[0],), dtype)
     for offset, b in J._blocks():
         lines = slice(offset, offset + math.prod(b.shape)) if b.rows is None else offset + b.rows.reshape(-1)
@@ -377,7 +380,7 @@ def _compose(g: Assembled, f: Assembled) -> Assembled:
     fi, gj = f._layout.pattern.rows, g._layout.pattern.cols
     count = np.bincount(fi, minlength=m) if m else np.zeros(0, int)
     copies = count[gj]
-    dtype = jnp.promote_types(g.dtype, f.dtype)
+    dtype = promoted(g.dtype, f.dtype)
     like = replace(g._layout, columns=f._layout.columns, flipped=False, dtype=dtype)
     like = replace(like, cost=g.cost + f.cost + int(copies.sum()))
     if copies.sum() >= p * n > 0:  # as many products as a dense result has entries

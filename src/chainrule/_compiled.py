@@ -12,6 +12,8 @@ import jax
 import numpy as np
 
 from chainrule._errors import InputTypeError
+from chainrule._space import name_of
+from chainrule._trace import require_arrays
 
 Body = Callable[..., Any]  # body(f, args) -> result, traced under jit
 _CACHE: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
@@ -56,7 +58,7 @@ class Transform:
     def __init__(self, name: str, f: Callable[..., Any], traced: tuple[int, ...], body: Body, key: Any):
         if not callable(f):
             raise InputTypeError(f"{name}: the first argument must be a function, got {type(f).__name__}: {f!r}")
-        self._f, self._traced = f, traced
+        self._f, self._traced, self._what = f, traced, f"{name} of {name_of(f)}"
         functools.update_wrapper(self, f, updated=())
         try:
             shared = _CACHE.setdefault(f, {})
@@ -69,7 +71,12 @@ class Transform:
 
     def __call__(self, *args: Any) -> Any:
         """Apply the transform to the arguments of the function."""
-        return self._compiled(*self._marked(*args))
+        try:
+            return self._compiled(*self._marked(*args))
+        except TypeError:
+            # JAX names an argument that is no array in terms of its own; say it in the user's
+            require_arrays(self._what, [x for k in self._traced for x in jax.tree.leaves(args[k : k + 1 or None])])
+            raise
 
     def trace(self, *args: Any) -> Any:
         """Trace for these arguments: JAX's stage object, with `.lower().compile()`."""

@@ -14,7 +14,7 @@ import numpy as np
 from chainrule._errors import MissingRuleError
 from chainrule._jacobian import Jacobian
 from chainrule._jax import as_callable, count_operations
-from chainrule._space import Space
+from chainrule._space import Space, promoted
 from chainrule._structure import Structure
 
 _OTHER = {"forward": "reverse", "reverse": "forward"}
@@ -74,7 +74,7 @@ class MatrixFree(Jacobian):
     @property
     def dtype(self) -> Any:
         """The dtype of the entries."""
-        return jnp.promote_types(self._rows.dtype, self._columns.dtype)
+        return promoted(self._rows.dtype, self._columns.dtype)
 
     @property
     def order(self) -> str:  # type: ignore[override]

@@ -43,7 +43,7 @@ class Space:
 
     @property
     def dtype(self) -> Any:
-        return jnp.result_type(*self.dtypes) if self.dtypes else jnp.dtype("float32")
+        return promoted(*self.dtypes)
 
     def unflatten(self, flat: Any) -> Any:
         """[size] -> the pytree."""
@@ -73,4 +73,11 @@ def place_of(f: Any) -> str:
 def flat(value: Any) -> Any:
     """The pytree -> [size]."""
     leaves = [jnp.ravel(jnp.asarray(x)) for x in jax.tree.leaves(value)]
-    return jnp.concatenate(leaves) if leaves else jnp.zeros(0)
+    dtype = promoted(*[x.dtype for x in leaves])
+    return jnp.concatenate([x.astype(dtype) for x in leaves]) if leaves else jnp.zeros(0)
+
+
+def promoted(*dtypes: Any) -> Any:
+    """The dtype that holds values of all of them (float32 for none), whatever JAX's setting for promotion is."""
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(*dtypes) if dtypes else jnp.dtype("float32")

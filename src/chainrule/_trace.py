@@ -45,16 +45,19 @@ def pick(transform: str, f: Callable[..., Any], argnums: int | tuple[int, ...], 
             full[k] = v
         return f(*full)
 
-    return Problem(function, f, what, tuple(_array(what, x) for x in leaves), tree)
+    require_arrays(what, leaves)
+    return Problem(function, f, what, tuple(jnp.asarray(x) for x in leaves), tree)
 
 
-def _array(what: str, x: Any) -> Any:
-    try:
-        return jnp.asarray(x)
-    except (TypeError, ValueError) as error:
-        raise InputTypeError(
-            f"{what}: an input is a {type(x).__name__}, not an array; choose others with argnums"
-        ) from error
+def require_arrays(what: str, leaves: Sequence[Any]) -> None:
+    """Refuse inputs that are no arrays and no numbers."""
+    for x in leaves:
+        if not _is_array(x):
+            raise InputTypeError(f"{what}: an input is a {type(x).__name__}, not an array; choose others with argnums")
+
+
+def _is_array(x: Any) -> bool:
+    return hasattr(x, "dtype") or isinstance(x, (bool, int, float, complex))
 
 
 def require_inputs(problem: Problem, holomorphic: bool, complex_too: bool = False) -> None:
@@ -102,10 +105,9 @@ def split_aux(out: Any, what: str, has_aux: bool) -> tuple[Any, Any]:
 
 def _require_outputs(problem: Problem, outs: list[Any]) -> None:
     for o in outs:
-        try:
-            dtype = jnp.asarray(o).dtype
-        except (TypeError, ValueError) as error:
-            raise InputTypeError(f"{problem.what}: an output is a {type(o).__name__}, not an array") from error
+        if not _is_array(o):
+            raise InputTypeError(f"{problem.what}: an output is a {type(o).__name__}, not an array")
+        dtype = jnp.asarray(o).dtype
         if not jnp.issubdtype(dtype, jnp.inexact):
             raise InputTypeError(
                 f"{problem.what}: outputs must be floating point, got {dtype} of shape {np.shape(o)}; "

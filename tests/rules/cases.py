@@ -4,9 +4,9 @@ To add a rule's test, add a line. The coefficients that stand in the functions a
 """
 
 import jax
+import jax.ad_checkpoint
 import jax.numpy as jnp
 import numpy as np
-import jax.ad_checkpoint
 from jax import lax
 
 rng = np.random.default_rng(3)

@@ -75,4 +75,4 @@ def compare(g, operands, kinds):
         np.testing.assert_allclose(got, wanted, rtol=200 * eps, atol=200 * eps)
 
 
-__all__ = ["N", "Block", "Coefficient", "compare", "identity", "oracle", "propagated", "seeds"]
+__all__ = ["Block", "Coefficient", "N", "compare", "identity", "oracle", "propagated", "seeds"]

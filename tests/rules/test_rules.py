@@ -9,8 +9,7 @@ from rules.harness import Block, compare, oracle, propagated, seeds
 
 import chainrule as cr
 from chainrule._jax import primitive, walk
-from chainrule._rules import RULES
-from chainrule._rules import _registry
+from chainrule._rules import RULES, _registry
 
 KINDS = list(seeds((2,), np.float64, np.random.default_rng(0)))
 IDS = [f"{k}-{name}" for k, (name, *_) in enumerate(cases.CASES)]
