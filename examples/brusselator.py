@@ -53,4 +53,5 @@ def implicit_euler(x, dt, newton_steps=4):
 if __name__ == "__main__":
     print(cr.jacobian(residual)(x0))
     y = implicit_euler(jnp.asarray(x0), dt=0.01)
+    np.testing.assert_allclose(y, x0 + 0.01 * residual(y), atol=1e-10)
     print(f"after one step: u in [{y[0].min():.3f}, {y[0].max():.3f}], v in [{y[1].min():.3f}, {y[1].max():.3f}]")

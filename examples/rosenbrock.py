@@ -46,4 +46,5 @@ if __name__ == "__main__":
     v = np.random.default_rng(0).normal(size=x0.shape)
     np.testing.assert_allclose(cr.hvp(rosenbrock)(x0, v), cr.hessian(rosenbrock)(x0) @ v, rtol=1e-9)
     x, steps = newton(x0)
+    np.testing.assert_allclose(x, 1, atol=1e-8)  # the minimum
     print(f"f = {rosenbrock(x):.3e} after {steps} Newton steps")

@@ -7,56 +7,89 @@ from typing import Any
 
 import numpy as np
 
-from chainrule._errors import ChainruleError
+from chainrule._errors import ChainruleError, ShapeError
+from chainrule._structure import percent
 
 # the bit of each dot of a braille character, by its row (of 4) and column (of 2)
 _DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
+_LEAST = 16  # dots that the short side of a long thin matrix keeps, or its columns would melt into one
+_SVG_CELLS, _SVG_PIXELS = 120, 160
+_THINNEST = 20  # times as long as wide: beyond it matplotlib's picture stretches, or it would be a hair
 
 
-def raster(rows: np.ndarray, cols: np.ndarray, shape: tuple[int, int], height: int, width: int) -> np.ndarray:
-    """Say which cells of a height×width grid laid over the matrix hold an entry, [height, width] of bool."""
-    (m, n), grid = shape, np.zeros((height, width), bool)
-    if m and n:
-        grid[rows.astype(np.int64) * height // m, cols.astype(np.int64) * width // n] = True
+def _cells(rows: np.ndarray, cols: np.ndarray, shape: tuple[int, int], high: int, wide: int) -> tuple[Any, Any]:
+    """The cell of each entry in a high×wide grid laid over the matrix: its row and its column."""
+    m, n = (max(s, 1) for s in shape)
+    return rows.astype(np.int64) * high // m, cols.astype(np.int64) * wide // n
+
+
+def raster(rows: np.ndarray, cols: np.ndarray, shape: tuple[int, int], high: int, wide: int) -> np.ndarray:
+    """Say which cells of a high×wide grid laid over the matrix hold an entry, [high, wide] of bool."""
+    grid = np.zeros((high, wide), bool)
+    grid[_cells(rows, cols, shape, high, wide)] = True
     return grid
 
 
-def _fit(shape: tuple[int, int], height: int, width: int) -> tuple[int, int]:
-    """The largest grid of the matrix's proportions, with at most one dot an entry."""
+def _fit(shape: tuple[int, int], high: int, wide: int) -> tuple[int, int]:
+    """The largest grid of the matrix's proportions, with at most one cell an entry; a thin one is widened."""
     m, n = (max(s, 1) for s in shape)
-    scale = min(height / m, width / n, 1.0)
-    return max(round(m * scale), 1), max(round(n * scale), 1)
+    scale = min(high / m, wide / n, 1.0)
+    return max(round(m * scale), min(m, high, _LEAST)), max(round(n * scale), min(n, wide, _LEAST))
 
 
 def braille_spy(rows: np.ndarray, cols: np.ndarray, shape: tuple[int, int], width: int = 60, height: int = 20) -> str:
-    """Draw the pattern in braille dots, framed, at most `width`×`height` characters within the frame."""
-    dots_high, dots_wide = _fit(shape, 4 * height, 2 * width)
-    grid = raster(rows, cols, shape, dots_high, dots_wide)
-    grid = np.pad(grid, ((0, -dots_high % 4), (0, -dots_wide % 2)))
+    """Draw the pattern in braille dots, framed, at most `width`×`height` characters within the frame.
+
+    A dot stands for one entry, or where the matrix is larger than the picture, for any entry in its part.
+    """
+    if width < 1 or height < 1:
+        raise ShapeError(f"spy_text: the picture must be at least 1×1 characters, got width {width}, height {height}")
+    high, wide = _fit(shape, 4 * height, 2 * width)
+    grid = np.pad(raster(rows, cols, shape, high, wide), ((0, -high % 4), (0, -wide % 2)))
     # [4 a, 2 b] -> [a, 4, b, 2]
-    cells = grid.reshape(grid.shape[0] // 4, 4, grid.shape[1] // 2, 2)
-    codes = 0x2800 + np.einsum("ijkl,jl->ik", cells.astype(np.int64), _DOTS)
-    lines = ["".join(chr(c) for c in line) for line in codes]
+    dots = grid.reshape(grid.shape[0] // 4, 4, grid.shape[1] // 2, 2)
+    codes = 0x2800 + np.einsum("ijkl,jl->ik", dots.astype(np.int64), _DOTS)
+    lines = ["".join(map(chr, line)) for line in codes.tolist()]
     bar = "─" * len(lines[0])
     return "\n".join([f"┌{bar}┐", *[f"│{line}│" for line in lines], f"└{bar}┘ {shape[0]:,}×{shape[1]:,}"])
 
 
 def html(title: str, rows: np.ndarray, cols: np.ndarray, shape: tuple[int, int]) -> str:
-    """A line of text above the pattern as an SVG image; its colour is the page's text colour."""
-    high, wide = _fit(shape, 160, 160)
-    grid = raster(rows, cols, shape, high, wide)
-    cell = max(1, 160 // max(high, wide))
-    squares = "".join(f"M{j * cell} {i * cell}h{cell}v{cell}h-{cell}z" for i, j in np.argwhere(grid).tolist())
-    picture = (
-        f'<svg width="{wide * cell}" height="{high * cell}" viewBox="0 0 {wide * cell} {high * cell}" role="img" '
-        'aria-label="sparsity pattern" style="border:1px solid currentColor">'
-        f'<path fill="currentColor" d="{squares}"/></svg>'
+    """A title over the pattern as an SVG image and a table of its sizes; all in the page's text colour."""
+    (m, n), nnz = shape, len(rows)
+    facts = {"outputs (m)": f"{m:,}", "inputs (n)": f"{n:,}", "nonzeros": f"{nnz:,} ({percent(nnz, m * n or 1)})"}
+    left, right = "text-align:left;padding-right:1em", "text-align:right"
+    table = "".join(f'<tr><td style="{left}">{k}</td><td style="{right}">{v}</td></tr>' for k, v in facts.items())
+    return (
+        f"<div><div><code>{escape_html.escape(title)}</code></div>"
+        f'<div style="display:flex;align-items:center;gap:1.5em;margin-top:0.5em">{_svg(rows, cols, shape)}'
+        f"<table>{table}</table></div></div>"
     )
-    return f"<div><code>{escape_html.escape(title)}</code><br/>{picture}</div>"
 
 
-def plot(rows: np.ndarray, cols: np.ndarray, shape: tuple[int, int], ax: Any = None) -> Any:
-    """Draw the pattern with matplotlib; give the axes. Raises ChainruleError where matplotlib is missing."""
+def _svg(rows: np.ndarray, cols: np.ndarray, shape: tuple[int, int]) -> str:
+    high, wide = _fit(shape, _SVG_CELLS, _SVG_CELLS)
+    grid = raster(rows, cols, shape, high, wide).astype(np.int8)
+    # one rectangle for each run of cells in a line, so that a dense matrix takes no more text than a sparse one
+    steps = np.diff(grid, axis=1, prepend=0, append=0)
+    begins, ends = np.argwhere(steps == 1).tolist(), np.argwhere(steps == -1)[:, 1].tolist()
+    path = "".join(f"M{j} {i}h{end - j}v1h{j - end}z" for (i, j), end in zip(begins, ends, strict=True))
+    cell = _SVG_PIXELS / max(high, wide)
+    return (
+        f'<svg width="{wide * cell:.0f}" height="{high * cell:.0f}" viewBox="0 0 {wide} {high}" role="img" '
+        'preserveAspectRatio="none" shape-rendering="crispEdges" aria-label="sparsity pattern" '
+        f'style="border:1px solid currentColor;flex:none"><path fill="currentColor" d="{path}"/></svg>'
+    )
+
+
+def plot(
+    rows: np.ndarray, cols: np.ndarray, shape: tuple[int, int], ax: Any = None, values: np.ndarray | None = None
+) -> Any:
+    """Draw the pattern with matplotlib; give the axes. Raises ChainruleError where matplotlib is missing.
+
+    values : [nnz], to colour each place by: red above 0, blue below, black where it is no number. Where several
+        entries share a place, the largest in magnitude shows; of complex ones, the magnitude.
+    """
     try:
         import matplotlib.pyplot as plt
     except ImportError as error:
@@ -64,9 +97,31 @@ def plot(rows: np.ndarray, cols: np.ndarray, shape: tuple[int, int], ax: Any = N
             "spy: matplotlib is missing; pip install 'chainrule[plots]', or use .spy_text()"
         ) from error
     ax = ax if ax is not None else plt.subplots()[1]
-    high, wide = _fit(shape, 1000, 1000)
-    grid = raster(rows, cols, shape, high, wide)
-    edges = (-0.5, shape[1] - 0.5, shape[0] - 0.5, -0.5)
-    ax.imshow(grid, cmap="Greys", extent=edges, interpolation="nearest", vmin=0, vmax=1)
+    box = ax.get_window_extent()  # cells of two pixels or more: smaller ones would be dropped in drawing
+    high, wide = _fit(shape, max(int(box.height) // 2, 1), max(int(box.width) // 2, 1))
+    m, n = (max(s, 1) for s in shape)
+    place = {"extent": (-0.5, n - 0.5, m - 0.5, -0.5), "interpolation": "nearest"}
+    place["aspect"] = "equal" if max(m, n) <= _THINNEST * min(m, n) else "auto"
+    if values is None:
+        ax.imshow(raster(rows, cols, shape, high, wide), cmap="Greys", vmin=0, vmax=1, **place)
+    else:
+        _draw_values(ax, _cells(rows, cols, shape, high, wide), (high, wide), values, place)
     ax.set(xlabel=f"inputs (n = {shape[1]:,})", ylabel=f"outputs (m = {shape[0]:,})")
     return ax
+
+
+def _draw_values(ax: Any, cells: tuple[Any, Any], size: tuple[int, int], given: np.ndarray, place: Any) -> None:
+    import matplotlib
+
+    values = np.asarray(given)
+    if values.shape != cells[0].shape:
+        raise ShapeError(f"spy: values has shape {values.shape}, the pattern has {len(cells[0])} places; give one each")
+    values = np.abs(values) if np.iscomplexobj(values) else values.astype(np.float64)
+    order = np.argsort(np.abs(values), kind="stable")  # the last one written stays: the largest, or what is no number
+    at = cells[0][order], cells[1][order]
+    grid, there = np.zeros(size), np.zeros(size, bool)
+    grid[at], there[at] = values[order], True
+    limit = np.abs(values[np.isfinite(values)]).max(initial=0.0) or 1.0
+    colours = matplotlib.colormaps["RdBu_r"].with_extremes(bad="black")
+    image = ax.imshow(grid, cmap=colours, vmin=-limit, vmax=limit, alpha=there.astype(float), **place)
+    ax.figure.colorbar(image, ax=ax)

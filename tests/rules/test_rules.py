@@ -15,7 +15,7 @@ KINDS = list(seeds((2,), np.float64, np.random.default_rng(0)))
 IDS = [f"{k}-{name}" for k, (name, *_) in enumerate(cases.CASES)]
 EVERY_CASE = pytest.mark.parametrize("case", cases.CASES, ids=IDS)
 # served by inlining, by the fallback, or by the transposed program only
-WITHOUT_RULE = {"jit", "remat", "while", "scatter_sub", "scatter_mul", "reduce_precision"}
+WITHOUT_RULE = {"jit", "remat", "while", "scatter_sub", "scatter_mul", "reduce_precision", "custom_linear_solve"}
 
 
 def operands(case, dtype=np.float64):

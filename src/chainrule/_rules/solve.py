@@ -1,4 +1,8 @@
-"""Solves and transforms: they mix known axes; the other axes stay a batch."""
+"""Solves and transforms: they mix known axes; the other axes stay a batch.
+
+`custom_linear_solve` has no rule on purpose: what it is made of hides the matrix from differentiation, only the
+primitive as a whole (which the fallback runs) can be differentiated again.
+"""
 
 from __future__ import annotations
 
@@ -26,15 +30,3 @@ def fft(context: Context, eqn: Any, values: list[Value]) -> Any:
     assert isinstance(u, Tangent)
     rank = len(u.shape)
     return mix(context, eqn, values, 0, tuple(range(rank - len(eqn.params["fft_lengths"]), rank)))
-
-
-@rule("custom_linear_solve", reads="const_lengths jaxprs")
-def custom_linear_solve(context: Context, eqn: Any, values: list[Value]) -> Any:
-    """x with A x = b: the solver's own program is linear in b."""
-    lengths, jaxprs = eqn.params["const_lengths"], eqn.params["jaxprs"]
-    start = lengths.matvec + lengths.vecmat
-    constants = values[start : start + lengths.solve]
-    first = sum(lengths)
-    if any(isinstance(v, Tangent) for v in values[:first]):
-        return NotImplemented
-    return context.propagate(jaxprs.solve.jaxpr, jaxprs.solve.consts, [*constants, *values[first:]])

@@ -1,0 +1,100 @@
+"""Every example runs as a user would run it, and what it computes is true."""
+
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+import chainrule as cr
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+Run = dict[str, Any]
+
+
+def brusselator(run: Run, printed: str) -> None:
+    """The step solves its equation, each Newton step squares the error, and six numbers a row are stored."""
+    residual, x, y = run["residual"], run["x0"], np.asarray(run["y"])
+    np.testing.assert_allclose(y, x + 0.01 * residual(y), atol=1e-11)
+    errors = [float(line.split("=")[1]) for line in printed.splitlines() if line.startswith("|F|")]
+    assert len(errors) == 4 and errors[2] < 10 * errors[1] ** 2 and errors[3] < 1e-12
+    assert isinstance(x, np.ndarray) and x.dtype == np.float64
+    J, v = cr.jacobian(residual)(x), np.random.default_rng(1).normal(size=x.shape)
+    assert J.nnz == 6 * x.size
+    np.testing.assert_allclose(J.scipy() @ v.ravel(), np.ravel(jax.jvp(residual, (x,), (v,))[1]), rtol=1e-12)
+
+
+def mlp_per_sample(run: Run, printed: str) -> None:
+    """The blocks are the Jacobians of single samples, and nothing else is stored."""
+    by_sample = jax.vmap(jax.jacrev(run["network"]))(run["x0"])
+    np.testing.assert_allclose(run["blocks"], by_sample, atol=1e-13)
+    assert run["J"].nnz == by_sample.size
+    assert "block-diagonal (32 blocks 4×8)" in printed
+    assert 0 < run["gains"].min() < run["gains"].max()
+
+
+def attention(run: Run, printed: str) -> None:
+    """The queries' Jacobian is a block a token; self-attention stores at least what is not zero."""
+    assert "block-diagonal (8 blocks 4×4)" in printed and "no token depends on a later one" in printed
+    J, x = run["J"], run["x0"]
+    np.testing.assert_allclose(J.dense(), jax.jacrev(run["self_attention"])(x).reshape(J.shape), atol=1e-13)
+    # 36 of 64 blocks do not vanish; the masked weights on the values may keep the diagonals of the others
+    assert 36 * 16 <= J.nnz <= 36 * 16 + 28 * 4
+
+
+def bundle_adjustment(run: Run, printed: str) -> None:
+    """The residuals vanish at the solution, the errors fall, and each row keeps nine numbers."""
+    np.testing.assert_allclose(run["residual"](run["x"]), 0, atol=1e-12)
+    rms = [float(line.split("rms")[1]) for line in printed.splitlines() if "rms" in line]
+    assert len(rms) == 8 and rms == sorted(rms, reverse=True) and rms[-1] < 1e-10 * rms[0]
+    # a point's three coordinates; of its camera all but the translation along the other axis of the image
+    assert run["J"].nnz == 9 * run["J"].shape[0]
+
+
+def rosenbrock(run: Run, printed: str) -> None:
+    """Newton's method arrives at (1, ..., 1) in a few steps, with three diagonals."""
+    np.testing.assert_allclose(run["x"], 1, atol=1e-9)
+    assert run["steps"] <= 20
+    assert "banded(1, 1)" in printed
+    few = run["x0"][:20]
+    np.testing.assert_allclose(
+        cr.hessian(run["rosenbrock"])(few).dense(), jax.hessian(run["rosenbrock"])(few), atol=1e-9
+    )
+
+
+CHECKS: dict[str, Callable[[Run, str], None]] = {
+    check.__name__: check for check in (attention, brusselator, bundle_adjustment, mlp_per_sample, rosenbrock)
+}
+
+
+def test_every_example_has_a_check() -> None:
+    assert sorted(path.stem for path in EXAMPLES.glob("*.py")) == sorted(CHECKS)
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_example_runs_and_is_true(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    # a user's JAX promotes as it comes; the suite's does not
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        run = runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+        CHECKS[name](run, capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_example_is_short_and_says_how_to_run_it(name: str) -> None:
+    text = (EXAMPLES / f"{name}.py").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 60
+    assert text.startswith('"""') and f"python examples/{name}.py" in text.split('"""')[1]
+
+
+def test_first_command_of_the_readme() -> None:
+    """`chainrule jacobian examples/brusselator.py:residual --check` finds its point in the module."""
+    command = [sys.executable, "-m", "chainrule", "jacobian", "examples/brusselator.py:residual", "--check"]
+    done = subprocess.run(command, cwd=EXAMPLES.parent, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "8,192 outputs × 8,192 inputs" in done.stdout
+    assert done.stdout.count("agrees") == 3
