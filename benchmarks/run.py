@@ -1,22 +1,20 @@
 """Measure Jacobians against code by hand and against other ways to get them, side by side in one process.
 
-    python benchmarks/run.py [--smoke] [--problems a,b] [--rounds 30] [--out DIR]
+    python benchmarks/run.py [--smoke] [--problems a,b] [--rounds 50] [--out DIR]
 
-Every candidate is compiled ahead of time, its values are checked, then all of a problem take turns; the
-figures are medians. Trace, pattern and compile times stand apart.
+Every candidate is compiled ahead of time and its values are checked; then all of a problem take turns, and
+the figures are medians. Trace, pattern and compile times stand apart. README.md says what is timed, exactly.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import math
-import platform
 import statistics
 import sys
 import time
-import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,128 +24,120 @@ sys.path.insert(0, str(HERE))
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
+import report  # noqa: E402
 import scipy.sparse  # noqa: E402
-from jax.flatten_util import ravel_pytree  # noqa: E402
+from candidates import Candidate, Limits, compiled, dense, ours, rivals, timed  # noqa: E402
 from problem import Problem  # noqa: E402
 from rich.console import Console  # noqa: E402
-from rich.progress import track  # noqa: E402
-from rich.table import Table  # noqa: E402
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
 
 import chainrule as cr  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
-DENSE_BYTES = 2**30  # larger dense Jacobians are not tried
-RIVALS = ("jacfwd", "jacrev", "asdex", "sparsejac")
+TOLERANCE = 1e-9  # of the largest difference, relative to the largest entry
+FULL = Limits(turns=50, candidate_s=4.0, quick_s=1.5, dense_bytes=2**30, coloured_pairs=2_000_000, compiles=3, coo=True)
+SMOKE = Limits(
+    turns=5, candidate_s=0.3, quick_s=0.1, dense_bytes=2**25, coloured_pairs=300_000, compiles=1, coo=False
+)  # fmt: skip
 
 
 def all_problems() -> list[Problem]:
+    """Those of every file in problems/, in order of the files' names."""
     names = sorted(p.stem for p in (HERE / "problems").glob("*.py") if p.stem != "__init__")
     return [p for name in names for p in importlib.import_module(f"problems.{name}").problems]
 
 
-def timed(action: Any) -> tuple[Any, float]:
-    start = time.perf_counter()
-    result = action()
-    return result, time.perf_counter() - start
+def take_turns(candidates: dict[str, Candidate], limits: Limits) -> dict[str, list[float]]:
+    """Seconds of every run; the candidates take turns, so that a busy moment of the machine meets them all.
 
-
-def compiled(f: Any, x: Any) -> tuple[Any, dict[str, float]]:
-    """Trace and compile ahead of time."""
-    traced, trace = timed(lambda: (f if hasattr(f, "trace") else jax.jit(f)).trace(x))
-    program, compile_time = timed(lambda: traced.lower().compile())
-    return program, {"trace_s": trace, "compile_s": compile_time}
-
-
-def flat_of(p: Problem) -> tuple[Any, Any]:
-    """f on flat vectors, as the sparse rivals want it."""
-    flat, unflatten = ravel_pytree(p.x)
-    if p.hessian:
-        return p.f, flat
-    return (lambda v: ravel_pytree(p.f(unflatten(v)))[0]), flat
-
-
-def rivals(p: Problem, J: Any) -> dict[str, tuple[Any, Any, dict[str, float]]]:
-    """What else gives this Jacobian: {name: (compiled, argument, times)}."""
-    found: dict[str, Any] = {}
-    m, n = J.shape
-    flat_f, flat = flat_of(p)
-    dense = {"jacfwd": jax.jacfwd(flat_f), "jacrev": jax.jacrev(flat_f)}
-    if p.hessian:
-        dense = {"jacfwd": jax.jacfwd(jax.grad(flat_f)), "jacrev": jax.jacrev(jax.grad(flat_f))}
-    if 8 * m * n <= DENSE_BYTES:
-        for name, f in dense.items():
-            found[name] = (*_attempt(f, flat), flat)
-    asdex = _import("asdex")
-    if asdex is not None:
-        warnings.simplefilter("ignore", asdex.DenseColoringWarning)
-        sparse, pattern = timed(lambda: (asdex.hessian if p.hessian else asdex.jacobian)(flat_f, flat))
-        program, times = _attempt(sparse, flat)
-        found["asdex"] = (program, {**times, "pattern_s": pattern}, flat)
-    sparsejac = _import("sparsejac")
-    if sparsejac is not None and max(m, n) <= 1024:
-        g = jax.grad(flat_f) if p.hessian else flat_f
-        sparse, pattern = timed(lambda: sparsejac.jacfwd(g, J.bcoo()))
-        program, times = _attempt(sparse, flat)
-        found["sparsejac"] = (program, {**times, "pattern_s": pattern}, flat)
-    return {name: (program, x, times) for name, (program, times, x) in found.items() if program is not None}
-
-
-def _import(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        return None
-
-
-def _attempt(f: Any, x: Any) -> tuple[Any, dict[str, float]]:
-    try:
-        return compiled(f, x)
-    except Exception as error:
-        warnings.warn(f"a rival does not run: {type(error).__name__}: {error}", stacklevel=2)
-        return None, {}
-
-
-def rounds(candidates: dict[str, tuple[Any, Any]], count: int) -> dict[str, list[float]]:
-    """All candidates in turn, seconds of every run; at least `count`, for a short while more where they are quick.
-
-    Each turn runs a candidate once for the caches, which another may have emptied, and then some times for the record.
+    In its turn a candidate runs once for the caches, which another may have emptied, and four times for the
+    record. Each turn starts with another candidate. A slow one leaves once its time is used up.
     """
     times: dict[str, list[float]] = {name: [] for name in candidates}
-    for program, x in candidates.values():
-        for _ in range(3):
-            jax.block_until_ready(program(x))
-    start = time.perf_counter()
-    while len(times["f"]) < count or (time.perf_counter() - start < 0.02 * count and len(times["f"]) < 20 * count):
-        for name, (program, x) in candidates.items():
-            took = [timed(lambda: jax.block_until_ready(program(x)))[1] for _ in range(5)]  # noqa: B023
-            times[name] += took[1:] if sum(took) < 1 else took
+    spent = dict.fromkeys(candidates, 0.0)
+    names, start, turn = list(candidates), time.perf_counter(), 0
+    while turn < limits.turns or time.perf_counter() - start < limits.quick_s:
+        due = [n for n in names if spent[n] < limits.candidate_s]
+        if not due:
+            break
+        first = turn % len(due)
+        for name in due[first:] + due[:first]:
+            took = _one_turn(candidates[name], limits.candidate_s)
+            times[name] += took[1:] if len(took) > 1 else took
+            spent[name] += sum(took)
+        turn += 1
     return times
 
 
-def check(p: Problem, J: Any, by_hand: Any) -> float:
-    """The largest difference to the code by hand, relative to the largest entry."""
-    wanted = p.matrix(jax.tree.map(np.asarray, by_hand))
-    difference = abs(J.scipy() - scipy.sparse.csr_array(wanted)).max()
-    return float(difference / abs(wanted).max())
+def _one_turn(candidate: Candidate, limit_s: float) -> list[float]:
+    took: list[float] = []
+    while len(took) < 5 and (len(took) < 2 or sum(took) < limit_s / 3):
+        took.append(timed(candidate)[1])
+    return took
 
 
-def measure(p: Problem, count: int) -> dict[str, Any]:
+def difference(J: cr.Jacobian, wanted: Any) -> float:
+    """The largest difference of two matrices, relative to the largest entry."""
+    wanted = scipy.sparse.csr_array(wanted)
+    return float(abs(J.scipy() - wanted).max() / abs(wanted).max())
+
+
+def check(p: Problem, J: cr.Jacobian, by_hand: Any, others: dict[str, Candidate]) -> dict[str, float]:
+    """Largest differences of ours to the code by hand and to the rivals; to large rivals along a random direction."""
+    errors = {"by hand": difference(J, p.matrix(jax.tree.map(np.asarray, by_hand)))}
+    v = np.random.default_rng(1).normal(size=J.shape[1])
+    expected = J.scipy() @ v
+    for name, candidate in others.items():
+        theirs = candidate()
+        if hasattr(theirs, "todense") or theirs.nbytes > 2**26:
+            errors[name] = float(abs(np.asarray(theirs @ v) - expected).max() / abs(expected).max())
+        else:
+            errors[name] = difference(J, np.asarray(theirs))
+    return errors
+
+
+def compile_times(p: Problem, candidates: dict[str, Candidate], count: int) -> dict[str, float]:
+    """Of ours and of `jacfwd`: medians of `count` compilations in turn, or the first where that took long."""
+    makers = {"ours": ours(p), "jacfwd": dense(p, "jacfwd")}
+    found = {name: [candidates[name].compile_s] for name in makers if name in candidates}
+    if max(sum(t) for t in found.values()) < 3:
+        for _ in range(count - 1):
+            for name, times in found.items():
+                times.append(compiled(makers[name](), candidates[name].argument).compile_s)
+    return {name: statistics.median(times) for name, times in found.items()}
+
+
+def measure(p: Problem, limits: Limits) -> dict[str, Any]:
+    """One row of the report."""
     x = jax.tree.map(jnp.asarray, p.x)
-    transform = cr.hessian(p.f) if p.hessian else cr.jacobian(p.f)
-    ours, our_times = compiled(transform, x)
-    hand, _ = compiled(p.by_hand, x)
-    f, _ = compiled(p.f, x)
-    J = ours(x)
-    _, pattern = timed(lambda: J.nnz)
-    error = check(p, J, hand(x))
-    others = rivals(p, J)
-    candidates = {"f": (f, x), "ours": (ours, x), "by hand": (hand, x)}
-    candidates |= {name: (program, argument) for name, (program, argument, _) in others.items()}
-    runs = rounds(candidates, count)
+    mine = compiled(ours(p)(), x)
+    J = mine()
+    _, pattern_s = timed(lambda: J.nnz)
+    mine = replace(mine, pattern_s=pattern_s)
+    hand = compiled(p.by_hand, x)
+    others, left_out = rivals(p, J, limits)
+    errors = check(p, J, hand(), others)
+    candidates = {"f": compiled(p.f, x), "ours": mine, "by hand": hand, **others}
+    if limits.coo:
+        transform = ours(p)()
+        candidates["coo"] = compiled(lambda x: transform(x).coo()[2], x)
+    for candidate in candidates.values():
+        candidate()
+    compiling = compile_times(p, candidates, limits.compiles)
+    return _row(p, J, candidates, take_turns(candidates, limits), errors, left_out, compiling)
+
+
+def _row(
+    p: Problem,
+    J: cr.Jacobian,
+    candidates: dict[str, Candidate],
+    runs: dict[str, list[float]],
+    errors: dict[str, float],
+    left_out: dict[str, str],
+    compiling: dict[str, float],
+) -> dict[str, Any]:
     medians = {name: statistics.median(t) for name, t in runs.items()}
-    best = min((medians[name] for name in others), default=math.nan)
-    memory = ours.memory_analysis()
-    forward = others.get("jacfwd", (None, None, {}))[2].get("compile_s")
+    right = [medians[name] for name in errors if name != "by hand" and errors[name] < TOLERANCE]
     return {
         "problem": p.name,
         "m": J.shape[0],
@@ -156,98 +146,71 @@ def measure(p: Problem, count: int) -> dict[str, Any]:
         "structure": str(J.structure),
         "order": J.order,
         "multiply_adds": J.cost,
-        "relative_error": error,
-        "seconds": medians,
-        "spread": {name: statistics.quantiles(t, n=4)[2] - statistics.quantiles(t, n=4)[0] for name, t in runs.items()},
-        "trace_s": our_times["trace_s"],
-        "pattern_s": pattern,
-        "compile_s": our_times["compile_s"],
-        "rival_times": {name: t for name, (_, _, t) in others.items()},
-        "peak_bytes": memory.temp_size_in_bytes + memory.output_size_in_bytes if memory else None,
+        "median_s": medians,
+        "quartiles_s": {name: statistics.quantiles(t, n=4)[::2] if len(t) > 1 else t * 2 for name, t in runs.items()},
+        "best_s": {name: min(t) for name, t in runs.items()},
+        "runs": {name: len(t) for name, t in runs.items()},
+        "trace_s": {name: c.trace_s for name, c in candidates.items()},
+        "pattern_s": {name: c.pattern_s for name, c in candidates.items() if c.pattern_s},
+        "compile_s": {**{name: c.compile_s for name, c in candidates.items()}, **compiling},
+        "peak_bytes": {name: c.peak_bytes for name, c in candidates.items()},
+        "nnz_bytes": 8 * J.nnz,
+        "relative_error": errors,
+        "left_out": left_out,
         "ours/by hand": medians["ours"] / medians["by hand"],
-        "ours/best rival": medians["ours"] / best,
-        "compile/jacfwd": our_times["compile_s"] / forward if forward else math.nan,
+        "ours/best rival": medians["ours"] / min(right, default=math.nan),
+        "compile/jacfwd": compiling["ours"] / compiling.get("jacfwd", math.nan),
     }
 
 
-COLUMNS = ("problem", "m × n", "nnz", "order", "f", "ours", "by hand", *RIVALS, "trace", "pattern", "compile", "peak MB",
-           "÷ hand", "÷ rival", "compile ÷")  # fmt: skip
-
-
-def cells(row: dict[str, Any]) -> list[str]:
-    def ms(seconds: float | None) -> str:
-        return "–" if seconds is None else f"{1e3 * seconds:.3g}"
-
-    s = row["seconds"]
+def wrong(rows: list[dict[str, Any]]) -> list[str]:
+    """Which of our Jacobians disagree with the code by hand or with JAX."""
+    judges = ("by hand", "jacfwd", "jacrev")
     return [
-        row["problem"],
-        f"{row['m']}×{row['n']}",
-        str(row["nnz"]),
-        row["order"],
-        *[ms(s.get(name)) for name in ("f", "ours", "by hand", *RIVALS)],
-        *[ms(row[name]) for name in ("trace_s", "pattern_s", "compile_s")],
-        f"{(row['peak_bytes'] or 0) / 1e6:.3g}",
-        *[
-            "–" if math.isnan(row[k]) else f"{row[k]:.2f}"
-            for k in ("ours/by hand", "ours/best rival", "compile/jacfwd")
-        ],
+        f"{row['problem']} (against {name}: {row['relative_error'][name]:.1e})"
+        for row in rows
+        for name in judges
+        if not row["relative_error"].get(name, 0.0) < TOLERANCE
     ]
 
 
-def environment() -> dict[str, Any]:
-    return {
-        "device": str(jax.devices()[0]),
-        "cpu": platform.processor() or platform.machine(),
-        "python": platform.python_version(),
-        "jax": jax.__version__,
-        "dtype": "float64",
-        "date": time.strftime("%Y-%m-%d"),
-    }
+def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--smoke", action="store_true", help="small problems, few rounds; checks the values")
+    parser.add_argument("--problems", default="", help="names or parts of them, separated by commas")
+    parser.add_argument("--rounds", type=int, default=0, help="turns of every candidate (default 50, with --smoke 5)")
+    parser.add_argument("--out", type=Path, default=None, help="folder of report.md and report.json")
+    return parser.parse_args(arguments)
 
 
-def markdown(rows: list[dict[str, Any]], summary: str) -> str:
-    about = ", ".join(f"{k} {v}" for k, v in environment().items())
-    lines = [f"# Benchmarks\n\n{about}. Times are medians in ms; ÷ columns are ratios of ours to the others'.\n"]
-    lines += ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-    lines += ["| " + " | ".join(cells(row)) + " |" for row in rows]
-    return "\n".join([*lines, "", summary, ""])
-
-
-def summarize(rows: list[dict[str, Any]]) -> str:
-    ratios = [1 / row["ours/best rival"] for row in rows if not math.isnan(row["ours/best rival"])]
-    mean = math.exp(statistics.fmean(map(math.log, ratios))) if ratios else math.nan
-    worst = max(rows, key=lambda row: row["ours/by hand"])
-    return (
-        f"Against the best rival: {mean:.1f}× faster in geometric mean over {len(ratios)} problems. "
-        f"Against code by hand: at most {worst['ours/by hand']:.2f}× its time ({worst['problem']})."
-    )
+def chosen(options: argparse.Namespace) -> list[Problem]:
+    wanted = [w.strip().lower() for w in options.problems.split(",") if w.strip()]
+    sized = [p for p in all_problems() if p.smoke or not options.smoke]
+    return [p for p in sized if not wanted or any(w in p.name.lower() for w in wanted)]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smoke", action="store_true", help="small problems, few rounds")
-    parser.add_argument("--problems", default="", help="names or parts of them, separated by commas")
-    parser.add_argument("--rounds", type=int, default=0, help="runs of every candidate (default 50, with --smoke 5)")
-    parser.add_argument("--out", type=Path, default=None, help="folder of report.md and report.json")
-    options = parser.parse_args()
-    wanted = [w.strip().lower() for w in options.problems.split(",") if w.strip()]
-    chosen = [p for p in all_problems() if (p.smoke or not options.smoke)]
-    chosen = [p for p in chosen if not wanted or any(w in p.name.lower() for w in wanted)]
-    console, table, rows = Console(width=None if sys.stdout.isatty() else 220), Table(*COLUMNS), []
-    for p in track(chosen, description="measuring", console=Console(stderr=True)):
-        rows.append(measure(p, options.rounds or (5 if options.smoke else 50)))
-        table.add_row(*cells(rows[-1]))
-    console.print(table)
-    console.print(summarize(rows))
-    out = options.out or (None if options.smoke or wanted else HERE / "report")
-    if out:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "report.md").write_text(markdown(rows, summarize(rows)))
-        (out / "report.json").write_text(json.dumps({"environment": environment(), "rows": rows}, indent=1))
-    wrong = [row["problem"] for row in rows if not row["relative_error"] < 1e-8]
-    if wrong:
-        console.print(f"WRONG VALUES: {', '.join(wrong)}")
-    return 1 if wrong else 0
+    options = options_of()
+    limits = SMOKE if options.smoke else FULL
+    limits = replace(limits, turns=options.rounds or limits.turns)
+    problems, rows = chosen(options), []
+    compiled(cr.jacobian(jnp.sin), jnp.ones(3))()  # what a process does once is no problem's cost
+    shown = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    with Progress(*shown, TimeElapsedColumn(), console=Console(stderr=True)) as progress:
+        task = progress.add_task("", total=len(problems))
+        for p in problems:
+            progress.update(task, description=p.name)
+            rows.append(measure(p, limits))
+            progress.advance(task)
+    if not rows:
+        raise SystemExit(f"no problem is called like {options.problems!r}: {', '.join(p.name for p in all_problems())}")
+    report.show(rows)
+    whole = not options.smoke and not options.problems
+    if options.out or whole:
+        report.write(rows, options.out or HERE / "report")
+    for problem in wrong(rows):
+        Console(stderr=True).print(f"WRONG VALUES: {problem}")
+    return 1 if wrong(rows) else 0
 
 
 if __name__ == "__main__":

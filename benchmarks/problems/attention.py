@@ -1,8 +1,11 @@
 """Attention with respect to its queries, and self-attention with respect to the tokens."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from problem import Problem, blocks
 
 rng = np.random.default_rng(0)
@@ -12,26 +15,26 @@ Wq, Wk, Wv = (rng.normal(size=(D, D)) / 4 for _ in range(3))
 x0 = rng.normal(size=(T, D))
 
 
-def attend(q, k, v):
+def attend(q: Array, k: Array, v: Array) -> Array:
     return jax.nn.softmax(q @ k.T / np.sqrt(D), axis=-1) @ v
 
 
-def queries(q):
+def queries(q: Array) -> Array:
     return attend(q, K, V)
 
 
-def queries_by_hand(q):
+def queries_by_hand(q: Array) -> Array:
     """[t, d, e]: sum over j of A[t, j] (V[j, d] - y[t, d]) K[j, e] / √D."""
     A = jax.nn.softmax(q @ K.T / np.sqrt(D), axis=-1)
     centred = A[:, :, None] * (V - (A @ V)[:, None, :])
     return jnp.einsum("tjd,je->tde", centred, K / np.sqrt(D))
 
 
-def self_attention(x):
+def self_attention(x: Array) -> Array:
     return attend(x @ Wq, x @ Wk, x @ Wv)
 
 
-def self_by_hand(x):
+def self_by_hand(x: Array) -> Array:
     """[t, d, s, e]: the paths through the values, the keys and (s = t) the query."""
     q, k, v = x @ Wq, x @ Wk, x @ Wv
     A = jax.nn.softmax(q @ k.T / np.sqrt(D), axis=-1)

@@ -1,31 +1,36 @@
 """2-D Brusselator on a periodic N×N grid: two species, the 5-point Laplacian (Hairer and Wanner, Solving ODEs II)."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
+from jax import Array
 from problem import Problem
 
 A, B, D = 1.0, 3.4, 10.0
 
 
-def laplacian(u):
+def laplacian(u: Array) -> Array:
     return jnp.roll(u, 1, 0) + jnp.roll(u, -1, 0) + jnp.roll(u, 1, 1) + jnp.roll(u, -1, 1) - 4 * u
 
 
-def f(x):
+def f(x: Array) -> Array:
     u, v = x
     return jnp.stack([A + u * u * v - (B + 1) * u + D * laplacian(u), B * u - u * u * v + D * laplacian(v)])
 
 
-def by_hand(x):
-    """The four diagonals that vary, [N, N] each; the eight of the neighbours are the number D."""
+def by_hand(x: Array) -> Array:
+    """The four diagonals that vary, [4, N, N]; the eight of the neighbours are the number D."""
     u, v = x
     uv, uu = 2 * u * v, u * u
-    return uv - (B + 1) - 4 * D, uu, B - uv, -uu - 4 * D
+    return jnp.stack([uv - (B + 1) - 4 * D, uu, B - uv, -uu - 4 * D])
 
 
-def matrix(values):
-    N = values[0].shape[0]
+def matrix(values: Any) -> Any:
+    N = values.shape[-1]
     ring = scipy.sparse.csr_array(np.roll(np.eye(N), 1, 0) + np.roll(np.eye(N), -1, 0))
     eye = scipy.sparse.eye_array(N)
     neighbours = D * (scipy.sparse.kron(ring, eye) + scipy.sparse.kron(eye, ring))
@@ -33,7 +38,7 @@ def matrix(values):
     return scipy.sparse.block_array([[uu + neighbours, uv], [vu, vv + neighbours]]).tocsr()
 
 
-def point(N):
+def point(N: int) -> np.ndarray:
     return np.random.default_rng(0).uniform(0.5, 2.0, size=(2, N, N))
 
 

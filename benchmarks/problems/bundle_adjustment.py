@@ -3,9 +3,14 @@
 A camera is a rotation vector, a translation, a focal length and two coefficients of radial distortion.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
+from jax import Array
 from problem import Problem
 
 rng = np.random.default_rng(0)
@@ -14,7 +19,7 @@ pairs = rng.permutation(CAMERAS * POINTS)[:M]
 camera, point = pairs // POINTS, pairs % POINTS
 
 
-def f(x):
+def f(x: Any) -> Array:
     cameras, points = x
     c, p = cameras[camera], points[point]
     w = c[:, :3]
@@ -26,14 +31,14 @@ def f(x):
     return c[:, 6:7] * (1 + r2 * (c[:, 7:8] + r2 * c[:, 8:9])) * u
 
 
-def skew(a):
+def skew(a: Array) -> Array:
     """[k, 3] -> [k, 3, 3], the matrix of the cross product with a."""
     z = jnp.zeros(len(a), a.dtype)
     rows = [[z, -a[:, 2], a[:, 1]], [a[:, 2], z, -a[:, 0]], [-a[:, 1], a[:, 0], z]]
     return jnp.stack([jnp.stack(r, axis=1) for r in rows], axis=1)
 
 
-def by_hand(x):
+def by_hand(x: Any) -> tuple[Array, ...]:
     """[M, 2, 9] and [M, 2, 3]: du/dq times the rotation and its derivative -R [p]ₓ J_r(w)."""
     cameras, points = x
     c, p = cameras[camera], points[point]
@@ -60,7 +65,7 @@ def by_hand(x):
     return jnp.concatenate([dw, dq, *[o[:, :, None] for o in others]], axis=2), dp
 
 
-def matrix(values):
+def matrix(values: Any) -> Any:
     rows = np.arange(2 * M).reshape(M, 2, 1)
     cols = [9 * camera[:, None, None] + np.arange(9), 9 * CAMERAS + 3 * point[:, None, None] + np.arange(3)]
     parts = [np.broadcast_arrays(rows, c, v) for c, v in zip(cols, values, strict=True)]

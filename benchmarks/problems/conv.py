@@ -1,9 +1,14 @@
 """A 3×3 convolution and tanh: every output pixel sees nine pixels of every channel."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
+from jax import Array
 from problem import Problem
 
 rng = np.random.default_rng(0)
@@ -11,17 +16,17 @@ C, N = 4, 16
 kernel = rng.normal(size=(C, C, 3, 3)) / 6
 
 
-def f(x):
+def f(x: Array) -> Array:
     return jnp.tanh(jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME"))
 
 
-def by_hand(x):
+def by_hand(x: Array) -> Array:
     """[1, o, i, j, c, a, b]: (1 - y²) kernel; the taps outside the image are not looked at."""
     y = f(x)
     return (1 - y**2)[..., None, None, None] * kernel[None, :, None, None]
 
 
-def matrix(values):
+def matrix(values: Any) -> Any:
     o, i, j, c, a, b = np.indices(values.shape[1:])
     row, column = i + a - 1, j + b - 1
     inside = (row >= 0) & (row < N) & (column >= 0) & (column < N)

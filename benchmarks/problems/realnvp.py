@@ -1,7 +1,12 @@
 """An affine coupling layer (Dinh et al., Density estimation using Real NVP, 2017): one half conditions the other."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from problem import Problem
 
 rng = np.random.default_rng(0)
@@ -14,13 +19,13 @@ M1, M2, M3 = (
 )
 
 
-def f(x):
+def f(x: Array) -> Array:
     a, b = x[:half], x[half:]
     h = jnp.tanh(a @ M1)
     return jnp.concatenate([a, b * jnp.exp(jnp.tanh(h @ M2)) + h @ M3])
 
 
-def by_hand(x):
+def by_hand(x: Array) -> tuple[Array, ...]:
     """The full block dy₂/da [half, half] and the diagonal dy₂/db [half]; dy₁/da is the identity."""
     a, b = x[:half], x[half:]
     h = jnp.tanh(a @ M1)
@@ -30,7 +35,7 @@ def by_hand(x):
     return (through_h * (1 - h**2)) @ M1.T, scale
 
 
-def matrix(values):
+def matrix(values: Any) -> Any:
     block, scale = values
     return np.block([[np.eye(half), np.zeros((half, half))], [block, np.diag(scale)]])
 

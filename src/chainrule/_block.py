@@ -155,6 +155,8 @@ def densify(blocks: Sequence[Block], axes: Sequence[int]) -> Block:
     place = np.transpose(
         position.reshape((*lines_shape, *[shape[k] for k in axes], full.slots)), (*np.argsort([*keep, *axes]), rank)
     )
+    if out_cols.size <= _COMPARED:
+        out_cols = compressed(out_cols, rank)
     return Block(shape, out_cols, _place(full.vals, compressed(place), full.slots, width, shape), full.rows)
 
 
@@ -163,9 +165,9 @@ def union(blocks: Sequence[Block]) -> Block:
     return densify(blocks, ())
 
 
-def compressed(value: np.ndarray) -> np.ndarray:
-    """A known array that is the same along an axis, kept once."""
-    for k in range(value.ndim):
+def compressed(value: np.ndarray, axes: int | None = None) -> np.ndarray:
+    """A known array that is the same along one of its (first `axes`) axes, kept once."""
+    for k in range(value.ndim if axes is None else axes):
         first = value.take([0], axis=k) if value.shape[k] > 1 else value
         if value.shape[k] > 1 and (value == first).all():
             value = first
@@ -219,6 +221,7 @@ def _place(vals: Any, position: np.ndarray, slots: int, width: int, shape: tuple
     return out.reshape((*shape, width))
 
 
+_COMPARED = 2**20  # columns that are looked through for axes along which they are the same
 _UNROLLED = 16  # slots that are placed one by one
 _FEW = 2048  # products of slots and width up to which a mask beats a scatter
 _KNOWN_MASK = 2**22  # elements of a mask that are kept as a constant

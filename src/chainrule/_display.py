@@ -13,7 +13,7 @@ from chainrule._structure import percent
 # the bit of each dot of a braille character, by its row (of 4) and column (of 2)
 _DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
 _LEAST = 16  # dots that the short side of a long thin matrix keeps, or its columns would melt into one
-_SVG_CELLS, _SVG_PIXELS = 120, 160
+_SVG_CELLS, _SVG_PIXELS, _SVG_LEAST = 120, 160, 24  # cells and pixels of the long side, pixels of a short one
 _THINNEST = 20  # times as long as wide: beyond it matplotlib's picture stretches, or it would be a hair
 
 
@@ -74,9 +74,9 @@ def _svg(rows: np.ndarray, cols: np.ndarray, shape: tuple[int, int]) -> str:
     steps = np.diff(grid, axis=1, prepend=0, append=0)
     begins, ends = np.argwhere(steps == 1).tolist(), np.argwhere(steps == -1)[:, 1].tolist()
     path = "".join(f"M{j} {i}h{end - j}v1h{j - end}z" for (i, j), end in zip(begins, ends, strict=True))
-    cell = _SVG_PIXELS / max(high, wide)
+    width, height = (max(round(side * _SVG_PIXELS / max(high, wide)), _SVG_LEAST) for side in (wide, high))
     return (
-        f'<svg width="{wide * cell:.0f}" height="{high * cell:.0f}" viewBox="0 0 {wide} {high}" role="img" '
+        f'<svg width="{width}" height="{height}" viewBox="0 0 {wide} {high}" role="img" '
         'preserveAspectRatio="none" shape-rendering="crispEdges" aria-label="sparsity pattern" '
         f'style="border:1px solid currentColor;flex:none"><path fill="currentColor" d="{path}"/></svg>'
     )
@@ -107,6 +107,7 @@ def plot(
     else:
         _draw_values(ax, _cells(rows, cols, shape, high, wide), (high, wide), values, place)
     ax.set(xlabel=f"inputs (n = {shape[1]:,})", ylabel=f"outputs (m = {shape[0]:,})")
+    ax.locator_params(nbins=6, integer=True, min_n_ticks=1)
     return ax
 
 
@@ -123,5 +124,6 @@ def _draw_values(ax: Any, cells: tuple[Any, Any], size: tuple[int, int], given: 
     grid[at], there[at] = values[order], True
     limit = np.abs(values[np.isfinite(values)]).max(initial=0.0) or 1.0
     colours = matplotlib.colormaps["RdBu_r"].with_extremes(bad="black")
+    ax.set_facecolor("0.85")  # what is absent; a 0 that is present is white
     image = ax.imshow(grid, cmap=colours, vmin=-limit, vmax=limit, alpha=there.astype(float), **place)
     ax.figure.colorbar(image, ax=ax)

@@ -35,7 +35,7 @@ class Structure:
                 return f"block-diagonal ({blocks:,} blocks {height}×{width})"
             case "block-diagonal", (blocks,):
                 return f"block-diagonal ({blocks:,} blocks)"
-            case ("sparse" | "dense"), (nonzeros, entries):
+            case (("sparse" | "dense"), (nonzeros, entries)):
                 return f"{self.kind} ({nonzeros:,} nonzeros, {percent(nonzeros, entries)})"
         return self.kind
 

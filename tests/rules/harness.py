@@ -1,39 +1,49 @@
 """A rule against its primitive: the primitive applied to every dense column is the oracle; no formula is written twice."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from rules.cases import Case
 
-from chainrule._block import Block, identity
+from chainrule._block import Block
 from chainrule._program import Coefficient, Tangent
 from chainrule._propagate import require_tangent, sweep
 
 N = 7  # number of inputs that the seeds speak of
 
+Blocks = Sequence[Block]
 
-def seeds(shape, dtype, rng):
-    """Sums of blocks of every kind, for an operand of this shape: {name: blocks}."""
-    size = int(np.prod(shape))
-    ones = (1,) * len(shape)
 
-    def cols(*parts):
+def seeds(shape: tuple[int, ...], dtype: Any, rng: np.random.Generator) -> dict[str, list[Block]]:
+    """Sums of blocks of every kind, for an operand of this shape; NumPy values are known while tracing."""
+    dtype, size, ones = np.dtype(dtype), int(np.prod(shape)), (1,) * len(shape)
+
+    def cols(*parts: int) -> np.ndarray:
         return rng.integers(-1, N, size=parts).astype(np.int32)
 
-    def vals(*parts):
+    def known(*parts: int) -> np.ndarray:
         real = rng.normal(size=parts)
-        return jnp.asarray(real + 1j * rng.normal(size=parts) if np.dtype(dtype).kind == "c" else real, dtype)
+        return np.asarray(real + 1j * rng.normal(size=parts) if dtype.kind == "c" else real, dtype)
 
-    first = (*shape[:1], *ones[1:])
+    def vals(*parts: int) -> jax.Array:
+        return jnp.asarray(known(*parts))
+
+    first, own = (*shape[:1], *ones[1:]), np.arange(size, dtype=np.int32).reshape((*shape, 1)) % N
+    every, absent = np.arange(N, dtype=np.int32).reshape((*ones, N)), cols(*shape, 3)
     kinds = {
-        "identity": [
-            Block(shape, np.arange(size, dtype=np.int32).reshape((*shape, 1)) % N, np.ones((*ones, 1), dtype))
-        ],
-        "diagonal": [Block(shape, np.arange(size, dtype=np.int32).reshape((*shape, 1)) % N, vals(*shape, 1))],
-        "dense": [Block(shape, np.arange(N, dtype=np.int32).reshape((*ones, N)), vals(*shape, N))],
-        "same rows": [Block(shape, np.arange(N, dtype=np.int32).reshape((*ones, N)), vals(*ones, N))],
+        "identity": [Block(shape, own, np.ones((*ones, 1), dtype))],
+        "diagonal": [Block(shape, own, vals(*shape, 1))],
+        "dense": [Block(shape, every, vals(*shape, N))],
+        "same rows": [Block(shape, every, vals(*ones, N))],
         "per sample": [Block(shape, cols(*first, 2), vals(*shape, 2))],
-        "absent entries": [Block(shape, cols(*shape, 3), vals(*shape, 3))],
+        # whatever stands in an absent entry must not reach the result
+        "absent entries": [Block(shape, absent, jnp.where(absent < 0, jnp.nan, vals(*shape, 3)).astype(dtype))],
+        "known": [Block(shape, cols(*shape, 2), known(*shape, 2)), Block(shape, cols(*ones, 1), known(*ones, 1))],
         "sum": [Block(shape, cols(*shape, 1), vals(*ones, 1)), Block(shape, cols(*ones, 2), vals(*shape, 2))],
+        "nothing": [],
     }
     if size:
         rows = rng.permutation(size)[: max(size // 2, 1)]
@@ -41,38 +51,66 @@ def seeds(shape, dtype, rng):
     return kinds
 
 
-def dense(tangent):
+KINDS = list(seeds((2,), np.float64, np.random.default_rng(0)))
+
+
+def seeded(case: Case, kind: str, dtype: Any) -> list[list[Block]]:
+    """The blocks of every operand of the case."""
+    rng = np.random.default_rng(len(kind))
+    return [seeds(shape, dtype, rng).get(kind, []) for shape in case.shapes]
+
+
+def coefficients(case: Case, dtype: Any) -> list[np.ndarray]:
+    """The case's coefficients: the numbers in the operands' dtype, positions and masks as they are."""
+    return [np.asarray(k, dtype if np.asarray(k).dtype.kind == "f" else None) for k in case.coefficients]
+
+
+def propagate(case: Case, seeds: Sequence[Blocks], dtype: Any, given: Sequence[Any]) -> list[Tangent]:
+    """The tangents of the function's results."""
+    shapes = [jax.ShapeDtypeStruct(s, dtype) for s in case.shapes]
+    closed, outs = jax.make_jaxpr(case.g, return_shape=True)(*shapes, *given)
+    tangents = [Tangent(s, np.dtype(dtype), () if 0 in s else tuple(k)) for s, k in zip(case.shapes, seeds, strict=True)]
+    values, _ = sweep(closed.jaxpr, closed.consts, [*tangents, *[Coefficient(k) for k in given]])
+    return [require_tangent(v, o.shape, o.dtype) for v, o in zip(values, jax.tree.leaves(outs), strict=True)]
+
+
+def dense(tangent: Tangent) -> np.ndarray:
     """[*shape, N]: a sum of blocks written out."""
-    out = jnp.zeros((int(np.prod(tangent.shape)), N), tangent.dtype)
+    out = np.zeros((int(np.prod(tangent.shape)), N), tangent.dtype)
     for b in tangent.blocks:
-        size = int(np.prod(b.shape))
-        rows = np.arange(size) if b.rows is None else b.rows.reshape(-1)
-        full = (*b.shape, b.slots)
-        cols = np.broadcast_to(b.cols, full).reshape(size, b.slots)
-        vals = jnp.where(cols >= 0, jnp.broadcast_to(jnp.asarray(b.vals), full).reshape(cols.shape), 0)
-        out = out.at[rows[:, None], np.maximum(cols, 0)].add(vals.astype(tangent.dtype))
+        rows = np.arange(int(np.prod(b.shape))) if b.rows is None else b.rows.reshape(-1)
+        cols, vals = (np.broadcast_to(a, (*b.shape, b.slots)).reshape(-1, b.slots) for a in (b.cols, b.vals))
+        assert vals.dtype == tangent.dtype
+        line, present = np.broadcast_to(rows[:, None], cols.shape), cols >= 0
+        np.add.at(out, (line[present], cols[present]), vals[present])
     return out.reshape((*tangent.shape, N))
 
 
-def propagated(g, operands, kinds):
-    """Propagate the tangents of `operands` ((shape, dtype) each) through g; the outputs' dense columns."""
-    closed, outs = jax.make_jaxpr(g, return_shape=True)(*[jax.ShapeDtypeStruct(s, d) for s, d in operands])
-    inputs = [Tangent(s, d, () if 0 in s else tuple(k)) for (s, d), k in zip(operands, kinds, strict=True)]
-    values, _ = sweep(closed.jaxpr, closed.consts, inputs)
-    return [dense(require_tangent(v, o.shape, o.dtype)) for v, o in zip(values, jax.tree.leaves(outs), strict=True)]
+def oracle(case: Case, dtype: Any) -> Callable[..., list[Any]]:
+    """The function itself on every dense column: (seeds, coefficients) -> [*shape, N] of every result."""
+    apply = jax.jit(jax.vmap(case.g, in_axes=[-1] * len(case.shapes) + [None] * len(case.coefficients), out_axes=-1))
+
+    def on_columns(seeds: Sequence[Blocks], given: Sequence[Any]) -> list[Any]:
+        columns = [dense(Tangent(s, np.dtype(dtype), tuple(k))) for s, k in zip(case.shapes, seeds, strict=True)]
+        return jax.tree.leaves(apply(*columns, *given))
+
+    return on_columns
 
 
-def oracle(g, operands, kinds):
-    """The primitive itself on every dense column."""
-    columns = [dense(Tangent(s, d, tuple(k))) for (s, d), k in zip(operands, kinds, strict=True)]
-    return jax.tree.leaves(jax.vmap(g, in_axes=-1, out_axes=-1)(*columns))
+def compare(case: Case, dtype: Any = np.float64, kinds: Sequence[str] = KINDS) -> None:
+    """Assert that propagation gives what the primitive gives, for some kinds of blocks."""
+    given, wanted = coefficients(case, dtype), oracle(case, dtype)
+    for kind in kinds:
+        blocks = seeded(case, kind, dtype)
+        check(propagate(case, blocks, dtype, given), wanted(blocks, given), kind)
 
 
-def compare(g, operands, kinds):
-    for got, wanted in zip(propagated(g, operands, kinds), oracle(g, operands, kinds), strict=True):
-        assert got.shape == wanted.shape and got.dtype == wanted.dtype
-        eps = np.finfo(wanted.dtype).eps
-        np.testing.assert_allclose(got, wanted, rtol=200 * eps, atol=200 * eps)
+def check(got: Sequence[Tangent], wanted: Sequence[Any], kind: str) -> None:
+    for tangent, w in zip(got, wanted, strict=True):
+        assert (*tangent.shape, N) == w.shape and tangent.dtype == w.dtype, kind
+        close(dense(tangent), np.asarray(w), kind)
 
 
-__all__ = ["Block", "Coefficient", "N", "compare", "identity", "oracle", "propagated", "seeds"]
+def close(got: np.ndarray, wanted: np.ndarray, kind: str) -> None:
+    tolerance = 200 * np.finfo(wanted.dtype).eps
+    np.testing.assert_allclose(got, wanted, rtol=tolerance, atol=tolerance, err_msg=kind)

@@ -1,0 +1,117 @@
+"""The report: one table, in the terminal, as Markdown and as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from candidates import RIVALS
+from rich.console import Console
+from rich.table import Table
+
+TARGETS = {"ours/by hand": 1.2, "ours/best rival": 1.05, "compile/jacfwd": 1.5}
+COLUMNS = ("problem", "m × n", "nnz", "order", "f", "ours", "by hand", *RIVALS, "trace", "pattern", "compile",
+           "peak MB", "nnz MB", "÷ hand", "÷ rival", "compile ÷")  # fmt: skip
+LEGEND = (
+    "Times are medians in ms. ÷ hand and ÷ rival: our time over that of the code by hand and of the best rival; "
+    "compile ÷: our compile time over that of jacfwd. Peak: temporary and output memory of our program; "
+    "nnz: 8 bytes for each nonzero. A figure past its target is marked with *."
+)
+Row = dict[str, Any]
+
+
+def cells(row: Row) -> list[str]:
+    """A row as text, one cell a column."""
+    return [
+        row["problem"],
+        f"{row['m']}×{row['n']}",
+        str(row["nnz"]),
+        row["order"],
+        *[_run(row, name) for name in ("f", "ours", "by hand", *RIVALS)],
+        _ms(row["trace_s"]["ours"]),
+        _ms(row["pattern_s"].get("ours", 0.0)),
+        _ms(row["compile_s"]["ours"]),
+        f"{(row['peak_bytes']['ours'] or math.nan) / 1e6:.3g}",
+        f"{row['nnz_bytes'] / 1e6:.3g}",
+        *[_ratio(row[name], target) for name, target in TARGETS.items()],
+    ]
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:.3g}" if seconds < 1 else f"{1e3 * seconds:.0f}"
+
+
+def _run(row: Row, name: str) -> str:
+    if name in row["median_s"]:
+        return _ms(row["median_s"][name])
+    reason = row["left_out"].get(name, "")
+    return reason if reason in ("impossible", "skipped", "not installed") else "fails"
+
+
+def _ratio(ratio: float, target: float) -> str:
+    return "–" if math.isnan(ratio) else f"{ratio:.2f}{'*' if ratio > target else ''}"
+
+
+def summary(rows: list[Row]) -> list[str]:
+    """What the table says, in a few lines."""
+    ratios = [1 / row["ours/best rival"] for row in rows if not math.isnan(row["ours/best rival"])]
+    mean = math.exp(statistics.fmean(map(math.log, ratios))) if ratios else math.nan
+    lines = [f"Against the best rival: {mean:.2f}× faster in geometric mean over {len(ratios)} problems."]
+    for name, target in TARGETS.items():
+        past = [f"{row['problem']} {row[name]:.2f}" for row in rows if row[name] > target]
+        lines.append(f"{name} ≤ {target}: " + (f"missed by {'; '.join(past)}." if past else "reached everywhere."))
+    return lines
+
+
+def environment() -> dict[str, Any]:
+    """Where the figures come from."""
+    return {
+        "device": jax.devices()[0].device_kind,
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "load average": round(os.getloadavg()[0], 1),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "dtype": "float64",
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def show(rows: list[Row]) -> None:
+    """Print the table and what it says."""
+    console = Console(width=None if sys.stdout.isatty() else 240)
+    table = Table()
+    for k, name in enumerate(COLUMNS):
+        table.add_column(name, justify="left" if k in (0, 3) else "right")
+    for row in rows:
+        table.add_row(*cells(row))
+    console.print(table)
+    for line in (LEGEND, *summary(rows)):
+        console.print(line, highlight=False)
+
+
+def markdown(rows: list[Row]) -> str:
+    """The table and what it says, as Markdown."""
+    about = ", ".join(f"{name} {value}" for name, value in environment().items())
+    table = [" | ".join(line) for line in (COLUMNS, ["---"] * len(COLUMNS), *map(cells, rows))]
+    return "\n".join(
+        [f"# Benchmarks\n\n{about}\n", *[f"| {line} |" for line in table], "", LEGEND, ""]
+        + [f"- {line}" for line in summary(rows)]
+        + [""]
+    )
+
+
+def write(rows: list[Row], folder: Path) -> None:
+    """Write report.md and report.json; what is no number there is null."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.md").write_text(markdown(rows))
+    plain = [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in rows]
+    (folder / "report.json").write_text(json.dumps({"environment": environment(), "rows": plain}, indent=1) + "\n")
