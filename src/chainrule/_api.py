@@ -1,20 +1,24 @@
-"""The transforms: the one module that knows the floors below together."""
+"""The transforms: the one module that knows the floors below together.
+
+What linearizes and composes is imported where it is first used: JAX's extension interface, which it
+stands on, takes about as long to import as all of this library.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 
-from chainrule._accumulate import Accumulated, Order, accumulate
 from chainrule._compiled import Transform
 from chainrule._errors import InputTypeError, ShapeError
-from chainrule._jax import has_custom_vjp
-from chainrule._matrix_free import MatrixFree
-from chainrule._space import Space, flat, name_of, space_of
-from chainrule._trace import Problem, flat_output, pick, require_inputs, scalar_function
+from chainrule._space import name_of
+from chainrule._trace import Problem, pick, require_inputs, scalar_function
+
+if TYPE_CHECKING:
+    from chainrule._accumulate import Accumulated, Order
 
 Argnums = int | tuple[int, ...]
 
@@ -29,6 +33,8 @@ def _accumulating(
     """A transform of the accumulated Jacobian; options: has_aux, order, holomorphic."""
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
+        from chainrule._accumulate import accumulate
+
         return finish(accumulate(pick(name, function, argnums, args), *options))
 
     return Transform(name, f, _numbers(argnums), body, (name, argnums, *options))
@@ -154,6 +160,8 @@ def hessian(f: Callable[..., Any], argnums: Argnums = 0, *, has_aux: bool = Fals
     """
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
+        from chainrule._accumulate import accumulate
+
         scalar = scalar_function("hessian", function, has_aux)
         require_inputs(pick("hessian", function, argnums, args), False)
         problem = pick("hessian", jax.grad(scalar, argnums, has_aux=has_aux), argnums, args)
@@ -201,36 +209,14 @@ def linearize(
     """
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
+        from chainrule._matrix_free import linearized
+
         problem = pick("linearize", function, argnums, args)
         require_inputs(problem, holomorphic)
-        J, aux = _linearized(problem, has_aux)
+        J, aux = linearized(problem, has_aux)
         return (J, aux) if has_aux else J
 
     return Transform("linearize", f, _numbers(argnums), body, ("linearize", argnums, has_aux, holomorphic))
-
-
-def _linearized(problem: Problem, has_aux: bool) -> tuple[MatrixFree, Any]:
-    function, found = flat_output(problem, has_aux)
-    columns = space_of(problem.tree, problem.leaves, problem.f)
-    if has_custom_vjp(jax.make_jaxpr(lambda *x: function(*x)[0])(*problem.leaves).jaxpr):
-        # such a function has no forward program: the transpose of its pullback is one
-        y, pull, aux = jax.vjp(function, *problem.leaves, has_aux=True)
-        rows = space_of(found["tree"], y, problem.f)
-        return MatrixFree.of(_flat_map(lambda *w: pull(list(w)), rows, columns), columns, rows, "reverse").T, aux
-    y, push, aux = jax.linearize(function, *problem.leaves, has_aux=True)
-    rows = space_of(found["tree"], y, problem.f)
-    return MatrixFree.of(_flat_map(push, columns, rows), rows, columns), aux
-
-
-def _flat_map(run: Callable[..., Any], source: Space, target: Space) -> Callable[[Any], Any]:
-    """A linear map of lists of arrays as one of flat vectors."""
-
-    def flat_run(v: Any) -> Any:
-        leaves = jax.tree.leaves(source.unflatten(v))
-        outs = run(*[x.astype(d) for x, d in zip(leaves, source.dtypes, strict=True)])
-        return flat([o.astype(target.dtype) for o in outs])
-
-    return flat_run
 
 
 def pushforward(f: Callable[..., Any], argnums: Argnums = 0) -> Transform:

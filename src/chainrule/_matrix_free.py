@@ -13,9 +13,10 @@ import numpy as np
 
 from chainrule._errors import MissingRuleError
 from chainrule._jacobian import Jacobian
-from chainrule._jax import as_callable, count_operations
-from chainrule._space import Space, promoted
+from chainrule._jax import as_callable, count_operations, has_custom_vjp
+from chainrule._space import Space, flat, promoted, space_of
 from chainrule._structure import Structure
+from chainrule._trace import Problem, flat_output
 
 _OTHER = {"forward": "reverse", "reverse": "forward"}
 
@@ -182,3 +183,28 @@ def _product(J: MatrixFree, v: Any) -> Any:
         return run(v.astype(program.columns.dtype))[0]
     shape = jax.ShapeDtypeStruct((program.rows.size,), program.rows.dtype)
     return jax.linear_transpose(lambda t: run(t)[0], shape)(v.astype(program.jaxpr.outvars[0].aval.dtype))[0]
+
+
+def linearized(problem: Problem, has_aux: bool) -> tuple[MatrixFree, Any]:
+    """The matrix-free Jacobian of a function, and its auxiliary output."""
+    function, found = flat_output(problem, has_aux)
+    columns = space_of(problem.tree, problem.leaves, problem.f)
+    if has_custom_vjp(jax.make_jaxpr(lambda *x: function(*x)[0])(*problem.leaves).jaxpr):
+        # such a function has no forward program: the transpose of its pullback is one
+        y, pull, aux = jax.vjp(function, *problem.leaves, has_aux=True)
+        rows = space_of(found["tree"], y, problem.f)
+        return MatrixFree.of(_flat_map(lambda *w: pull(list(w)), rows, columns), columns, rows, "reverse").T, aux
+    y, push, aux = jax.linearize(function, *problem.leaves, has_aux=True)
+    rows = space_of(found["tree"], y, problem.f)
+    return MatrixFree.of(_flat_map(push, columns, rows), rows, columns), aux
+
+
+def _flat_map(run: Callable[..., Any], source: Space, target: Space) -> Callable[[Any], Any]:
+    """A linear map of lists of arrays as one of flat vectors."""
+
+    def flat_run(v: Any) -> Any:
+        leaves = jax.tree.leaves(source.unflatten(v))
+        outs = run(*[x.astype(d) for x, d in zip(leaves, source.dtypes, strict=True)])
+        return flat([o.astype(target.dtype) for o in outs])
+
+    return flat_run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import jax.numpy as jnp
@@ -49,11 +50,42 @@ class Tangent:
     dtype: Any
     blocks: tuple[Block, ...]
 
+    @property
+    def vanishes(self) -> bool:
+        """Say whether the Jacobian is known to be zero."""
+        return not self.blocks
+
     def filled(self) -> Tangent:
         """The same without scattered blocks."""
         if all(b.rows is None for b in self.blocks):
             return self
         return Tangent(self.shape, self.dtype, tuple(f for b in self.blocks for f in fill(b, self.shape)))
+
+
+class Contracted(Tangent):
+    """An Einstein sum of a tangent and a coefficient that is taken when its blocks are asked for.
+
+    A next contraction may meet the coefficient alone: (u C) D = u (C D), where the right side is often cheaper.
+    `subscripts` reads 'source,coefficient->result'.
+    """
+
+    source: Tangent
+    coefficient: Coefficient
+    subscripts: str
+
+    def __init__(self, aval: Any, source: Tangent, coefficient: Coefficient, subscripts: str, take: Callable[[], Any]):
+        own = {"shape": tuple(aval.shape), "dtype": aval.dtype, "source": source, "coefficient": coefficient}
+        self.__dict__.update(own, subscripts=subscripts, take=take)
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:  # type: ignore[override]
+        """The blocks of the sum."""
+        return self.__dict__["take"]()
+
+    @property
+    def vanishes(self) -> bool:
+        """A sum that was worth keeping is not known to vanish."""
+        return False
 
 
 Value = Coefficient | Tangent

@@ -51,7 +51,8 @@ def _equation(context: Context, eqn: Any, values: list[Value]) -> Sequence[Value
         return propagate(context, inner[0], inner[1], values)
     if not any(isinstance(v, Tangent) for v in values):
         return _coefficients(eqn, values)
-    if not any(isinstance(v, Tangent) and v.blocks for v in values) or all(0 in v.aval.shape for v in eqn.outvars):
+    vanishing = not any(isinstance(v, Tangent) and not v.vanishes for v in values)
+    if vanishing or all(0 in v.aval.shape for v in eqn.outvars):
         return [Tangent(tuple(v.aval.shape), v.aval.dtype, ()) for v in eqn.outvars]
     if eqn.primitive not in SCATTERED:
         values = [v.filled() if isinstance(v, Tangent) else v for v in values]

@@ -95,15 +95,14 @@ def _block_diagonal(rows: np.ndarray, cols: np.ndarray, shape: tuple[int, int]) 
     m, n = shape
     ends = np.append(np.flatnonzero(rows[1:] != rows[:-1]), len(rows) - 1)  # the last entry of each row
     starts = np.append(0, ends[:-1] + 1)
-    first, last = cols[starts], cols[ends]
-    if len(ends) != m or first[0] != 0 or last[-1] != n - 1 or (last - first != ends - starts).any():
-        return None  # some row is empty or has a gap
-    tops = np.append(0, np.flatnonzero(first[1:] != first[:-1]) + 1)  # the first row of each block
-    # each block begins right of the one above it, and its rows are all alike
-    if len(tops) < 2 or (first[tops[1:]] != last[tops[1:] - 1] + 1).any():
+    first, last = cols[starts].astype(np.int64), cols[ends].astype(np.int64)
+    if len(ends) != m or first[0] != 0:
         return None
+    tops = np.append(0, np.flatnonzero(first[1:] != first[:-1]) + 1)  # the first row of each block
     heights, widths = np.diff(tops, append=m), np.diff(first[tops], append=n)
-    if (last - first + 1 != np.repeat(widths, heights)).any():
+    # each row must reach, without a gap, from its block's first column to right before the next block's
+    width = np.repeat(widths, heights)
+    if (ends - starts + 1 != width).any() or (last - first + 1 != width).any():
         return None
     equal = bool((heights == heights[0]).all() and (widths == widths[0]).all())
     return Structure("block-diagonal", (len(tops), int(heights[0]), int(widths[0])) if equal else (len(tops),))

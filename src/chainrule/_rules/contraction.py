@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import string
 from typing import Any
 
@@ -10,24 +11,71 @@ import numpy as np
 
 from chainrule._block import Block, densify, xp
 from chainrule._errors import MissingRuleError
-from chainrule._program import Coefficient, Context, Tangent, Value
+from chainrule._program import Coefficient, Context, Contracted, Tangent, Value, as_jax
 from chainrule._rules._registry import rule
-from chainrule._rules.pointwise import result, tidy
+from chainrule._rules.pointwise import tidy
 
 
-@rule("dot_general", reads="dimension_numbers")
+@rule("dot_general", reads="dimension_numbers", scattered=True)
 def dot_general(context: Context, eqn: Any, values: list[Value]) -> Any:
     """out[b, i, j] = sum over k of u[b, i, k] C[b, j, k], for either operand a tangent."""
     if all(isinstance(v, Tangent) for v in values):
         raise MissingRuleError("jacobian: a product of two tangents is not linear; check the custom derivative rules")
     where = 0 if isinstance(values[0], Tangent) else 1
     u, c = values[where], values[1 - where]
-    assert isinstance(u, Tangent) and isinstance(c, Coefficient)
+    assert isinstance(u, Tangent)
+    assert isinstance(c, Coefficient)
     letters = _letters(eqn)
     subscripts = f"{letters[where]},{letters[1 - where]}->{letters[2]}"
-    dtype = eqn.outvars[0].aval.dtype
-    blocks = contract(context, u, c.value, subscripts, c.nonzero)
-    return result(eqn, tidy([b.with_vals(b.vals.astype(dtype)) for b in blocks]))
+    return [contracted(context, eqn.outvars[0].aval, *associated(u, c, subscripts))]
+
+
+def contracted(context: Context, aval: Any, u: Tangent, c: Coefficient, subscripts: str) -> Contracted:
+    """The sum, to be taken when it is needed."""
+
+    def take() -> tuple[Block, ...]:
+        blocks = contract(context, u.filled(), c.value, subscripts, c.nonzero)
+        return tidy([b.with_vals(b.vals.astype(aval.dtype)) for b in blocks])
+
+    return Contracted(aval, u, c, subscripts, take)
+
+
+def associated(u: Tangent, c: Coefficient, subscripts: str) -> tuple[Tangent, Coefficient, str]:
+    """Rewrite (s C) D as s (C D) where the axes that D sums belong to C alone and it costs less."""
+    if not isinstance(u, Contracted) or "blocks" in u.__dict__:
+        return u, c, subscripts
+    mine, other, out = subscripts.replace("->", ",").split(",")
+    source, inner, between = u.subscripts.replace("->", ",").split(",")
+    fresh = iter(x for x in string.ascii_letters if x not in mine + other + out)
+    names = dict(zip(between, mine, strict=True))
+    names |= {x: next(fresh) for x in dict.fromkeys(source + inner) if x not in names}
+    source, inner = ("".join(names[x] for x in s) for s in (source, inner))
+    summed = [x for x in mine if x not in out]
+    if not summed or set(summed) & set(source):
+        return u, c, subscripts
+    shapes = (*u.source.shape, *u.coefficient.value.shape, *c.value.shape)
+    sizes = dict(zip(source + inner + other, shapes, strict=True))
+    kept = "".join(x for x in dict.fromkeys(inner + other) if x not in summed)
+
+    def cost(labels: str, slots: int = 1) -> int:
+        return slots * math.prod(sizes[x] for x in set(labels))
+
+    slots = sum(b.slots for b in u.source.blocks)
+    moved = [x for k, x in enumerate(source) if x not in mine and any(b.cols.shape[k] != 1 for b in u.source.blocks)]
+    one_by_one = cost(source + inner, slots) + cost(mine + other, slots * math.prod(sizes[x] for x in moved))
+    if cost(inner + other) + cost(source + kept, slots) > one_by_one:
+        return u, c, subscripts
+    known = u.coefficient.static and c.static
+    values = [a.value if known else as_jax(a.value) for a in (u.coefficient, c)]
+    product = (np.einsum if known else jnp.einsum)(f"{inner},{other}->{kept}", *values)
+    return u.source, Coefficient(product), f"{source},{kept}->{out}"
+
+
+def transposed(context: Context, eqn: Any, u: Contracted, permutation: Any) -> list[Value]:
+    """The same sum with its axes in another order."""
+    inputs, out = u.subscripts.split("->")
+    turned = "".join(out[k] for k in permutation)
+    return [contracted(context, eqn.outvars[0].aval, u.source, u.coefficient, f"{inputs}->{turned}")]
 
 
 def _letters(eqn: Any) -> tuple[str, str, str]:
@@ -52,10 +100,7 @@ def contract(context: Context, u: Tangent, c: Any, subscripts: str, nonzero: np.
     inputs, out = subscripts.split("->")
     mine, _ = inputs.split(",")
     axes = [k for k, x in enumerate(mine) if x not in out]
-    blocks = []
-    for b in _choose_slots(u.blocks, axes):
-        blocks.append(_contract_block(context, b, c, subscripts, nonzero))
-    return blocks
+    return [_contract_block(context, b, c, subscripts, nonzero) for b in _choose_slots(u.blocks, axes)]
 
 
 def _choose_slots(blocks: tuple[Block, ...], axes: list[int]) -> list[Block]:

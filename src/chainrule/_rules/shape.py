@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from chainrule._block import Block, expand, join, move_rows, pad_array, pad_rows, scatter_rows, xp
-from chainrule._program import Coefficient, Context, Tangent, Value
+from chainrule._program import Coefficient, Context, Contracted, Tangent, Value
 from chainrule._rules._registry import rule
+from chainrule._rules.contraction import transposed
 from chainrule._rules.pointwise import result, tidy
 
 
@@ -47,7 +48,9 @@ def _rows(eqn: Any, values: list[Value], move: Any) -> list[Value]:
 @rule("transpose", reads="permutation", scattered=True)
 def transpose(context: Context, eqn: Any, values: list[Value]) -> Any:
     """Permute the rows' axes: out[i[p0], i[p1], ...] = in[i0, i1, ...]."""
-    p = eqn.params["permutation"]
+    p, u = eqn.params["permutation"], values[0]
+    if isinstance(u, Contracted) and "blocks" not in u.__dict__:
+        return transposed(context, eqn, u, p)
     return _rows(eqn, values, lambda a, m: m.transpose(a, (*p, len(p))))
 
 
