@@ -118,23 +118,36 @@ def _choose_slots(blocks: tuple[Block, ...], axes: list[int]) -> list[Block]:
 def _contract_block(context: Context, b: Block, c: Any, subscripts: str, nonzero: np.ndarray | None) -> Block:
     inputs, out = subscripts.split("->")
     mine, other = inputs.split(",")
-    sizes = dict(zip(mine, b.shape, strict=True)) | dict(zip(other, c.shape, strict=True))
-    moved = [x for k, x in enumerate(mine) if x not in out and b.cols.shape[k] != 1]
     slot = next(x for x in string.ascii_letters if x not in mine + other)
+    sizes = dict(zip(mine, b.shape, strict=True)) | dict(zip(other, c.shape, strict=True)) | {slot: b.slots}
+    moved = [x for k, x in enumerate(mine) if x not in out and b.cols.shape[k] != 1]
+    inner = _by_stride(b, mine + slot, [*moved, slot])
     labels, vals = _squeezed(b.vals, mine + slot, (*b.shape, b.slots))
-    target = "".join(x for x in out if x in labels or x in other) + "".join(moved) + (slot if slot in labels else "")
+    target = "".join(x for x in [*out, *inner] if x in labels + other)
     einsum = np.einsum if isinstance(vals, np.ndarray) and isinstance(c, np.ndarray) else jnp.einsum
     product = einsum(f"{labels},{other}->{target}", vals, c)
-    context.cost += int(np.prod([sizes.get(x, b.slots) for x in set(labels + other)]))
-    new_vals = _merge_slots(product, target, out, moved, slot, sizes, b.slots)
-    cols = _moved_cols(b, mine, out, moved, sizes)
+    context.cost += math.prod(sizes[x] for x in set(labels + other))
+    cols = _moved_cols(b, mine + slot, out, inner, sizes)
     if nonzero is not None and moved and all(x in out or x in moved for x in other):
-        keep = np.einsum(
-            f"{other}->{''.join(x for x in out if x in other) + ''.join(x for x in moved if x in other)}", nonzero
-        )
-        cols = _absent_where(cols, keep, other, out, moved, sizes, b.slots)
+        known = "".join(x for x in [*out, *inner] if x in other)
+        keep = _merge_slots(np.einsum(f"{other}->{known}", nonzero), known, out, inner, sizes)
+        cols = np.where(keep, cols, np.int32(-1))
     shape = tuple(sizes[x] for x in out)
-    return _drop_absent(Block(shape, cols, new_vals))
+    return _drop_absent(Block(shape, cols, _merge_slots(product, target, out, inner, sizes)))
+
+
+def _by_stride(b: Block, labels: str, inner: list[str]) -> list[str]:
+    """The axes that become slots, those first along which the columns grow most: sums then find equal columns."""
+    if len(inner) == 1 or 0 in b.cols.shape:
+        return inner
+    first = b.cols[(0,) * b.cols.ndim]
+
+    def stride(x: str) -> int:
+        axis = labels.index(x)
+        place = tuple(int(k == axis and b.cols.shape[k] > 1) for k in range(b.cols.ndim))
+        return int(b.cols[place] - first)
+
+    return sorted(inner, key=stride, reverse=True)
 
 
 def _squeezed(array: Any, labels: str, full: tuple[int, ...]) -> tuple[str, Any]:
@@ -145,38 +158,23 @@ def _squeezed(array: Any, labels: str, full: tuple[int, ...]) -> tuple[str, Any]
     return left, xp(array).squeeze(array, tuple(drop))
 
 
-def _merge_slots(product: Any, target: str, out: str, moved: list[str], slot: str, sizes: dict, slots: int) -> Any:
-    """[*present out axes, *moved, slot] -> [*out axes, moved * slot]."""
-    rows = [sizes[x] if x in target else 1 for x in out]
-    inner = [sizes[x] for x in moved]
-    product = product.reshape((*rows, *inner, slots if slot in target else 1))
-    if moved and slot not in target and slots > 1:
-        product = xp(product).broadcast_to(product, (*rows, *inner, slots))
-    return (
-        product.reshape((*rows, -1))
-        if 0 not in product.shape
-        else product.reshape((*rows, int(np.prod(product.shape[len(rows) :]))))
-    )
+def _merge_slots(array: Any, labels: str, out: str, inner: list[str], sizes: dict[str, int]) -> Any:
+    """[*present out axes, *present inner axes] -> [*out axes or 1s, product of the inner ones]."""
+    rows = [sizes[x] if x in labels else 1 for x in out]
+    array = array.reshape((*rows, *[sizes[x] if x in labels else 1 for x in inner]))
+    if len(inner) > 1:
+        array = xp(array).broadcast_to(array, (*rows, *[sizes[x] for x in inner]))
+    return array.reshape((*rows, math.prod(array.shape[len(rows) :])))
 
 
-def _moved_cols(b: Block, mine: str, out: str, moved: list[str], sizes: dict) -> np.ndarray:
-    keep = [x for x in out if x in mine]
+def _moved_cols(b: Block, labels: str, out: str, inner: list[str], sizes: dict[str, int]) -> np.ndarray:
+    """The columns of the result, [*out axes or 1s, product of the inner axes]."""
     cols = np.broadcast_to(b.cols, (*b.cols.shape[:-1], b.slots))
-    summed = [k for k, x in enumerate(mine) if x not in out and x not in moved]
-    order = [mine.index(x) for x in keep] + summed + [mine.index(x) for x in moved] + [len(mine)]
-    cols = np.transpose(cols, order)
-    rows = [cols.shape[keep.index(x)] if x in keep else 1 for x in out]
-    return cols.reshape((*rows, int(np.prod([sizes[x] for x in moved])) * b.slots))
-
-
-def _absent_where(
-    cols: np.ndarray, keep: np.ndarray, other: str, out: str, moved: list[str], sizes: dict, slots: int
-) -> np.ndarray:
-    rows = [sizes[x] if x in other else 1 for x in out]
-    inner = [sizes[x] if x in other else 1 for x in moved]
-    keep = keep.reshape((*rows, *inner, 1))
-    keep = np.broadcast_to(keep, (*rows, *[sizes[x] for x in moved], slots)).reshape((*rows, -1))
-    return np.where(keep, cols, np.int32(-1))
+    kept = [x for x in out if x in labels]
+    summed = [x for x in labels if x not in out and x not in inner]
+    cols = np.transpose(cols, [labels.index(x) for x in [*kept, *summed, *inner]])
+    rows = [cols.shape[kept.index(x)] if x in kept else 1 for x in out]
+    return cols.reshape((*rows, math.prod(sizes[x] for x in inner)))
 
 
 def _drop_absent(block: Block) -> Block:
