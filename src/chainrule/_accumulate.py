@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from chainrule._assembled import Assembled, Layout
 from chainrule._block import Block, identity
-from chainrule._errors import InputTypeError
+from chainrule._errors import InputTypeError, MemoryLimitError
 from chainrule._jacobian import Jacobian
 from chainrule._jax import has_custom_vjp, walk
 from chainrule._program import Coefficient, Tangent, as_jax
@@ -55,12 +55,15 @@ def _cheapest(problem: Problem, has_aux: bool, holomorphic: bool) -> Accumulated
         return _sweep(problem, has_aux, False)
     if m <= 1:
         return _sweep(problem, has_aux, True)
-    forward = _sweep(problem, has_aux, False)
+    try:
+        forward = _sweep(problem, has_aux, False)
+    except MemoryLimitError:
+        return _sweep(problem, has_aux, True)
     if forward.jacobian.cost <= 4 * (m + n) * max(1, len(traced.jaxpr.eqns)):
         return forward  # already within a small multiple of what the function itself costs
     try:
         reverse = _sweep(problem, has_aux, True)
-    except (ValueError, NotImplementedError):
+    except (ValueError, NotImplementedError, MemoryLimitError):
         return forward  # JAX itself cannot reverse this function
     return reverse if reverse.jacobian.cost * _TIE < forward.jacobian.cost else forward
 

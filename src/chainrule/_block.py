@@ -22,6 +22,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from chainrule._errors import require_memory
+
 
 @dataclass(frozen=True, eq=False)
 class Block:
@@ -104,6 +106,8 @@ def join(blocks: Sequence[Block]) -> Block:
     """Lay blocks of one array side by side along the slots."""
     if len(blocks) == 1:
         return blocks[0]
+    rows = np.broadcast_shapes(*[b.cols.shape[:-1] for b in blocks])
+    require_memory(_STEP, (*rows, sum(b.slots for b in blocks)), 4, WAY_OUT)
     cols = _join_arrays([_full_slots(b, b.cols) for b in blocks], np)
     static = all(b.static for b in blocks)
     vals = [_full_slots(b, b.vals) for b in blocks]
@@ -124,6 +128,7 @@ def to_slots(block: Block, axes: Sequence[int]) -> Block:
     keep = [k for k in range(len(block.shape)) if k not in axes]
     full = expand(block, axes)
     size = math.prod(block.shape[k] for k in axes)
+    require_memory(_STEP, (*(full.cols.shape[k] for k in keep), size * block.slots), 4, WAY_OUT)
 
     def move(array: Any) -> Any:
         # [*rows, q] -> [*kept rows, *axes, q] -> [*kept rows, axes * q]
@@ -157,6 +162,7 @@ def densify(blocks: Sequence[Block], axes: Sequence[int]) -> Block:
     )
     if out_cols.size <= _COMPARED:
         out_cols = compressed(out_cols, rank)
+    require_memory(_STEP, (*shape, width), full.vals.dtype.itemsize, WAY_OUT)
     return Block(shape, out_cols, _place(full.vals, compressed(place), full.slots, width, shape), full.rows)
 
 
@@ -221,6 +227,8 @@ def _place(vals: Any, position: np.ndarray, slots: int, width: int, shape: tuple
     return out.reshape((*shape, width))
 
 
+_STEP = "jacobian: a step that mixes its inputs"
+WAY_OUT = "Try the other order (order='reverse' or 'forward'), or chainrule.linearize for products without a matrix."
 _COMPARED = 2**20  # columns that are looked through for axes along which they are the same
 _UNROLLED = 16  # slots that are placed one by one
 _FEW = 2048  # products of slots and width up to which a mask beats a scatter
@@ -363,38 +371,3 @@ def scatter_rows(block: Block, target: np.ndarray) -> Block | None:
 
 def _numbers(shape: tuple[int, ...]) -> np.ndarray:
     return np.arange(math.prod(shape)).reshape(shape)
-
-
-def common_columns(operands: Sequence[Sequence[Block]]) -> tuple[np.ndarray, list[Any]]:
-    """Densify several arrays completely, over one union of columns: (columns, values of each)."""
-    dense = [densify(blocks, range(len(blocks[0].shape))) for blocks in operands]
-    columns = np.unique(np.concatenate([d.cols.reshape(-1) for d in dense]))
-    columns = columns[columns >= 0]
-    return columns.astype(np.int32), [_spread(d, columns) for d in dense]
-
-
-def _spread(block: Block, columns: np.ndarray) -> Any:
-    mine = block.cols.reshape(-1)
-    vals = jnp.broadcast_to(jnp.asarray(block.vals), (*block.shape, block.slots))
-    mine = np.broadcast_to(mine, (block.slots,))
-    if np.array_equal(mine, columns):
-        return vals
-    present = mine >= 0
-    place = np.searchsorted(columns, mine[present])
-    out = jnp.zeros((*block.shape, len(columns)), vals.dtype)
-    return out.at[..., place].add(vals[..., np.flatnonzero(present)])
-
-
-def through_columns(operands: Sequence[Sequence[Block]], run: Callable[..., list[Any]]) -> list[list[Block]]:
-    """Apply a linear map to every dense column: the universal fallback, exactly `jacfwd` for one equation."""
-    columns, values = common_columns(operands)
-    if not len(columns):
-        shapes = [jax.ShapeDtypeStruct(v.shape[:-1], v.dtype) for v in values]
-        return [[_absent(o.shape, o.dtype)] for o in jax.eval_shape(run, *shapes)]
-    outs = jax.vmap(run, in_axes=-1, out_axes=-1)(*values)
-    return [[Block(o.shape[:-1], columns.reshape((1,) * (o.ndim - 1) + (-1,)), o)] for o in outs]
-
-
-def _absent(shape: tuple[int, ...], dtype: Any) -> Block:
-    ones = (1,) * (len(shape) + 1)
-    return Block(shape, np.full(ones, -1, np.int32), np.zeros(ones, dtype))

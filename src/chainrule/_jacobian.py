@@ -10,11 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from chainrule._display import braille_spy, html, plot
-from chainrule._errors import ChainruleError, MemoryLimitError, ShapeError
+from chainrule._errors import ChainruleError, ShapeError, require_memory
 from chainrule._space import Space, flat
 from chainrule._structure import Structure
-
-_DENSE_LIMIT = 2**34  # bytes of a dense array that are asked for without a word
 
 
 class Jacobian:
@@ -122,12 +120,8 @@ class Jacobian:
         return jnp.zeros(self.shape, self.dtype).at[rows, cols].set(values, unique_indices=True)
 
     def _require_memory(self, what: str) -> None:
-        (m, n), dtype = self.shape, np.dtype(self.dtype)
-        if m * n * dtype.itemsize > _DENSE_LIMIT:
-            raise MemoryLimitError(
-                f"{what}: a {m}×{n} array of {dtype} takes {m * n * dtype.itemsize / 2**30:.0f} GiB. "
-                "Use .scipy() or .coo(), or chainrule.linearize for products only."
-            )
+        way_out = "Use .scipy() or .coo(), or chainrule.linearize for products only."
+        require_memory(f"{what} of {self._says('J')}", self.shape, np.dtype(self.dtype).itemsize, way_out)
 
     def tree(self) -> Any:
         """Give exactly what `jax.jacobian` returns: the outputs' pytree of the inputs' pytrees of arrays.

@@ -78,7 +78,7 @@ class Contracted(Tangent):
         self.__dict__.update(own, subscripts=subscripts, take=take)
 
     @cached_property
-    def blocks(self) -> tuple[Block, ...]:  # type: ignore[override]
+    def blocks(self) -> tuple[Block, ...]:
         """The blocks of the sum."""
         return self.__dict__["take"]()
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import Block, densify, expand, through_columns
-from chainrule._errors import MissingRuleError
+from chainrule._block import WAY_OUT, Block, densify, expand
+from chainrule._errors import MissingRuleError, require_memory
 from chainrule._jax import as_function
 from chainrule._program import Context, Tangent, Value, as_jax
 
@@ -26,7 +28,7 @@ def fallback(context: Context, eqn: Any, values: list[Value]) -> list[Value]:
         return list(run(*full))
 
     operands = [v.blocks for v in values if isinstance(v, Tangent) and v.blocks]
-    outs = through_columns(operands, on_tangents)
+    outs = through_columns(eqn.primitive.name, operands, on_tangents)
     context.fallbacks.append(eqn.primitive.name)
     results: list[Value] = []
     for var, blocks in zip(eqn.outvars, outs, strict=True):
@@ -37,7 +39,7 @@ def fallback(context: Context, eqn: Any, values: list[Value]) -> list[Value]:
 
 def _zero_or_value(value: Value) -> Any:
     if isinstance(value, Tangent):
-        return jax.numpy.zeros(value.shape, value.dtype)
+        return jnp.zeros(value.shape, value.dtype)
     return as_jax(value.value)
 
 
@@ -78,8 +80,45 @@ def mix(context: Context, eqn: Any, values: list[Value], operand: int, axes: tup
 
     cols = densify(tangent.blocks, axes).cols
     slots = block.slots
-    vals = jax.numpy.broadcast_to(as_jax(block.vals), (*block.shape, slots))
+    vals = jnp.broadcast_to(as_jax(block.vals), (*block.shape, slots))
     out = jax.vmap(column, in_axes=-1, out_axes=-1)(vals)
     context.cost += int(np.prod(out.shape)) * int(np.prod([tangent.shape[k] for k in axes]))
     shape = tuple(eqn.outvars[0].aval.shape)
     return [Tangent(shape, eqn.outvars[0].aval.dtype, (Block(shape, cols, out),))]
+
+
+def common_columns(operands: Sequence[Sequence[Block]]) -> tuple[np.ndarray, list[Any]]:
+    """Densify several arrays completely, over one union of columns: (columns, values of each)."""
+    dense = [densify(blocks, range(len(blocks[0].shape))) for blocks in operands]
+    columns = np.unique(np.concatenate([d.cols.reshape(-1) for d in dense]))
+    columns = columns[columns >= 0]
+    return columns.astype(np.int32), [_spread(d, columns) for d in dense]
+
+
+def _spread(block: Block, columns: np.ndarray) -> Any:
+    mine = block.cols.reshape(-1)
+    vals = jnp.broadcast_to(jnp.asarray(block.vals), (*block.shape, block.slots))
+    mine = np.broadcast_to(mine, (block.slots,))
+    if np.array_equal(mine, columns):
+        return vals
+    present = mine >= 0
+    place = np.searchsorted(columns, mine[present])
+    out = jnp.zeros((*block.shape, len(columns)), vals.dtype)
+    return out.at[..., place].add(vals[..., np.flatnonzero(present)])
+
+
+def through_columns(name: str, operands: Sequence[Sequence[Block]], run: Callable[..., list[Any]]) -> list[list[Block]]:
+    """Apply a linear map to every dense column: the universal fallback, exactly `jacfwd` for one equation."""
+    columns, values = common_columns(operands)
+    if not len(columns):
+        shapes = [jax.ShapeDtypeStruct(v.shape[:-1], v.dtype) for v in values]
+        return [[_absent(o.shape, o.dtype)] for o in jax.eval_shape(run, *shapes)]
+    for o in jax.eval_shape(run, *[jax.ShapeDtypeStruct(v.shape[:-1], v.dtype) for v in values]):
+        require_memory(f"jacobian: the step `{name}`", (*o.shape, len(columns)), o.dtype.itemsize, WAY_OUT)
+    outs = jax.vmap(run, in_axes=-1, out_axes=-1)(*values)
+    return [[Block(o.shape[:-1], columns.reshape((1,) * (o.ndim - 1) + (-1,)), o)] for o in outs]
+
+
+def _absent(shape: tuple[int, ...], dtype: Any) -> Block:
+    ones = (1,) * (len(shape) + 1)
+    return Block(shape, np.full(ones, -1, np.int32), np.zeros(ones, dtype))

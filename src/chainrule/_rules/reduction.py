@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from chainrule._block import Block, constant_along, densify, to_slots, xp
+from chainrule._errors import require_memory
 from chainrule._program import Context, Tangent, Value
 from chainrule._rules._registry import rule
 from chainrule._rules.contraction import contract
@@ -65,6 +66,7 @@ def cumsum(context: Context, eqn: Any, values: list[Value]) -> Any:
     axis, n = eqn.params["axis"], u.shape[eqn.params["axis"]]
     if all(constant_along(b, (axis,)) for b in u.blocks):
         return mix(context, eqn, values, 0, (axis,))
+    require_memory("jacobian: the step `cumsum`", (n, n), u.dtype.itemsize, "chainrule.linearize gives products.")
     triangle = np.tril(np.ones((n, n), u.dtype))
     triangle = triangle.T if eqn.params["reverse"] else triangle
     rank = len(u.shape)
