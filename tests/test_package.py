@@ -26,7 +26,7 @@ FLOORS = [
     *("_errors", "_jax", "_space", "_block", "_program"),
     *(f"_rules.{name}" for name in ("_registry", "fallback", "pointwise", "contraction", "shape")),
     *(f"_rules.{name}" for name in ("control", "indexing", "reduction", "solve", "window")),
-    *("_rules", "_propagate", "_trace", "_structure", "_display", "_jacobian", "_assembled", "_matrix_free"),
+    *("_rules", "_propagate", "_trace", "_structure", "_display", "_layout", "_jacobian", "_assembled", "_matrix_free"),
     *("_accumulate", "_compiled", "_api", "", "cli", "__main__"),
 ]
 

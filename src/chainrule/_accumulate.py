@@ -10,11 +10,12 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 
-from chainrule._assembled import Assembled, Layout
+from chainrule._assembled import Assembled
 from chainrule._block import Block, identity
 from chainrule._errors import InputTypeError, MemoryLimitError
 from chainrule._jacobian import Jacobian
 from chainrule._jax import has_custom_vjp, walk
+from chainrule._layout import Layout
 from chainrule._program import Coefficient, Tangent, as_jax
 from chainrule._propagate import require_tangent, sweep
 from chainrule._space import Space, promoted, space_of

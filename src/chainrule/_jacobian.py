@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -33,6 +34,13 @@ class Jacobian:
     """
 
     __array_priority__ = 100
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"a Jacobian cannot be changed: {name} is set once; make a new one with +, -, * and @")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a Jacobian cannot be changed: {name} stays")
+
     _rows: Space
     _columns: Space
     dtype: Any
@@ -111,13 +119,7 @@ class Jacobian:
 
     def dense(self) -> Any:
         """Give the (m, n) array. Raises MemoryLimitError before it allocates more than 16 GiB."""
-        self._require_memory("dense")
-        if self._batch:
-            return jax.vmap(lambda J: J.dense())(self)
-        rows, cols, values = self.coo()
-        if len(rows) == self.shape[0] * self.shape[1]:
-            return values.reshape(self.shape)
-        return jnp.zeros(self.shape, self.dtype).at[rows, cols].set(values, unique_indices=True)
+        raise NotImplementedError
 
     def _require_memory(self, what: str) -> None:
         way_out = "Use .scipy() or .coo(), or chainrule.linearize for products only."
@@ -170,7 +172,7 @@ class Jacobian:
         if isinstance(other, Jacobian):
             return self._after_checked(other)
         if self._batch:
-            return jax.vmap(operator.matmul)(self, other)
+            return self._batched_product(other)
         if self._columns.holds(other):
             return self._rows.unflatten(self._apply(flat(other)))
         shape = tuple(np.shape(other)) if hasattr(other, "shape") else None
@@ -184,6 +186,16 @@ class Jacobian:
             f"Give the inputs' pytree, a flat ({self.shape[1]},) vector or a ({self.shape[1]}, k) matrix."
         )
 
+    def _batched_product(self, other: Any) -> Any:
+        own = np.shape(jax.tree.leaves(self)[-1])[:1]
+        given = [tuple(np.shape(x)) for x in jax.tree.leaves(other)]
+        if any(shape[:1] != own for shape in given):
+            raise ShapeError(
+                f"Jacobian @ v: {self._says('J')} is a batch of {own[0]}, v has shapes {given}; "
+                "every array of v needs the batch as its first axis."
+            )
+        return jax.vmap(operator.matmul)(self, other)
+
     def _after_checked(self, f: Jacobian) -> Jacobian:
         m, k = self.shape[1], f.shape[0]
         if m != k:
@@ -194,11 +206,20 @@ class Jacobian:
                 f"  left  {self._says('J')}      right {f._says('J')}\n"
                 "  J_g(f(x)) @ J_f(x) needs g's inputs to be f's outputs."
             )
-        if self._batch or f._batch:
-            return jax.vmap(lambda g, f: g._after(f), in_axes=(0 if self._batch else None, 0 if f._batch else None))(
-                self, f
+        return self._with(f, lambda g, f: g._after(f))
+
+    def _with(self, other: Jacobian, combine: Callable[[Any, Any], Jacobian]) -> Jacobian:
+        """Combine two Jacobians, for every member of a batch where one of them is a batch."""
+        depth = max(self._batch, other._batch)
+        if not depth:
+            return combine(self, other)
+        axes = tuple(0 if J._batch == depth else None for J in (self, other))
+        sizes = {np.shape(jax.tree.leaves(J)[-1])[:1] for J, axis in zip((self, other), axes, strict=True) if axis == 0}
+        if len(sizes) > 1:
+            raise ShapeError(
+                f"{self._says('J')} and {other._says('J')} are batches of different sizes: {sorted(sizes)}"
             )
-        return self._after(f)
+        return jax.vmap(lambda J, K: J._with(K, combine), in_axes=axes)(self, other)
 
     def _says(self, letter: str) -> str:
         name, place = self._columns.name, self._columns.place
@@ -213,7 +234,7 @@ class Jacobian:
                 f"cannot add these Jacobians: {self._says('J')} and {other._says('J')} differ in shape; "
                 "a sum needs equal numbers of outputs and of inputs."
             )
-        return self._plus(other)
+        return self._with(other, lambda J, K: J._plus(K))
 
     def __neg__(self) -> Jacobian:
         return self._times(-1)

@@ -46,9 +46,11 @@ class Program:
 class MatrixFree(Jacobian):
     """A Jacobian of products: `J @ v` runs the linearized program, `J.T @ w` its transpose."""
 
+    _program: Program
+    _residuals: tuple[Any, ...]
+
     def __init__(self, program: Program, residuals: Sequence[Any]):
-        self._program = program
-        self._residuals = tuple(residuals)
+        self.__dict__.update(_program=program, _residuals=tuple(residuals))
 
     @classmethod
     def of(cls, push: Callable[[Any], Any], rows: Space, columns: Space, order: str = "forward") -> MatrixFree:
@@ -152,9 +154,10 @@ class MatrixFree(Jacobian):
         return rows, cols
 
     def _times(self, scalar: Any) -> Jacobian:
-        return _combined(
-            lambda J, c, v: J._apply(v) * c, self, self._rows, self._columns, jnp.asarray(scalar, self.dtype)
-        )
+        if self._batch:
+            return jax.vmap(MatrixFree._times, in_axes=(0, None))(self, scalar)
+        by = jnp.asarray(scalar, promoted(self.dtype, scalar))
+        return _combined(lambda J, c, v: J._apply(v) * c, self, self._rows, self._columns, by)
 
     def _plus(self, other: Jacobian) -> Jacobian:
         return _combined(lambda J, K, v: J._apply(v) + K._apply(v), self, self._rows, self._columns, other)
@@ -167,10 +170,6 @@ class MatrixFree(Jacobian):
 
 
 def _combined(run: Callable[..., Any], J: MatrixFree, rows: Space, columns: Space, other: Any) -> Jacobian:
-    if J._batch:
-        batched = other._batch if isinstance(other, Jacobian) else jnp.ndim(other)
-        axes = (0, 0 if batched else None)
-        return jax.vmap(lambda a, b: _combined(run, a, rows, columns, b), in_axes=axes)(J, other)
     return MatrixFree.of(lambda v: run(J, other, v), rows, columns, J.order)
 
 
