@@ -5,6 +5,7 @@ from pathlib import Path
 
 import hypothesis
 import jax
+import pytest
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -14,3 +15,16 @@ sys.path.insert(0, str(Path(__file__).parent))
 # compiling dominates: a deadline would time the machine
 hypothesis.settings.register_profile("chainrule", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("chainrule")
+
+
+_ran = 0
+
+
+@pytest.fixture(autouse=True)
+def _bounded_memory():
+    """Compiled programs are kept for the life of a process: forget them now and then."""
+    yield
+    global _ran
+    _ran += 1
+    if _ran % 80 == 0:
+        jax.clear_caches()

@@ -243,6 +243,8 @@ class Jacobian:
         return self + (-other) if isinstance(other, Jacobian) else NotImplemented
 
     def __mul__(self, scalar: Any) -> Jacobian:
+        if not isinstance(scalar, (int, float, complex, Jacobian)) and not hasattr(scalar, "dtype"):
+            return NotImplemented
         if isinstance(scalar, Jacobian) or np.ndim(scalar) != 0:
             shape = scalar.shape if hasattr(scalar, "shape") else np.shape(scalar)
             raise ShapeError(f"Jacobian * c: c must be one number, got shape {shape}; use @ for products of maps")

@@ -30,6 +30,7 @@ def tidy(blocks: list[Block]) -> tuple[Block, ...]:
 def _tidy_group(blocks: list[Block]) -> list[Block]:
     if len(blocks) == 1:
         return blocks
+    blocks = _overlaid(blocks)
     scalar = math.prod(blocks[0].shape) <= 1
     if scalar or len(blocks) > _MANY:
         return [union(blocks)]
@@ -37,6 +38,33 @@ def _tidy_group(blocks: list[Block]) -> list[Block]:
     if widest <= _FEW_SLOTS and _union_width(blocks, 32) <= widest and _union_width(blocks, _FEW_ROWS) <= widest:
         return [union(blocks)]
     return blocks
+
+
+def _overlaid(blocks: list[Block]) -> list[Block]:
+    """Make blocks one whose columns agree wherever both are present, as parts of an array that were padded do."""
+    out: list[Block] = []
+    for b in blocks:
+        for k, a in enumerate(out):
+            cols = None if a.static or b.static or a.slots != b.slots else _common(a.cols, b.cols)
+            if cols is not None:
+                out[k] = Block(a.shape, cols, _present(a) + _present(b), a.rows)
+                break
+        else:
+            out.append(b)
+    return out
+
+
+def _common(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
+    shape = np.broadcast_shapes(a.shape, b.shape)
+    if math.prod(shape) > _FEW_ROWS or not ((a == b) | (a < 0) | (b < 0)).all():
+        return None
+    return compressed(np.maximum(a, b), len(shape) - 1)
+
+
+def _present(b: Block) -> Any:
+    """The values, 0 where the column is absent."""
+    mask = compressed(b.cols >= 0)
+    return b.vals if mask.all() else jnp.where(mask, b.vals, jnp.zeros((), b.vals.dtype))
 
 
 def _union_width(blocks: list[Block], rows: int) -> int:
