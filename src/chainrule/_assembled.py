@@ -6,7 +6,7 @@ import math
 import string
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,10 @@ from chainrule._jacobian import Jacobian
 from chainrule._layout import Entry, Layout
 from chainrule._space import Space, promoted
 from chainrule._structure import Structure
+
+if TYPE_CHECKING:
+    from jax import Array
+    from jaxtyping import Inexact
 
 
 @jax.tree_util.register_pytree_node_class
@@ -97,12 +101,12 @@ class Assembled(Jacobian):
         entries = self._layout.entries
         return [(e.offset, Block(e.shape, e.cols, next(left) if e.known is None else e.known, e.rows)) for e in entries]
 
-    def coo(self) -> tuple[np.ndarray, np.ndarray, Any]:
+    def coo(self) -> tuple[np.ndarray, np.ndarray, Inexact[Array, "*batch nnz"]]:
         """Give (rows, cols, values), unique and row-major; rows and cols are NumPy arrays [nnz]."""
         p = self._layout.pattern
         return p.rows, p.cols, _collect(self)
 
-    def dense(self) -> Any:
+    def dense(self) -> Inexact[Array, "*batch m n"]:
         """Give the (m, n) array. Raises MemoryLimitError before it allocates more than 16 GiB."""
         self._require_memory("dense")
         return _dense(self)
@@ -110,7 +114,7 @@ class Assembled(Jacobian):
     def _positions(self) -> tuple[np.ndarray, np.ndarray]:
         return self._layout.pattern.rows, self._layout.pattern.cols
 
-    def _apply(self, v: Any) -> Any:
+    def _apply(self, v: Inexact[Array, " n"]) -> Inexact[Array, " m"]:
         return _product(self, v)
 
     def _times(self, scalar: Any) -> Assembled:

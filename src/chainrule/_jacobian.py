@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,10 @@ from chainrule._display import braille_spy, html, plot
 from chainrule._errors import ChainruleError, ShapeError, require_memory
 from chainrule._space import Space, flat
 from chainrule._structure import Structure
+
+if TYPE_CHECKING:
+    from jax import Array
+    from jaxtyping import Inexact
 
 
 class Jacobian:
@@ -69,7 +73,7 @@ class Jacobian:
         """Number of entries that are not known to vanish."""
         raise NotImplementedError
 
-    def _apply(self, v: Any) -> Any:
+    def _apply(self, v: Inexact[Array, " n"]) -> Inexact[Array, " m"]:
         """[n] -> [m]."""
         raise NotImplementedError
 
@@ -82,7 +86,7 @@ class Jacobian:
     def _times(self, scalar: Any) -> Jacobian:
         raise NotImplementedError
 
-    def coo(self) -> tuple[np.ndarray, np.ndarray, Any]:
+    def coo(self) -> tuple[np.ndarray, np.ndarray, Inexact[Array, "*batch nnz"]]:
         """Give (rows, cols, values), unique and row-major.
 
         rows, cols : NumPy arrays [nnz] of whole numbers, known while tracing.
@@ -117,7 +121,7 @@ class Jacobian:
         """The shapes of the outputs' leaves."""
         return self._rows.shapes
 
-    def dense(self) -> Any:
+    def dense(self) -> Inexact[Array, "*batch m n"]:
         """Give the (m, n) array. Raises MemoryLimitError before it allocates more than 16 GiB."""
         raise NotImplementedError
 
@@ -168,7 +172,12 @@ class Jacobian:
         return scipy.sparse.csr_array((np.array(values), cols, starts), shape=self.shape)
 
     def __matmul__(self, other: Any) -> Any:
-        """J @ v for a flat (n,) vector, a pytree like the inputs, an (n, k) matrix, or another Jacobian."""
+        """The map applied: a pushforward, or the chain rule.
+
+        A pytree like the inputs gives one like the outputs (so does a vector, where the input is one vector);
+        any other flat (n,) vector gives an (m,) one, an (n, k) matrix an (m, k) one, a Jacobian the
+        composition. Raises ShapeError where the shapes do not fit.
+        """
         if isinstance(other, Jacobian):
             return self._after_checked(other)
         if self._batch:
@@ -276,7 +285,7 @@ class Jacobian:
             raise ShapeError(f"Jacobian index {index} is out of range for the {size} {('rows', 'columns')[axis]} of J")
         return int(index) % size
 
-    def row(self, i: int) -> Any:
+    def row(self, i: int) -> Inexact[Array, "*batch n"]:
         """Row i, an (n,) array: the gradient of output i."""
         rows, cols, values = self.coo()
         i = self._inside(i, 0)
@@ -284,18 +293,18 @@ class Jacobian:
         zeros = jnp.zeros((*values.shape[:-1], self.shape[1]), self.dtype)
         return zeros.at[..., cols[mine]].set(values[..., mine])
 
-    def col(self, j: int) -> Any:
+    def col(self, j: int) -> Inexact[Array, "*batch m"]:
         """Column j, an (m,) array: the effect of input j."""
         return self.T.row(self._inside(j, 1))
 
-    def diagonal(self) -> Any:
+    def diagonal(self) -> Inexact[Array, "*batch k"]:
         """The entries J[i, i], a (min(m, n),) array."""
         rows, cols, values = self.coo()
         mine = np.flatnonzero(rows == cols)
         zeros = jnp.zeros((*values.shape[:-1], min(self.shape)), self.dtype)
         return zeros.at[..., rows[mine]].set(values[..., mine])
 
-    def trace(self) -> Any:
+    def trace(self) -> Inexact[Array, "*batch"]:
         """The sum of the diagonal. Raises ShapeError where J is not square."""
         if self.shape[0] != self.shape[1]:
             raise ShapeError(f"trace: {self._says('J')} is not square; only a square J has a trace, see .diagonal()")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,10 @@ from chainrule._jax import as_callable, count_operations, has_custom_vjp
 from chainrule._space import Space, flat, promoted, space_of
 from chainrule._structure import Structure
 from chainrule._trace import Problem, flat_output
+
+if TYPE_CHECKING:
+    from jax import Array
+    from jaxtyping import Inexact
 
 _OTHER = {"forward": "reverse", "reverse": "forward"}
 
@@ -110,7 +114,7 @@ class MatrixFree(Jacobian):
         turned = replace(old, rows=old.columns, columns=old.rows, order=_OTHER[old.order], flipped=not old.flipped)
         return MatrixFree(turned, self._residuals)
 
-    def _apply(self, v: Any) -> Any:
+    def _apply(self, v: Inexact[Array, " n"]) -> Inexact[Array, " m"]:
         try:
             return _product(self, v)
         except ValueError as error:
@@ -128,21 +132,21 @@ class MatrixFree(Jacobian):
             return jax.vmap(by_row._apply)(jnp.eye(m, dtype=self._rows.dtype))
         return jax.vmap(self._apply, out_axes=1)(jnp.eye(n, dtype=self._columns.dtype))
 
-    def dense(self) -> Any:
+    def dense(self) -> Inexact[Array, "*batch m n"]:
         """Give the (m, n) array: one product for every column. Raises MemoryLimitError beyond 16 GiB."""
         return self._entries().astype(self.dtype)
 
-    def coo(self) -> tuple[np.ndarray, np.ndarray, Any]:
+    def coo(self) -> tuple[np.ndarray, np.ndarray, Inexact[Array, "*batch nnz"]]:
         """Give (rows, cols, values) of all entries: the matrix is formed."""
         dense, (m, n) = self.dense(), self.shape
         rows, cols = np.divmod(np.arange(m * n), max(n, 1))
         return rows, cols, dense.reshape((*dense.shape[:-2], m * n))
 
-    def row(self, i: int) -> Any:
+    def row(self, i: int) -> Inexact[Array, "*batch n"]:
         """Row i, an (n,) array, by one pullback."""
         return self.T.col(self._inside(i, 0))
 
-    def col(self, j: int) -> Any:
+    def col(self, j: int) -> Inexact[Array, "*batch m"]:
         """Column j, an (m,) array, by one pushforward."""
         j = self._inside(j, 1)
         if self._batch:
