@@ -1,23 +1,19 @@
 """The transforms: arguments, pytrees, dtypes, orders, nesting, and what they refuse."""
 
+import dataclasses
+import functools
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from agreement import same
 
 import chainrule as cr
 
 RNG = np.random.default_rng(0)
 X = jnp.asarray(RNG.normal(size=5))
-
-
-def same(ours, theirs, **tolerance):
-    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        assert a.shape == b.shape and a.dtype == b.dtype
-        np.testing.assert_allclose(a, b, **({"rtol": 1e-12, "atol": 1e-12} | tolerance))
 
 
 def model(p, s, scale=1.0):
@@ -37,6 +33,71 @@ def test_argnums_and_pytrees_mean_what_they_mean_in_jax(argnums, order):
     assert J.shape == (5, sum(leaf.size for leaf in jax.tree.leaves(J.tree()["b"][0])))
 
 
+def loss(p, s):
+    return (p["w"] * s).sum() * jnp.sin(p["v"]) + (p["w"] ** 3).sum() * s
+
+
+def picked(f, argnums, args):
+    """f of the differentiated arguments alone, and these."""
+    numbers = (argnums,) if isinstance(argnums, int) else argnums
+    x = args[argnums] if isinstance(argnums, int) else tuple(args[k] for k in numbers)
+
+    def inner(x):
+        full = list(args)
+        for k, value in zip(numbers, (x,) if isinstance(argnums, int) else x, strict=True):
+            full[k] = value
+        return f(*full)
+
+    return inner, x
+
+
+@pytest.mark.parametrize("argnums", [0, 1, -1, (0,), (1, 0), (0, -1)])
+def test_argnums_of_the_other_transforms(argnums):
+    args, w = (P, jnp.array(3.0)), jnp.array(2.0)
+    inner, x = picked(loss, argnums, args)
+    push, pull = jax.jvp(inner, (x,), (x,))[1], jax.vjp(inner, x)[1](w)[0]
+    same(cr.gradient(loss, argnums)(*args), jax.grad(inner)(x))
+    same(cr.pushforward(loss, argnums)(*args, x), push)
+    same(cr.pullback(loss, argnums)(*args, w), pull)
+    same(cr.hvp(loss, argnums)(*args, x), jax.jvp(jax.grad(inner), (x,), (x,))[1])
+    for order in ("auto", "forward", "reverse"):
+        same(cr.hessian(loss, argnums, order=order)(*args).tree(), jax.hessian(inner)(x))
+    L = cr.linearize(loss, argnums)(*args)
+    same(L.tree(), jax.jacobian(inner)(x))
+    same(L @ x, push)
+    same(L.T @ w, pull)
+
+
+@pytest.mark.parametrize("order", ["auto", "forward", "reverse", "linearize"])
+def test_nothing_in_or_nothing_out(order):
+    def of(f):
+        return cr.linearize(f) if order == "linearize" else cr.jacobian(f, order=order)
+
+    for nothing in ({}, (), None, {"a": None}, jnp.zeros((0, 2))):
+        J = of(lambda p: X)(nothing)
+        assert J.shape == (5, 0) and J.dense().shape == (5, 0) and repr(J)
+        same(J @ jnp.zeros(0), jnp.zeros(5))
+        J = of(lambda x, nothing=nothing: nothing)(X)
+        assert J.shape == (0, 5) and J.dense().shape == (0, 5) and repr(J)
+        same(J.T @ jnp.zeros(0), jnp.zeros(5))
+    same(cr.gradient(lambda p: jnp.array(1.0))({}), {})
+    same(cr.pullback(lambda p: X)({}, X), {})
+    same(cr.pushforward(lambda x: {})(X, X), {})
+
+
+def test_registered_containers():
+    @jax.tree_util.register_dataclass
+    @dataclasses.dataclass
+    class Pair:
+        a: jax.Array
+        b: jax.Array
+
+    q = Pair(X, jnp.array(2.0))
+    J = cr.jacobian(lambda q: Pair(q.a * q.b, q.b**2))(q)
+    same(J.tree(), jax.jacobian(lambda q: Pair(q.a * q.b, q.b**2))(q))
+    same(J @ q, Pair(2 * X * q.b, 2 * q.b**2))
+
+
 def test_has_aux():
     def f(x):
         return x**2, {"seen": x.sum(), "count": jnp.array(3)}
@@ -48,39 +109,12 @@ def test_has_aux():
     same(J.dense(), K.dense())
     L, aux = cr.linearize(f, has_aux=True)(X)
     same(L.dense(), J.dense())
-    g, aux = cr.gradient(lambda x: (x.prod(), x), has_aux=True)(X)
+    slope, aux = cr.gradient(lambda x: (x.prod(), x), has_aux=True)(X)
     same(aux, X)
+    same(slope, jax.grad(jnp.prod)(X))
     H, aux = cr.hessian(lambda x: (x.prod(), x), has_aux=True)(X)
     same(aux, X)
     same(H.dense(), jax.hessian(jnp.prod)(X))
-
-
-def test_mixed_float_dtypes():
-    def f(a, b):
-        return a.astype(jnp.float64) * b, (a * 2).astype(jnp.bfloat16)
-
-    a, b = jnp.arange(3, dtype=jnp.float32), jnp.arange(1.0, 4.0)
-    J = cr.jacobian(f, (0, 1))(a, b)
-    assert J.dtype == jnp.float64
-    np.testing.assert_allclose(J.dense()[:3], np.concatenate([np.diag(b), np.diag(a)], 1))
-    half = cr.jacobian(jnp.sin)(jnp.ones(3, jnp.bfloat16))
-    assert half.dtype == jnp.bfloat16 and half.dense().dtype == jnp.bfloat16
-
-
-def test_complex_where_the_convention_is_clear():
-    z = jnp.asarray(RNG.normal(size=3) + 1j * RNG.normal(size=3))
-    same(
-        cr.jacobian(lambda z: z**2 * z[0], holomorphic=True)(z).tree(),
-        jax.jacobian(lambda z: z**2 * z[0], holomorphic=True)(z),
-    )
-    same(cr.jacobian(jnp.fft.fft)(X).tree(), jax.jacfwd(jnp.fft.fft)(X))
-    same(cr.gradient(lambda z: (jnp.abs(z) ** 2).sum())(z), jax.grad(lambda z: (jnp.abs(z) ** 2).sum())(z))
-    with pytest.raises(cr.InputTypeError, match=r"complex128.*holomorphic=True.*separate real inputs"):
-        cr.jacobian(jnp.abs)(z)
-    with pytest.raises(cr.InputTypeError, match=r"holomorphic=True needs complex inputs, got float64 of shape \(5,\)"):
-        cr.jacobian(jnp.sin, holomorphic=True)(X)
-    with pytest.raises(cr.InputTypeError, match="order='forward'"):
-        cr.jacobian(jnp.fft.fft, order="reverse")(X)
 
 
 def g(x):
@@ -212,53 +246,114 @@ def test_straight_through_and_custom_rules():
     same(L.T @ X, J.T @ X)
 
 
-REFUSALS = [
-    (lambda: cr.jacobian(3), cr.InputTypeError, r"jacobian: the first argument must be a function, got int"),
-    (
-        lambda: cr.jacobian(g)(jnp.arange(3)),
-        cr.InputTypeError,
-        r"jacobian of g: .*int64 of shape \(3,\).*astype\(float\)",
-    ),
-    (lambda: cr.jacobian(g)(jnp.array([True])), cr.InputTypeError, "got bool"),
-    (lambda: cr.hessian(g)(jnp.arange(3)), cr.InputTypeError, "hessian of g"),
-    (lambda: cr.jacobian(g, 1)(X), cr.InputTypeError, "argnums=1, but only 1 positional"),
-    (lambda: cr.jacobian(g, -2)(X), cr.InputTypeError, "argnums=-2"),
-    (lambda: cr.jacobian(g, (0, -1))(X), cr.InputTypeError, "twice"),
-    (lambda: cr.jacobian(g)(), cr.InputTypeError, "only 0 positional"),
-    (lambda: cr.jacobian(g, order="sideways")(X), cr.InputTypeError, "auto, forward, reverse"),
-    (lambda: cr.jacobian(lambda x: "a")(X), cr.InputTypeError, "an output is a str, not an array"),
-    (
-        lambda: cr.jacobian(lambda x: jnp.argmax(x))(X),
-        cr.InputTypeError,
-        r"outputs must be floating point, got int64.*has_aux",
-    ),
-    (lambda: cr.jacobian(g, has_aux=True)(X), cr.InputTypeError, "needs a pair"),
-    (lambda: cr.jacobian(g)("a"), cr.InputTypeError, "an input is a str"),
-    (
-        lambda: cr.hessian(g)(X),
-        cr.ShapeError,
-        r"hessian of g: the output must be one real number, got .*\(4,\).*jacobian",
-    ),
-    (lambda: cr.gradient(g)(X), cr.ShapeError, "gradient of g"),
-    (lambda: cr.hvp(g)(X, X), cr.ShapeError, "hvp of g"),
-    (lambda: cr.pushforward(g)(X), cr.InputTypeError, "pushforward of g: got 1 arguments"),
-    (lambda: cr.pushforward(g)(X, X[1:]), cr.ShapeError, r"the tangent has shapes \[\(4,\)\].*must have \[\(5,\)\]"),
-    (lambda: cr.pullback(g)(X, X), cr.ShapeError, r"the cotangent has shapes \[\(5,\)\].*must have \[\(4,\)\]"),
-]
+TAKE = {
+    "jacobian": (lambda x, i: cr.jacobian(take)(x, i).dense(), lambda x, i: jax.jacfwd(take)(x, i)),
+    "hessian": (lambda x, i: cr.hessian(taken)(x, i).dense(), lambda x, i: jax.hessian(taken)(x, i)),
+    "gradient": (lambda x, i: cr.gradient(taken)(x, i), lambda x, i: jax.grad(taken)(x, i)),
+    "linearize": (lambda x, i: cr.linearize(take)(x, i).dense(), lambda x, i: jax.jacfwd(take)(x, i)),
+    "pushforward": (lambda x, i: cr.pushforward(take)(x, i, x), lambda x, i: jax.jacfwd(take)(x, i) @ x),
+    "pullback": (lambda x, i: cr.pullback(take)(x, i, x), lambda x, i: x @ jax.jacfwd(take)(x, i)),
+    "hvp": (lambda x, i: cr.hvp(taken)(x, i, x), lambda x, i: jax.hessian(taken)(x, i) @ x),
+}
 
 
-@pytest.mark.parametrize("case", range(len(REFUSALS)))
-def test_refusals_name_the_function_the_argument_and_the_way_out(case):
-    call, error, text = REFUSALS[case]
-    with pytest.raises(error, match=text):
-        call()
+def take(x, i):
+    return x[i] * jnp.sin(x)
 
 
-def test_a_nonlinear_custom_rule_is_refused():
-    @jax.custom_vjp
+def taken(x, i):
+    return take(x, i).sum()
+
+
+@pytest.mark.parametrize("name", TAKE)
+def test_whole_numbers_beside_the_input_known_or_traced(name):
+    ours, theirs = TAKE[name]
+    same(ours(X, 2), theirs(X, 2))
+    same(jax.jit(ours)(X, 2), theirs(X, 2))
+    places = jnp.array([0, 3])
+    same(jax.vmap(ours, (None, 0))(X, places), jax.vmap(theirs, (None, 0))(X, places))
+
+
+RETRACES = {
+    "jacobian": lambda f, x: cr.jacobian(f)(x),
+    "value_and_jacobian": lambda f, x: cr.value_and_jacobian(f)(x),
+    "hessian": lambda f, x: cr.hessian(f)(x),
+    "gradient": lambda f, x: cr.gradient(f)(x),
+    "linearize": lambda f, x: cr.linearize(f)(x),
+    "pushforward": lambda f, x: cr.pushforward(f)(x, x),
+    "pullback": lambda f, x: cr.pullback(f)(x, x.sum()),
+    "hvp": lambda f, x: cr.hvp(f)(x, x),
+}
+
+
+@pytest.mark.parametrize("name", RETRACES)
+def test_no_transform_runs_f_again_for_equal_shapes(name):
+    calls = []
+
     def f(x):
-        return x * 1.0
+        calls.append(1)
+        return (x**3).sum()
 
-    f.defvjp(lambda x: (x, None), lambda _, w: (jnp.clip(w, -0.5, 0.5),))
-    with pytest.raises(cr.MissingRuleError, match="not linear"):
-        cr.jacobian(f)(jnp.ones(2))
+    RETRACES[name](f, X)
+    first = len(calls)
+    RETRACES[name](f, 2 * X)
+    assert len(calls) == first
+    RETRACES[name](f, X[1:])
+    assert len(calls) > first
+
+
+def test_anything_that_can_be_called():
+    class Layer:
+        def __init__(self, w):
+            self.w = w
+
+        def __call__(self, x):
+            return self.w * x
+
+        def squared(self, x):
+            return self.w * x**2
+
+    layer = Layer(jnp.array(2.0))
+    same(cr.jacobian(layer)(X).diagonal(), jnp.full(5, 2.0))
+    same(cr.jacobian(layer.squared)(X).diagonal(), 4 * X)
+    same(cr.jacobian(functools.partial(jnp.multiply, 3.0))(X).diagonal(), jnp.full(5, 3.0))
+    same(cr.jacobian(jax.jit(jnp.sin))(X).diagonal(), jnp.cos(X))
+    same(cr.jacobian(lambda x: x[0] * x[1])([2.0, 3.0]).dense(), jnp.array([[3.0, 2.0]]))
+    for c in (1.0, 2.0, 3.0):  # a closure made anew has its own constants
+        same(cr.jacobian(lambda x, c=c: c * x)(X).diagonal(), jnp.full(5, c))
+        same(cr.jacobian(lambda x: c * x)(X).diagonal(), jnp.full(5, c))  # noqa: B023
+
+
+@jax.custom_vjp
+def outward(x):
+    return x**3
+
+
+outward.defvjp(lambda x: (x**3, x), lambda x, w: (7 * w * x,))
+
+
+def test_a_custom_vjp_under_every_transform():
+    for order in ("auto", "reverse"):
+        same(cr.jacobian(outward, order=order)(X).diagonal(), 7 * X)
+    same(cr.value_and_jacobian(outward)(X)[0], X**3)
+    same(cr.pullback(outward)(X, X), 7 * X**2)
+    same(cr.gradient(lambda x: outward(x).sum())(X), 7 * X)
+    same(cr.hessian(lambda x: outward(x).sum())(X).dense(), 7 * jnp.eye(5))
+    same(cr.hvp(lambda x: outward(x).sum())(X, X), 7 * X)
+    same(jax.jit(lambda x: cr.jacobian(outward)(x).diagonal())(X), 7 * X)
+    same(jax.vmap(lambda x: cr.jacobian(outward)(x).diagonal())(jnp.stack([X, -X])), 7 * jnp.stack([X, -X]))
+    same(jax.grad(lambda x: cr.jacobian(outward)(x).dense().sum())(X), jnp.full(5, 7.0))
+
+
+@pytest.mark.parametrize("order", ["auto", "forward", "reverse"])
+def test_a_custom_jvp_under_every_transform(order):
+    @jax.custom_jvp
+    def squared(x):
+        return x**2
+
+    squared.defjvp(lambda p, t: (p[0] ** 2, 4 * p[0] * t[0]))
+    same(cr.jacobian(squared, order=order)(X).diagonal(), 4 * X)
+    same(cr.hessian(lambda x: squared(x).sum(), order=order)(X).dense(), jax.hessian(lambda x: squared(x).sum())(X))
+    same(cr.pushforward(squared)(X, X), 4 * X**2)
+    same(cr.pullback(squared)(X, X), 4 * X**2)
+    same(cr.linearize(squared)(X).diagonal(), 4 * X)

@@ -175,3 +175,192 @@ def test_pictures(transform):
     assert "<svg" in J._repr_html_() and "5×5" in J._repr_html_()
     assert J.spy().get_xlabel() == "inputs (n = 5)"
     plt.close("all")
+
+
+def banded(x):
+    return x[1:] * x[:-1]
+
+
+def curved(x):
+    return jnp.tanh(jnp.cumsum(x))
+
+
+@pytest.mark.parametrize("transform", [cr.jacobian, cr.linearize])
+def test_it_cannot_be_changed(transform):
+    J = transform(banded)(X)
+    for name in ("shape", "T", "nnz", "dtype", "order", "cost", "structure", "in_tree", "in_shapes", "anything"):
+        with pytest.raises(AttributeError):
+            setattr(J, name, 1)
+    with pytest.raises(TypeError):
+        J[0, 0] = 1.0
+
+
+def test_what_it_gives_away_cannot_change_it():
+    J, D = cr.jacobian(banded)(X), jax.jacfwd(banded)(X)
+    matrix = J.scipy()
+    matrix.indices[:], matrix.data[:] = 0, 0.0
+    for part in J.coo()[:2]:
+        # it belongs to the compiled transform: writing to it would spoil every later Jacobian of this function
+        assert not part.flags.writeable
+    close(J.dense(), D)
+    close(cr.jacobian(banded)(X).dense(), D)
+
+
+@pytest.mark.parametrize("transform", [cr.jacobian, cr.linearize])
+def test_equal_patterns_are_equal_pytrees(transform):
+    J, K = transform(banded)(X), transform(banded)(2 * X)
+    tree = jax.tree.structure(J)
+    assert tree == jax.tree.structure(K) and hash(tree) == hash(jax.tree.structure(K))
+    assert tree != jax.tree.structure(J.T) and tree != jax.tree.structure(transform(curved)(X))
+    mean = jax.tree.map(lambda a, b: (a + b) / 2, J, K)
+    close(mean.dense(), 1.5 * J.dense(), atol=1e-14)
+    close(jax.jit(lambda J: J.T)(J).dense(), J.dense().T)
+    for first, chosen in ((True, J), (False, K)):
+        close(jax.lax.cond(first, lambda J, K: J, lambda J, K: K, J, K).dense(), chosen.dense())
+    _, stacked = jax.lax.scan(lambda c, x: (c, transform(banded)(x)), 0, jnp.stack([X, 2 * X]))
+    close(stacked.dense(), jnp.stack([J.dense(), K.dense()]))
+    close(jax.tree.map(lambda a: a[1], stacked).dense(), K.dense())
+
+
+METHODS = {
+    "J @ v": (lambda J, v: J @ v, lambda D, v: D @ v),
+    "J.T @ w": (lambda J, v: J.T @ v, lambda D, v: D.T @ v),
+    "J @ matrix": (lambda J, v: J @ jnp.outer(v, v), lambda D, v: D @ jnp.outer(v, v)),
+    "J @ K": (lambda J, v: (J @ J.T).dense(), lambda D, v: D @ D.T),
+    "sum": (lambda J, v: (2.0 * J + J.T - J / 3).dense(), lambda D, v: 2.0 * D + D.T - D / 3),
+    "coo": (lambda J, v: J.coo()[2].sum(), lambda D, v: D.sum()),
+    "bcoo": (lambda J, v: J.bcoo().todense(), lambda D, v: D),
+    "tree": (lambda J, v: J.tree(), lambda D, v: D),
+    "row and column": (lambda J, v: J.row(1) + J.col(0), lambda D, v: D[1] + D[:, 0]),
+    "entries": (lambda J, v: J[1, 0] * J[2, 1:], lambda D, v: D[1, 0] * D[2, 1:]),
+    "diagonal": (lambda J, v: J.diagonal() * J.trace(), lambda D, v: jnp.diagonal(D) * jnp.trace(D)),
+}
+AROUND = {
+    "jit": jax.jit,
+    "vmap": lambda f: lambda x: jax.vmap(f)(jnp.stack([x, -x])),
+    "jacfwd": jax.jacfwd,
+    "grad": lambda f: jax.grad(lambda x: jnp.sin(f(x)).sum()),
+}
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("transform", [cr.jacobian, cr.linearize])
+def test_every_method_within_every_transform_of_jax(transform, method, around):
+    ours, theirs = METHODS[method]
+    got = AROUND[around](lambda x: ours(transform(curved)(x), x))(X)
+    close(got, AROUND[around](lambda x: theirs(jax.jacfwd(curved)(x), x))(X), atol=1e-12)
+
+
+def test_the_gradient_by_a_jacobian_is_one():
+    J = cr.jacobian(jnp.tanh)(X)
+    close(jax.grad(lambda J: (J @ X).sum())(J).diagonal(), X)
+
+
+KINDS = {
+    "forward": cr.jacobian(curved, order="forward"),
+    "reverse": cr.jacobian(curved, order="reverse"),
+    "linearize": cr.linearize(curved),
+}
+OPERATIONS = {
+    "J + K": (lambda J, K: J + K, lambda A, B: A + B),
+    "J - K": (lambda J, K: J - K, lambda A, B: A - B),
+    "J + K.T": (lambda J, K: J + K.T, lambda A, B: A + B.swapaxes(-1, -2)),
+    "J @ K": (lambda J, K: J @ K, lambda A, B: A @ B),
+    "(J.T @ K).T": (lambda J, K: (J.T @ K).T, lambda A, B: B.swapaxes(-1, -2) @ A),
+    "-(2 J @ K.T)": (lambda J, K: -(2.0 * J @ K.T), lambda A, B: -2 * A @ B.swapaxes(-1, -2)),
+}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("second", KINDS)
+@pytest.mark.parametrize("first", KINDS)
+def test_kinds_and_batches_go_together(first, second, operation):
+    ours, theirs = OPERATIONS[operation]
+    batch, w = jnp.stack([X, 2 * X]), jnp.ones(5)
+    single = [k(X) for k in (KINDS[first], KINDS[second])]
+    many = [jax.vmap(k)(batch) for k in (KINDS[first], KINDS[second])]
+    for J, K in (single, (many[0], single[1]), (single[0], many[1]), many):
+        got, D = ours(J, K), theirs(np.asarray(J.dense()), np.asarray(K.dense()))
+        close(got.dense(), D, atol=1e-12)
+        ones = w if D.ndim == 2 else jnp.ones((2, 5))
+        close(got @ ones, D @ w, atol=1e-12)
+        close(got.T @ ones, D.swapaxes(-1, -2) @ w, atol=1e-12)
+
+
+@pytest.mark.parametrize("transform", [cr.jacobian, cr.linearize])
+def test_a_batch_of_batches(transform):
+    batch = jnp.asarray(RNG.normal(size=(3, 2, 5)))
+    J = jax.vmap(jax.vmap(transform(curved)))(batch)
+    D = np.asarray(jax.vmap(jax.vmap(jax.jacfwd(curved)))(batch))
+    close(J.dense(), D, atol=1e-14)
+    close(J.T.dense(), D.swapaxes(-1, -2), atol=1e-14)
+    close(J @ batch, np.einsum("abij,abj->abi", D, batch), atol=1e-13)
+    close(J[1, 2], D[..., 1, 2], atol=1e-14)
+    close(J.diagonal(), np.diagonal(D, axis1=2, axis2=3), atol=1e-14)
+    close((J + 2.0 * J).dense(), 3 * D, atol=1e-13)
+    close((J @ J.T).dense(), D @ D.swapaxes(-1, -2), atol=1e-12)
+
+
+@pytest.mark.parametrize("left", [cr.jacobian, cr.linearize])
+@pytest.mark.parametrize("right", [cr.jacobian, cr.linearize])
+def test_the_chain_rule_over_pytrees(left, right):
+    def f(p):
+        return {"u": p["a"] * p["b"][0], "v": p["b"]}
+
+    def g(q):
+        return q["u"].sum(), q["v"] ** 2
+
+    p, w = {"a": X[:3], "b": X[3:]}, (jnp.array(2.0), X[:2])
+    J = left(g)(f(p)) @ right(f)(p)
+    equal = lambda a, b: jax.tree.map(lambda s, t: close(s, t, atol=1e-13), a, b)  # noqa: E731
+    equal(J.tree(), jax.jacobian(lambda p: g(f(p)))(p))
+    equal(J @ p, jax.jvp(lambda p: g(f(p)), (p,), (p,))[1])
+    equal(J.T @ w, jax.vjp(lambda p: g(f(p)), p)[1](w)[0])
+    assert J.in_tree == jax.tree.structure(p) and J.out_tree == jax.tree.structure(w)
+
+
+@pytest.mark.parametrize("transform", [cr.jacobian, cr.linearize])
+def test_mismatches_name_both_functions(transform):
+    J, K = transform(banded)(X), cr.jacobian(curved)(X)
+    with pytest.raises(cr.ShapeError, match=r"(?s)compose.*curved takes 5 inputs, banded gives 4 outputs.*5×5.*4×5"):
+        K @ J
+    with pytest.raises(cr.ShapeError, match=r"(?s)add.*banded.*4×5.*curved.*5×5"):
+        J + K
+    with pytest.raises(cr.ShapeError, match=r"subtract|add"):
+        K - J
+    many = jax.vmap(transform(banded))(jnp.stack([X, X]))
+    with pytest.raises(cr.ShapeError, match=r"banded.*batch"):
+        many @ jnp.ones(3)
+
+
+def test_scalars_of_every_sort():
+    J = cr.jacobian(curved)(X)
+    for c in (2, 2.0, np.float64(2), np.array(2.0), jnp.array(2.0), np.int32(2)):
+        for K in (c * J, J * c):
+            assert isinstance(K, cr.Jacobian)
+            close(K.dense(), 2 * J.dense())
+    close((J * 2j).dense(), 2j * np.asarray(J.dense()))
+    for wrong in ("a", None, [1.0, 2.0], np.ones(5), J):
+        with pytest.raises((TypeError, cr.ShapeError)):
+            J * wrong
+    for call in (lambda: X @ J, lambda: 1 / J, lambda: 1 - J, lambda: J @ None):
+        with pytest.raises((TypeError, cr.ShapeError)):
+            call()
+
+
+def test_indices_are_those_of_numpy():
+    J = cr.jacobian(lambda x: jnp.outer(x, x).ravel()[:7])(X)
+    D = np.asarray(J.dense())
+    some = np.array([0, 2])
+    for index in (3, -7, slice(-3, None), (slice(None, None, -1), 2), (0, slice(None, None, -2)),
+                  Ellipsis, some, (some, some), (some, 1), (slice(1, 5, 2), slice(None, 2)),
+                  (np.int64(1), jnp.array(2))):  # fmt: skip
+        close(J[index], D[index])
+    for index in ((7, 0), (-8, 0), (0, 5), (0, -6), 7):
+        with pytest.raises(cr.ShapeError, match=r"index -?\d is out of range for the \d (rows|columns)"):
+            J[index]
+    for index in ((0, 0, 0), "a", 1.5):
+        with pytest.raises((IndexError, TypeError, cr.ShapeError)):
+            J[index]
+    close(jax.jit(lambda J, k: J[k, 0])(J, 2), D[2, 0])

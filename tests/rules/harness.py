@@ -1,4 +1,4 @@
-"""A rule against its primitive: the primitive applied to every dense column is the oracle; no formula is written twice."""
+"""A rule against its primitive: the oracle is the primitive on every dense column; no formula is written twice."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -40,7 +40,7 @@ def seeds(shape: tuple[int, ...], dtype: Any, rng: np.random.Generator) -> dict[
         "same rows": [Block(shape, every, vals(*ones, N))],
         "per sample": [Block(shape, cols(*first, 2), vals(*shape, 2))],
         # whatever stands in an absent entry must not reach the result
-        "absent entries": [Block(shape, absent, jnp.where(absent < 0, jnp.nan, vals(*shape, 3)).astype(dtype))],
+        "absent entries": [Block(shape, absent, jnp.asarray(np.where(absent < 0, np.nan, known(*shape, 3)), dtype))],
         "known": [Block(shape, cols(*shape, 2), known(*shape, 2)), Block(shape, cols(*ones, 1), known(*ones, 1))],
         "sum": [Block(shape, cols(*shape, 1), vals(*ones, 1)), Block(shape, cols(*ones, 2), vals(*shape, 2))],
         "nothing": [],
@@ -69,7 +69,9 @@ def propagate(case: Case, seeds: Sequence[Blocks], dtype: Any, given: Sequence[A
     """The tangents of the function's results."""
     shapes = [jax.ShapeDtypeStruct(s, dtype) for s in case.shapes]
     closed, outs = jax.make_jaxpr(case.g, return_shape=True)(*shapes, *given)
-    tangents = [Tangent(s, np.dtype(dtype), () if 0 in s else tuple(k)) for s, k in zip(case.shapes, seeds, strict=True)]
+    tangents = [
+        Tangent(s, np.dtype(dtype), () if 0 in s else tuple(k)) for s, k in zip(case.shapes, seeds, strict=True)
+    ]
     values, _ = sweep(closed.jaxpr, closed.consts, [*tangents, *[Coefficient(k) for k in given]])
     return [require_tangent(v, o.shape, o.dtype) for v, o in zip(values, jax.tree.leaves(outs), strict=True)]
 
@@ -103,6 +105,36 @@ def compare(case: Case, dtype: Any = np.float64, kinds: Sequence[str] = KINDS) -
     for kind in kinds:
         blocks = seeded(case, kind, dtype)
         check(propagate(case, blocks, dtype, given), wanted(blocks, given), kind)
+
+
+def compile_and_run(
+    case: Case, dtype: Any, kinds: Sequence[str], factors: Any, given: Sequence[Any], known: bool
+) -> list[list[Tangent]]:
+    """Propagate blocks of several kinds, times a factor, in one compiled program; the tangents of every kind.
+
+    A vector of factors (with a leading axis on the coefficients) runs under `vmap`, and the values of the tangents
+    get a leading axis. The coefficients are known numbers, or traced ones.
+    """
+    seen: list[list[Tangent]] = []
+
+    def run(factor: Any, coefficients: Sequence[Any]) -> Any:
+        seen.clear()
+        for kind in kinds:
+            blocks = [scaled(k, factor) for k in seeded(case, kind, dtype)]
+            seen.append(propagate(case, blocks, dtype, given if known else coefficients))
+        return [[[jnp.asarray(b.vals) for b in t.blocks] for t in tangents] for tangents in seen]
+
+    values = jax.jit(run if np.ndim(factors) == 0 else jax.vmap(run))(factors, [] if known else given)
+    return [[with_values(t, v) for t, v in zip(*both, strict=True)] for both in zip(seen, values, strict=True)]
+
+
+def scaled(blocks: Blocks, factor: Any) -> list[Block]:
+    return [b.with_vals(jnp.asarray(b.vals) * factor) for b in blocks]
+
+
+def with_values(tangent: Tangent, values: Sequence[Any]) -> Tangent:
+    blocks = [b.with_vals(np.asarray(v)) for b, v in zip(tangent.blocks, values, strict=True)]
+    return Tangent(tangent.shape, tangent.dtype, tuple(blocks))
 
 
 def check(got: Sequence[Tangent], wanted: Sequence[Any], kind: str) -> None:

@@ -1,0 +1,87 @@
+"""Rules keep sparse what is sparse: as many entries, and as few slots, as the function has."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from rules.cases import Case, c
+from rules.harness import propagate
+
+import chainrule as cr
+from chainrule._block import identity
+
+SPARSE: list[tuple[str, Callable[..., Any], int]] = [
+    ("slice", lambda x: x[2:7], 5),
+    ("strided slice", lambda x: x[::3], 4),
+    ("roll", lambda x: jnp.roll(x, 3), 12),
+    ("reversal", lambda x: x[::-1], 12),
+    ("pad", lambda x: jnp.pad(x, (2, 1)), 12),
+    ("gather", lambda x: x[np.array([3, 3, 1])], 3),
+    ("dynamic slice", lambda x: lax.dynamic_slice(x, (4,), (3,)), 3),
+    ("dynamic update", lambda x: lax.dynamic_update_slice(x, 2.0 * x[:3], (4,)), 12),
+    ("transpose", lambda x: x.reshape(3, 4).T, 12),
+    ("split", lambda x: x[:5] * 2.0 - x[5:10], 10),
+    ("mask", lambda x: jnp.where(np.arange(12) % 2 == 0, x, 0.0), 6),
+    ("sum", lambda x: x.sum(), 12),
+    ("sum of rows", lambda x: x.reshape(3, 4).sum(1), 12),
+    ("matrix per sample", lambda x: x.reshape(3, 4) @ c(4, 4), 48),
+    ("matrices per sample", lambda x: jnp.einsum("bi,bij->bj", x.reshape(3, 4), c(3, 4, 2)), 24),
+    ("convolution", lambda x: jnp.convolve(x, np.array([1.0, 2.0, 3.0])), 36),
+    ("image", lambda x: lax.conv(x.reshape(1, 1, 3, 4), c(1, 1, 2, 2), (1, 1), "VALID"), 24),
+    ("triangle", lambda x: jnp.cumsum(x), 78),
+    ("stencil", lambda x: x[2:] - 2.0 * x[1:-1] + x[:-2], 30),
+    ("segments", lambda x: jax.ops.segment_sum(x, np.arange(12) // 5, 3), 12),
+    ("concatenation", lambda x: jnp.concatenate([x.sum()[None], 2.0 * x[1:]]), 23),
+    ("window", lambda x: lax.reduce_window(x, 0.0, lax.add, (3,), (3,), "VALID"), 12),
+    ("solves per sample", lambda x: lax.linalg.triangular_solve(np.tril(c(2, 2)), x.reshape(6, 2), lower=True), 24),
+    ("transforms per sample", lambda x: jnp.fft.fft(x.reshape(4, 3)).real, 36),
+    ("map", lambda x: lax.map(lambda r: r * r.sum(), x.reshape(6, 2)), 24),
+]
+
+
+@pytest.mark.parametrize("order", ["forward", "reverse"])
+@pytest.mark.parametrize(("f", "nnz"), [case[1:] for case in SPARSE], ids=[name for name, *_ in SPARSE])
+def test_no_entry_more_than_the_function_has(f: Callable[..., Any], nnz: int, order: str) -> None:
+    assert cr.jacobian(f, order=order)(jnp.arange(12.0)).nnz == nnz
+
+
+def test_general_solves_of_a_batch_are_seen_as_dense() -> None:
+    """Looser than the truth (24 entries): the solver of unknown make takes the fallback, which knows no batch."""
+    matrix = c(2, 2)
+    solve = jax.vmap(lambda b: jnp.linalg.solve(matrix, b))
+    assert cr.jacobian(lambda x: solve(x.reshape(6, 2)))(jnp.arange(12.0)).nnz == 144
+
+
+MOVES: list[tuple[str, Callable[..., Any], tuple[int, ...]]] = [
+    ("slice", lambda a: a[1:, ::2], (3, 4)),
+    ("roll", lambda a: jnp.roll(a, 1, 0), (3, 4)),
+    ("pad", lambda a: jnp.pad(a, 1), (3, 4)),
+    ("gather", lambda a: a[np.array([2, 2, 0, -1])], (3, 4)),
+    ("transpose", lambda a: a.transpose(2, 0, 1), (2, 3, 4)),
+    ("reshape", lambda a: a.reshape(6, 2), (3, 4)),
+    ("reversal", lambda a: jnp.flip(a), (3, 4)),
+    ("broadcast", lambda a: jnp.broadcast_to(a[:, None], (3, 5, 4)), (3, 4)),
+    ("tile", lambda a: jnp.tile(a, (2, 1)), (3, 4)),
+    ("permutation", lambda a: jnp.zeros((3, 4)).at[np.array([2, 0, 1])].set(a, unique_indices=True), (3, 4)),
+    ("update", lambda a: lax.dynamic_update_slice(jnp.zeros((5, 4)), a, (1, 0)), (3, 4)),
+]
+
+
+@pytest.mark.parametrize(("g", "shape"), [case[1:] for case in MOVES], ids=[name for name, *_ in MOVES])
+def test_moved_rows_keep_their_one_slot_and_number(g: Callable[..., Any], shape: tuple[int, ...]) -> None:
+    """The identity stays one slot a row, all of whose values are one number: nothing is computed or stored."""
+    (out,) = propagate(Case("", g, [shape]), [[identity(shape, 0, np.float64)]], np.float64, [])
+    assert {b.slots for b in out.blocks} == {1}
+    assert all(b.static and b.vals.size == 1 for b in out.blocks)
+
+
+def test_a_batch_shares_the_weights() -> None:
+    """One layer on a batch: the values have no batch axis, the weights are not even copied."""
+    case = Case("", lambda a, k: a @ k, [(5, 4)])
+    (out,) = propagate(case, [[identity((5, 4), 0, np.float64)]], np.float64, [c(4, 3)])
+    (block,) = out.blocks
+    assert block.slots == 4 and block.vals.shape == (1, 3, 4) and block.cols.shape == (5, 1, 4)
