@@ -19,7 +19,7 @@ from chainrule._layout import Layout
 from chainrule._program import Coefficient, Tangent, as_jax
 from chainrule._propagate import require_tangent, sweep
 from chainrule._space import Space, promoted, space_of
-from chainrule._trace import Problem, flat_output, linear_jaxpr, require_inputs
+from chainrule._trace import Problem, flat_output, linear_jaxpr, no_forward_program, require_inputs
 
 Order = Literal["auto", "forward", "reverse"]
 _TIE = 1.3  # orders whose counted costs differ by less are taken as equal; forward is kept
@@ -43,7 +43,8 @@ def accumulate(problem: Problem, has_aux: bool, order: Order, holomorphic: bool)
         return _cheapest(problem, has_aux, holomorphic)
     if order == "reverse" and not holomorphic:
         _require_real_outputs(problem, has_aux)
-    return _sweep(problem, has_aux, order == "reverse")
+    with no_forward_program(problem.what, "order='reverse' or 'auto'"):
+        return _sweep(problem, has_aux, order == "reverse")
 
 
 def _cheapest(problem: Problem, has_aux: bool, holomorphic: bool) -> Accumulated:

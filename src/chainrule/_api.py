@@ -23,8 +23,13 @@ if TYPE_CHECKING:
 Argnums = int | tuple[int, ...]
 
 
-def _numbers(argnums: Argnums) -> tuple[int, ...]:
-    return (argnums,) if isinstance(argnums, int) else tuple(argnums)
+def _numbers(name: str, f: Any, argnums: Argnums) -> tuple[int, ...]:
+    numbers = argnums if isinstance(argnums, tuple) else (argnums,)
+    if not numbers or not all(isinstance(k, int) and not isinstance(k, bool) for k in numbers):
+        raise InputTypeError(
+            f"{name} of {name_of(f)}: argnums={argnums!r} is neither a whole number nor a tuple of whole numbers"
+        )
+    return numbers
 
 
 def _accumulating(
@@ -37,7 +42,7 @@ def _accumulating(
 
         return finish(accumulate(pick(name, function, argnums, args), *options))
 
-    return Transform(name, f, _numbers(argnums), body, (name, argnums, *options))
+    return Transform(name, f, _numbers(name, f, argnums), body, (name, argnums, *options))
 
 
 def jacobian(
@@ -168,7 +173,7 @@ def hessian(f: Callable[..., Any], argnums: Argnums = 0, *, has_aux: bool = Fals
         found = accumulate(problem, has_aux, order, False)
         return _with_aux(found) if has_aux else _bare(found)
 
-    return Transform("hessian", f, _numbers(argnums), body, ("hessian", argnums, has_aux, order))
+    return Transform("hessian", f, _numbers("hessian", f, argnums), body, ("hessian", argnums, has_aux, order))
 
 
 def gradient(f: Callable[..., Any], argnums: Argnums = 0, *, has_aux: bool = False) -> Transform:
@@ -188,7 +193,7 @@ def gradient(f: Callable[..., Any], argnums: Argnums = 0, *, has_aux: bool = Fal
         require_inputs(pick("gradient", function, argnums, args), False, complex_too=True)
         return jax.grad(scalar_function("gradient", function, has_aux), argnums, has_aux=has_aux)(*args)
 
-    return Transform("gradient", f, _numbers(argnums), body, ("gradient", argnums, has_aux))
+    return Transform("gradient", f, _numbers("gradient", f, argnums), body, ("gradient", argnums, has_aux))
 
 
 def linearize(
@@ -216,7 +221,9 @@ def linearize(
         J, aux = linearized(problem, has_aux)
         return (J, aux) if has_aux else J
 
-    return Transform("linearize", f, _numbers(argnums), body, ("linearize", argnums, has_aux, holomorphic))
+    return Transform(
+        "linearize", f, _numbers("linearize", f, argnums), body, ("linearize", argnums, has_aux, holomorphic)
+    )
 
 
 def pushforward(f: Callable[..., Any], argnums: Argnums = 0) -> Transform:
@@ -235,7 +242,7 @@ def pushforward(f: Callable[..., Any], argnums: Argnums = 0) -> Transform:
         problem, dx = _problem_and_last("pushforward", function, argnums, args)
         return _push(problem, dx)
 
-    return Transform("pushforward", f, (*_from_the_left(argnums), -1), body, ("pushforward", argnums))
+    return Transform("pushforward", f, _with_last("pushforward", f, argnums), body, ("pushforward", argnums))
 
 
 def _push(problem: Problem, dx: Any) -> Any:
@@ -261,7 +268,7 @@ def pullback(f: Callable[..., Any], argnums: Argnums = 0) -> Transform:
         y, pull = jax.vjp(problem.function, *problem.leaves)
         return jax.tree.unflatten(problem.tree, pull(_like(f"{problem.what}: the cotangent", w, y)))
 
-    return Transform("pullback", f, (*_from_the_left(argnums), -1), body, ("pullback", argnums))
+    return Transform("pullback", f, _with_last("pullback", f, argnums), body, ("pullback", argnums))
 
 
 def hvp(f: Callable[..., Any], argnums: Argnums = 0) -> Transform:
@@ -282,12 +289,12 @@ def hvp(f: Callable[..., Any], argnums: Argnums = 0) -> Transform:
         gradient_of = jax.grad(scalar_function("hvp", function, False), argnums)
         return _push(pick("hvp", gradient_of, argnums, args[:-1]), v) if problem.leaves else v
 
-    return Transform("hvp", f, (*_from_the_left(argnums), -1), body, ("hvp", argnums))
+    return Transform("hvp", f, _with_last("hvp", f, argnums), body, ("hvp", argnums))
 
 
-def _from_the_left(argnums: Argnums) -> tuple[int, ...]:
-    """Places among (*args, direction) of the arguments' numbers: the last argument is not the function's."""
-    return tuple(k if k >= 0 else k - 1 for k in _numbers(argnums))
+def _with_last(name: str, f: Any, argnums: Argnums) -> tuple[int, ...]:
+    """Places among (*args, direction) of the arguments' numbers, and of the direction, which is not the function's."""
+    return (*(k if k >= 0 else k - 1 for k in _numbers(name, f, argnums)), -1)
 
 
 def _problem_and_last(name: str, f: Any, argnums: Argnums, args: tuple[Any, ...]) -> tuple[Problem, Any]:
@@ -307,4 +314,7 @@ def _like(what: str, given: Any, wanted: Any) -> Any:
     own, other = str(jax.tree.structure(given)), str(jax.tree.structure(wanted))
     if own != other or shapes != expected:
         raise ShapeError(f"{what} has shapes {shapes} in {own}, but must have {expected} in {other}")
+    for a, b in zip(jax.tree.leaves(given), jax.tree.leaves(wanted), strict=True):
+        if jnp.iscomplexobj(a) and not jnp.iscomplexobj(b):
+            raise InputTypeError(f"{what} is {jnp.asarray(a).dtype}, but must be {b.dtype} as what it belongs to")
     return jax.tree.map(lambda a, b: jnp.asarray(a).astype(b.dtype), given, wanted)

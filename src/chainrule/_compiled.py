@@ -13,7 +13,7 @@ import numpy as np
 
 from chainrule._errors import InputTypeError
 from chainrule._space import name_of
-from chainrule._trace import require_arrays
+from chainrule._trace import no_forward_program, require_arrays
 
 Body = Callable[..., Any]  # body(f, args) -> result, traced under jit
 _CACHE: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
@@ -72,7 +72,8 @@ class Transform:
     def __call__(self, *args: Any) -> Any:
         """Apply the transform to the arguments of the function."""
         try:
-            return self._compiled(*self._marked(*args))
+            with no_forward_program(self._what, "the reverse direction: chainrule.pullback, or order='reverse'"):
+                return self._compiled(*self._marked(*args))
         except TypeError:
             # JAX names an argument that is no array in terms of its own; say it in the user's
             require_arrays(self._what, [x for k in self._traced for x in jax.tree.leaves(args[k : k + 1 or None])])

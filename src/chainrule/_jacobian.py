@@ -12,7 +12,7 @@ import numpy as np
 
 from chainrule._display import braille_spy, html, plot
 from chainrule._errors import ChainruleError, ShapeError, require_memory
-from chainrule._space import Space, flat
+from chainrule._space import Space, converted, flat
 from chainrule._structure import Structure
 
 if TYPE_CHECKING:
@@ -137,11 +137,12 @@ class Jacobian:
         """
         dense, rows, columns = self.dense(), self._rows, self._columns
         outs = []
-        for r, m, out_shape in zip(rows.offsets, rows.sizes, rows.shapes, strict=True):
-            ins = []
+        for r, m, out_shape, out_dtype in zip(rows.offsets, rows.sizes, rows.shapes, rows.dtypes, strict=True):
+            ins, out_complex = [], jnp.issubdtype(out_dtype, jnp.complexfloating)
             for c, n, shape, dtype in zip(columns.offsets, columns.sizes, columns.shapes, columns.dtypes, strict=True):
                 part = dense[..., r : r + m, c : c + n].reshape((*dense.shape[:-2], *out_shape, *shape))
-                ins.append(part if jnp.iscomplexobj(part) else part.astype(dtype))
+                both = out_complex and not jnp.issubdtype(dtype, jnp.complexfloating)
+                ins.append(part if both else converted(part, dtype))
             outs.append(jax.tree.unflatten(columns.tree, ins))
         return jax.tree.unflatten(rows.tree, outs)
 
@@ -183,7 +184,8 @@ class Jacobian:
         if self._batch:
             return self._batched_product(other)
         if self._columns.holds(other):
-            return self._rows.unflatten(self._apply(flat(other)))
+            given = [getattr(x, "dtype", None) for x in jax.tree.leaves(other)]
+            return self._rows.unflatten(self._apply(flat(other)), cast=given == list(self._columns.dtypes))
         shape = tuple(np.shape(other)) if hasattr(other, "shape") else None
         if shape == (self.shape[1],):
             return self._apply(jnp.asarray(other))

@@ -65,6 +65,14 @@ def scan_counts(eqn: Equation) -> tuple[int, int]:
     return len(eqn.invars) - sliced - carry, carry
 
 
+def taken_branch(eqn: Equation, index: Any) -> Any:
+    """The branch of a cond whose index is known while tracing, as a closed jaxpr; else None."""
+    if eqn.primitive is not _COND or not isinstance(index, np.ndarray):
+        return None
+    branches = eqn.params["branches"]
+    return branches[int(np.clip(int(index), 0, len(branches) - 1))]
+
+
 def as_callable(jaxpr: Jaxpr, consts: Sequence[Any]) -> Callable[..., list[Any]]:
     """A jaxpr with its constants as a function of its inputs."""
     return jex.jaxpr_as_fun(jex.ClosedJaxpr(jaxpr, list(consts)))
@@ -155,4 +163,5 @@ def evaluate_now(function: Callable[..., Any], *operands: Any) -> Any:
         return jax.tree.map(np.asarray, function(*operands))
 
 
+_COND = primitive("cond")
 _INLINED = {primitive(name) for name in ("jit", "pjit", "remat", "closed_call", "call")} - {None}

@@ -81,7 +81,7 @@ class MatrixFree(Jacobian):
     @property
     def dtype(self) -> Any:
         """The dtype of the entries."""
-        return promoted(self._rows.dtype, self._columns.dtype)
+        return promoted(self._rows.dtype, self._columns.dtype, self._program.jaxpr.outvars[0].aval.dtype)
 
     @property
     def order(self) -> str:  # type: ignore[override]
@@ -185,7 +185,12 @@ def _product(J: MatrixFree, v: Any) -> Any:
     if not program.flipped:
         return run(v.astype(program.columns.dtype))[0]
     shape = jax.ShapeDtypeStruct((program.rows.size,), program.rows.dtype)
-    return jax.linear_transpose(lambda t: run(t)[0], shape)(v.astype(program.jaxpr.outvars[0].aval.dtype))[0]
+    transpose = jax.linear_transpose(lambda t: run(t)[0], shape)
+    v = v.astype(program.jaxpr.outvars[0].aval.dtype)
+    if jnp.iscomplexobj(v) and not jnp.issubdtype(program.rows.dtype, jnp.complexfloating):
+        # of a map from real to complex numbers JAX transposes the real part: Re(Jᵀ v)
+        return jax.lax.complex(transpose(v)[0], -transpose(1j * v)[0])
+    return transpose(v)[0]
 
 
 def linearized(problem: Problem, has_aux: bool) -> tuple[MatrixFree, Any]:

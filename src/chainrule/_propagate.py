@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from chainrule._errors import MissingRuleError
-from chainrule._jax import Literal, evaluate_now, inner_jaxpr, is_static, run_equation
+from chainrule._jax import Literal, evaluate_now, inner_jaxpr, is_static, run_equation, taken_branch
 from chainrule._program import Coefficient, Context, Tangent, Value, as_jax
 from chainrule._rules import SCATTERED, fallback, rule_for
 
@@ -49,6 +49,9 @@ def _equation(context: Context, eqn: Any, values: list[Value]) -> Sequence[Value
     inner = inner_jaxpr(eqn)
     if inner is not None:
         return propagate(context, inner[0], inner[1], values)
+    taken = taken_branch(eqn, values[0].value) if values and isinstance(values[0], Coefficient) else None
+    if taken is not None:
+        return propagate(context, taken.jaxpr, taken.consts, values[1:])
     if not any(isinstance(v, Tangent) for v in values):
         return _coefficients(eqn, values)
     vanishing = not any(isinstance(v, Tangent) and not v.vanishes for v in values)

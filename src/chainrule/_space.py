@@ -45,9 +45,11 @@ class Space:
     def dtype(self) -> Any:
         return promoted(*self.dtypes)
 
-    def unflatten(self, flat: Any) -> Any:
-        """[size] -> the pytree."""
+    def unflatten(self, flat: Any, cast: bool = False) -> Any:
+        """[size] -> the pytree; with `cast` in the leaves' own dtypes."""
         pieces = [flat[o : o + n].reshape(s) for o, n, s in zip(self.offsets, self.sizes, self.shapes, strict=True)]
+        if cast:
+            pieces = [converted(p, d) for p, d in zip(pieces, self.dtypes, strict=True)]
         return jax.tree.unflatten(self.tree, pieces)
 
     def holds(self, value: Any) -> bool:
@@ -75,6 +77,12 @@ def flat(value: Any) -> Any:
     leaves = [jnp.ravel(jnp.asarray(x)) for x in jax.tree.leaves(value)]
     dtype = promoted(*[x.dtype for x in leaves])
     return jnp.concatenate([x.astype(dtype) for x in leaves]) if leaves else jnp.zeros(0)
+
+
+def converted(array: Any, dtype: Any) -> Any:
+    """The values in another dtype; the real part where a complex one becomes real."""
+    real = array.dtype.kind == "c" and not jnp.issubdtype(dtype, jnp.complexfloating)
+    return (array.real if real else array).astype(dtype)
 
 
 def promoted(*dtypes: Any) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._errors import InputTypeError, ShapeError
+from chainrule._errors import InputTypeError, MissingRuleError, ShapeError
 from chainrule._space import name_of
 
 
@@ -134,6 +135,17 @@ def scalar_function(transform: str, f: Callable[..., Any], has_aux: bool) -> Cal
 
     scalar.__name__ = name_of(f)
     return scalar
+
+
+@contextlib.contextmanager
+def no_forward_program(what: str, way_out: str) -> Iterator[None]:
+    """Say in the user's terms that a custom_vjp can only be differentiated backwards."""
+    try:
+        yield
+    except TypeError as error:
+        if "custom_vjp" not in str(error):
+            raise
+        raise MissingRuleError(f"{what}: a custom_vjp in it has no forward program; use {way_out}") from error
 
 
 def linear_jaxpr(function: Callable[..., Any], leaves: Sequence[Any], reverse: bool) -> tuple[Any, Any]:

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from chainrule._jax import as_callable, scan_counts
 from chainrule._program import Coefficient, Context, Tangent, Value, as_jax
@@ -16,7 +15,8 @@ from chainrule._rules.pointwise import choose, tidy
 
 @rule("cond", reads="branches")
 def cond(context: Context, eqn: Any, values: list[Value]) -> Any:
-    """out = branch[index](operands): one branch where the index is known, else all, each selected by the index.
+    """out = branch[index](operands): all branches, each selected by the index. (Of a known index the propagation
+    takes the one branch.)
 
     The columns are the union of the branches'. The branches are linear, their coefficients were
     computed by the branch of the primal that was taken: what is not selected costs little.
@@ -25,11 +25,7 @@ def cond(context: Context, eqn: Any, values: list[Value]) -> Any:
     branches = eqn.params["branches"]
     if not isinstance(index, Coefficient):
         return NotImplemented
-    last = len(branches) - 1
-    if index.static:
-        taken = branches[int(np.clip(int(index.value), 0, last))]
-        return context.propagate(taken.jaxpr, taken.consts, operands)
-    number = jnp.clip(as_jax(index.value).astype(jnp.int32), 0, last)
+    number = jnp.clip(as_jax(index.value).astype(jnp.int32), 0, len(branches) - 1)
     outs = [context.propagate(b.jaxpr, b.consts, operands) for b in branches]
     return [_selected(number, cases, v.aval) for v, cases in zip(eqn.outvars, zip(*outs, strict=True), strict=True)]
 

@@ -14,6 +14,7 @@ from chainrule._block import Block, compressed, merge, multiply, union
 from chainrule._errors import MissingRuleError
 from chainrule._program import Coefficient, Context, Tangent, Value
 from chainrule._rules._registry import rule
+from chainrule._space import converted
 
 _FEW_SLOTS, _FEW_ROWS = 16, 2**17  # up to these, blocks are looked through for common columns
 _MANY = 24  # above this many blocks of one array, XLA's compile time costs more than wider slots
@@ -195,12 +196,6 @@ _UNARY: dict[str, Any] = {
     "conj": lambda a, p: a.conj(),
     "convert_element_type": lambda a, p: converted(a, p["new_dtype"]),
 }
-
-
-def converted(array: Any, dtype: Any) -> Any:
-    """The values in another dtype; the real part where a complex one becomes real."""
-    real = array.dtype.kind == "c" and not jnp.issubdtype(dtype, jnp.complexfloating)
-    return (array.real if real else array).astype(dtype)
 
 
 @rule("complex")
