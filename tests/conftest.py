@@ -1,5 +1,7 @@
 """Every test runs in float64, with JAX's silent promotions refused."""
 
+import os
+import random
 import sys
 from pathlib import Path
 
@@ -11,6 +13,14 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 sys.path.insert(0, str(Path(__file__).parent))
+
+# the random programs start from it; set it to repeat a run
+os.environ.setdefault("CHAINRULE_SEED", str(random.randrange(2**32)))
+
+
+def pytest_report_header(config):
+    return f"CHAINRULE_SEED={os.environ['CHAINRULE_SEED']}"
+
 
 # compiling dominates: a deadline would time the machine
 hypothesis.settings.register_profile("chainrule", deadline=None, print_blob=True)

@@ -357,3 +357,14 @@ def test_a_custom_jvp_under_every_transform(order):
     same(cr.pushforward(squared)(X, X), 4 * X**2)
     same(cr.pullback(squared)(X, X), 4 * X**2)
     same(cr.linearize(squared)(X).diagonal(), 4 * X)
+
+
+def test_keywords_reach_the_function():
+    def f(x, power=1, scale=1.0):
+        return scale * x**power
+
+    transform = cr.jacobian(f)
+    np.testing.assert_allclose(transform(X, power=3, scale=jnp.array(2.0)).diagonal(), 6 * X**2)
+    np.testing.assert_allclose(transform.trace(X, power=2).lower().compile()(X, power=2).diagonal(), 2 * X)
+    np.testing.assert_allclose(cr.pushforward(f)(X, X, power=2), 2 * X**2)
+    np.testing.assert_allclose(cr.jacobian(f, np.int64(0))(X).diagonal(), 1.0)

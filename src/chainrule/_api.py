@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from chainrule._compiled import Transform
 from chainrule._errors import InputTypeError, ShapeError
@@ -25,7 +26,7 @@ Argnums = int | tuple[int, ...]
 
 def _numbers(name: str, f: Any, argnums: Argnums) -> tuple[int, ...]:
     numbers = argnums if isinstance(argnums, tuple) else (argnums,)
-    if not numbers or not all(isinstance(k, int) and not isinstance(k, bool) for k in numbers):
+    if not all(isinstance(k, (int, np.integer)) and not isinstance(k, bool) for k in numbers):
         raise InputTypeError(
             f"{name} of {name_of(f)}: argnums={argnums!r} is neither a whole number nor a tuple of whole numbers"
         )

@@ -163,7 +163,7 @@ def densify(blocks: Sequence[Block], axes: Sequence[int]) -> Block:
     if out_cols.size <= _COMPARED:
         out_cols = compressed(out_cols, rank)
     require_memory(_STEP, (*shape, width), full.vals.dtype.itemsize, WAY_OUT)
-    return Block(shape, out_cols, _place(full.vals, compressed(place), full.slots, width, shape), full.rows)
+    return Block(shape, out_cols, _place(full.vals, compressed(place, rank), full.slots, width, shape), full.rows)
 
 
 def union(blocks: Sequence[Block]) -> Block:

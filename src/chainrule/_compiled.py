@@ -69,30 +69,28 @@ class Transform:
             self._compiled = jax.jit(functools.partial(_run, body, lambda: f))
         self._last: dict[int, tuple[Any, Known]] = {}
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **keywords: Any) -> Any:
         """Apply the transform to the arguments of the function."""
         try:
             with no_forward_program(self._what, "the reverse direction: chainrule.pullback, or order='reverse'"):
-                return self._compiled(*self._marked(*args))
+                return self._compiled(*self._prepared(args, keywords))
         except TypeError:
             # JAX names an argument that is no array in terms of its own; say it in the user's
             require_arrays(self._what, [x for k in self._traced for x in jax.tree.leaves(args[k : k + 1 or None])])
             raise
 
-    def trace(self, *args: Any) -> Any:
+    def trace(self, *args: Any, **keywords: Any) -> Any:
         """Trace for these arguments: JAX's stage object, with `.lower().compile()`."""
-        traced = self._compiled.trace(*self._marked(*args))
-        return traced if self._all_traced(len(args)) else Stage(traced, self._marked)
+        return Stage(self._compiled.trace(*self._prepared(args, keywords)), self._prepared)
 
-    def _all_traced(self, count: int) -> bool:
-        return count == 1 and self._traced in ((0,), (-1,))
-
-    def _marked(self, *args: Any) -> tuple[Any, ...]:
-        """The arguments with the leaves that are known while tracing set apart."""
-        if self._all_traced(len(args)):
-            return args
+    def _prepared(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Any, ...]:
+        """The keywords and the arguments, with the leaves that are known while tracing set apart."""
+        if keywords:
+            keywords = jax.tree.map(self._mark, keywords)
+        if len(args) == 1 and self._traced in ((0,), (-1,)):  # nothing to look through
+            return keywords, args[0]
         chosen = {k % len(args) for k in self._traced} if args else set()
-        return tuple(a if k in chosen else jax.tree.map(self._mark, a) for k, a in enumerate(args))
+        return keywords, *(a if k in chosen else jax.tree.map(self._mark, a) for k, a in enumerate(args))
 
     def _mark(self, x: Any) -> Any:
         if not _shapes_the_pattern(x):
@@ -109,30 +107,39 @@ class Transform:
 class Stage:
     """A stage of JAX's ahead-of-time compilation that takes the arguments as the user has them."""
 
-    def __init__(self, stage: Any, marked: Callable[..., tuple[Any, ...]]):
-        self._stage, self._marked = stage, marked
+    def __init__(self, stage: Any, prepared: Callable[..., tuple[Any, ...]]):
+        self._stage, self._prepared = stage, prepared
 
     def lower(self, **options: Any) -> Stage:
         """Lower the traced program."""
-        return Stage(self._stage.lower(**options), self._marked)
+        return Stage(self._stage.lower(**options), self._prepared)
 
     def compile(self, **options: Any) -> Stage:
         """Compile the lowered program; the result is called with the arguments of the function."""
-        return Stage(self._stage.compile(**options), self._marked)
+        return Stage(self._stage.compile(**options), self._prepared)
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **keywords: Any) -> Any:
         """Run the compiled program."""
-        return self._stage(*self._marked(*args))
+        return self._stage(*self._prepared(args, keywords))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stage, name)
 
 
-def _run(body: Body, reference: Callable[[], Any], *args: Any) -> Any:
+def _run(body: Body, reference: Callable[[], Any], keywords: dict[str, Any], *args: Any) -> Any:
     def unmark(x: Any) -> Any:
         return x.value if isinstance(x, Known) else x
 
-    return body(reference(), jax.tree.map(unmark, args, is_leaf=lambda x: isinstance(x, Known)))
+    keywords, args = jax.tree.map(unmark, (keywords, args), is_leaf=lambda x: isinstance(x, Known))
+    f = reference()
+    if not keywords:
+        return body(f, args)
+
+    @functools.wraps(f)
+    def with_keywords(*own: Any) -> Any:
+        return f(*own, **keywords)
+
+    return body(with_keywords, args)
 
 
 def _shapes_the_pattern(x: Any) -> bool:

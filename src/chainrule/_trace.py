@@ -29,20 +29,20 @@ class Problem:
 def pick(transform: str, f: Callable[..., Any], argnums: int | tuple[int, ...], args: Sequence[Any]) -> Problem:
     """Fix all arguments but those of `argnums`, and flatten these."""
     what = f"{transform} of {name_of(f)}"
-    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    numbers = (argnums,) if not isinstance(argnums, tuple) else tuple(argnums)
     for k in numbers:
         if not -len(args) <= k < len(args):
             raise InputTypeError(f"{what}: argnums={argnums}, but only {len(args)} positional arguments were given")
     numbers = tuple(k % len(args) for k in numbers)
     if len(set(numbers)) != len(numbers):
         raise InputTypeError(f"{what}: argnums={argnums} names an argument twice")
-    chosen = args[numbers[0]] if isinstance(argnums, int) else tuple(args[k] for k in numbers)
+    chosen = args[numbers[0]] if not isinstance(argnums, tuple) else tuple(args[k] for k in numbers)
     leaves, tree = jax.tree.flatten(chosen)
 
     def function(*flat: Any) -> Any:
         value = jax.tree.unflatten(tree, flat)
         full = list(args)
-        for k, v in zip(numbers, (value,) if isinstance(argnums, int) else value, strict=True):
+        for k, v in zip(numbers, (value,) if not isinstance(argnums, tuple) else value, strict=True):
             full[k] = v
         return f(*full)
 
