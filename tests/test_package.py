@@ -25,9 +25,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 FLOORS = [
     *("_errors", "_jax", "_space", "_block", "_program"),
     *(f"_rules.{name}" for name in ("_registry", "fallback", "pointwise", "contraction", "shape")),
-    *(f"_rules.{name}" for name in ("control", "indexing", "reduction", "solve", "window")),
-    *("_rules", "_propagate", "_trace", "_structure", "_display", "_layout", "_jacobian", "_assembled", "_matrix_free"),
-    *("_accumulate", "_compiled", "_api", "", "cli", "__main__"),
+    *(f"_rules.{name}" for name in ("control", "indexing", "reach", "step", "virtual", "loop", "reduction", "solve", "window")),
+    *("_rules", "_coefficient", "_propagate", "_trace", "_structure", "_display", "_layout", "_jacobian", "_assembled", "_matrix_free"),
+    *("_accumulate", "_compiled", "_api", "_rule_check", "_agreement", "testing", "", "cli", "__main__"),
 ]
 
 

@@ -43,7 +43,7 @@ def _accumulating(
 
         return finish(accumulate(pick(name, function, argnums, args), *options))
 
-    return Transform(name, f, _numbers(name, f, argnums), body, (name, argnums, *options))
+    return Transform(name, f, _numbers(name, f, argnums), body, (name, argnums, *options), patterned=True)
 
 
 def jacobian(
@@ -174,7 +174,8 @@ def hessian(f: Callable[..., Any], argnums: Argnums = 0, *, has_aux: bool = Fals
         found = accumulate(problem, has_aux, order, False)
         return _with_aux(found) if has_aux else _bare(found)
 
-    return Transform("hessian", f, _numbers("hessian", f, argnums), body, ("hessian", argnums, has_aux, order))
+    key = ("hessian", argnums, has_aux, order)
+    return Transform("hessian", f, _numbers("hessian", f, argnums), body, key, patterned=True)
 
 
 def gradient(f: Callable[..., Any], argnums: Argnums = 0, *, has_aux: bool = False) -> Transform:

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import Block
+from chainrule._block import Block, merge
 from chainrule._jacobian import Jacobian
 from chainrule._layout import Entry, Layout
-from chainrule._space import Space, promoted
+from chainrule._space import Space, converted, promoted
 from chainrule._structure import Structure
 
 if TYPE_CHECKING:
@@ -48,6 +48,12 @@ class Assembled(Jacobian):
     @classmethod
     def tree_unflatten(cls, layout: Layout, values: Any) -> Assembled:
         return cls(layout, tuple(values))
+
+    def __copy__(self) -> Assembled:
+        return self
+
+    def __deepcopy__(self, _: Any) -> Assembled:
+        return self
 
     def __reduce__(self) -> Any:
         raise TypeError("a Jacobian holds pytree structures that cannot be pickled; save .coo() or .scipy() instead")
@@ -132,7 +138,12 @@ class Assembled(Jacobian):
         if a.flipped != b.flipped or a.rows.sizes != b.rows.sizes or a.columns.sizes != b.columns.sizes:
             other = _like(other, a)
         like = replace(a, cost=a.cost + b.cost, dtype=promoted(a.dtype, b.dtype))
-        return Assembled.of(like, [*self._blocks(), *other._blocks()])
+        if self._batch or other._batch:
+            return Assembled.of(like, [*self._blocks(), *other._blocks()])
+        parts: dict[int, list[Block]] = {}
+        for offset, block in [*self._blocks(), *other._blocks()]:
+            parts.setdefault(offset, []).append(block.with_vals(converted(block.vals, like.dtype)))
+        return Assembled.of(like, [(o, b) for o, blocks in parts.items() for b in merge(blocks)])
 
     def _after(self, other: Jacobian) -> Jacobian:
         if not isinstance(other, Assembled):
@@ -189,12 +200,13 @@ def _product(J: Assembled, v: Any) -> Any:
         vals = jnp.asarray(b.vals).astype(dtype)
         if (b.cols < 0).any():
             vals = jnp.where(b.cols >= 0, vals, jnp.zeros((), dtype))
-        cols = np.maximum(b.cols, 0)
+        cols = np.where(b.cols < 0, len(v if not J._layout.flipped else out), b.cols)  # absent: nowhere
         if J._layout.flipped:
             w = v[lines].reshape(b.shape).astype(dtype)
-            out = out.at[cols].add(_contracted(vals, w[..., None], b, cols.shape))
+            out = out.at[cols].add(_contracted(vals, w[..., None], b, cols.shape), mode="drop")
         else:
-            rows = _contracted(vals, v.astype(dtype)[cols], b, (*b.shape, 1))
+            taken = v.astype(dtype).at[cols].get(mode="fill", fill_value=0)
+            rows = _contracted(vals, taken, b, (*b.shape, 1))
             out = out.at[lines].add(rows.reshape(-1))
     return out
 

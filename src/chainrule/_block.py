@@ -146,7 +146,7 @@ def densify(blocks: Sequence[Block], axes: Sequence[int]) -> Block:
 
     The slots become the union of the columns over these axes; the other axes stay as they are.
     """
-    if len(blocks) == 1 and constant_along(blocks[0], axes):
+    if len(blocks) == 1 and len(axes) and constant_along(blocks[0], axes):
         return blocks[0]
     shape, rank = blocks[0].shape, len(blocks[0].shape)
     full = expand(join([expand(b, axes) for b in blocks]), axes)
@@ -157,13 +157,20 @@ def densify(blocks: Sequence[Block], axes: Sequence[int]) -> Block:
     lines_shape = tuple(full.cols.shape[k] for k in range(rank) if k in keep)
     width = union.shape[-1]
     out_cols = _restore(union.reshape((*lines_shape, width)), keep, axes, rank)
-    place = np.transpose(
+    spot = np.transpose(
         position.reshape((*lines_shape, *[shape[k] for k in axes], full.slots)), (*np.argsort([*keep, *axes]), rank)
     )
     if out_cols.size <= _COMPARED:
         out_cols = compressed(out_cols, rank)
     require_memory(_STEP, (*shape, width), full.vals.dtype.itemsize, WAY_OUT)
-    return Block(shape, out_cols, _place(full.vals, compressed(place, rank), full.slots, width, shape), full.rows)
+    return Block(shape, out_cols, place(full.vals, compressed(spot, rank), full.slots, width, shape), full.rows)
+
+
+def presence(blocks: Sequence[Block], axes: Sequence[int]) -> np.ndarray:
+    """Which rows have which of the slots that `densify` gives, [*rows, slots] of bool."""
+    there = [Block(b.shape, b.cols, np.ones((1,) * b.cols.ndim), b.rows) for b in blocks]
+    found = densify(there, axes)
+    return np.broadcast_to((found.vals > 0) & (found.cols >= 0), (*found.shape, found.slots))
 
 
 def union(blocks: Sequence[Block]) -> Block:
@@ -203,7 +210,7 @@ def union_of_lines(cols: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return union, position
 
 
-def _place(vals: Any, position: np.ndarray, slots: int, width: int, shape: tuple[int, ...]) -> Any:
+def place(vals: Any, position: np.ndarray, slots: int, width: int, shape: tuple[int, ...]) -> Any:
     """Add the values of every row to their places among `width` slots.
 
     vals : [*rows, slots] or 1s; position : [*rows, slots] or 1s, -1 for an absent entry.

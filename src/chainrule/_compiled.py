@@ -16,7 +16,7 @@ from chainrule._space import name_of
 from chainrule._trace import no_forward_program, require_arrays
 
 Body = Callable[..., Any]  # body(f, args) -> result, traced under jit
-_CACHE: weakref.WeakKeyDictionary[Any, dict[Any, Any]] = weakref.WeakKeyDictionary()
+_CACHE: weakref.WeakKeyDictionary[Any, tuple[Any, dict[Any, Any]]] = weakref.WeakKeyDictionary()
 
 
 @jax.tree_util.register_pytree_node_class
@@ -51,20 +51,27 @@ class Transform:
     """A compiled transform of a function; `.trace(*args)` gives JAX's ahead-of-time stage.
 
     The compiled program belongs to `f`, as with `jax.jit`: two transforms of the same function with
-    equal options share it. Whole numbers among the arguments that are not differentiated (indices,
-    masks) are known while tracing, and shape the sparsity pattern; new ones are traced anew.
+    equal options share it. Whatever among the arguments is no array (an option, a Python number) is known while
+    tracing; with `patterned`, so are arrays of whole numbers (indices, masks) that are not differentiated: they shape
+    the sparsity pattern, and new ones are traced anew.
     """
 
-    def __init__(self, name: str, f: Callable[..., Any], traced: tuple[int, ...], body: Body, key: Any):
+    def __init__(
+        self, name: str, f: Callable[..., Any], traced: tuple[int, ...], body: Body, key: Any, patterned: bool = False
+    ):
         if not callable(f):
             raise InputTypeError(f"{name}: the first argument must be a function, got {type(f).__name__}: {f!r}")
+        self._patterned = patterned
         self._f, self._traced, self._what = f, traced, f"{name} of {name_of(f)}"
         functools.update_wrapper(self, f, updated=())
         try:
-            shared = _CACHE.setdefault(f, {})
-            if key not in shared:
-                shared[key] = jax.jit(functools.partial(_run, body, weakref.ref(f)))
-            self._compiled = shared[key]
+            reference, shared = _CACHE.setdefault(f, (weakref.ref(f), {}))
+            if reference() is f:
+                if key not in shared:
+                    shared[key] = jax.jit(functools.partial(_run, body, reference))
+                self._compiled = shared[key]
+            else:  # an equal object, as every look-up of a bound method makes one: the two may not live equally long
+                self._compiled = jax.jit(functools.partial(_run, body, lambda: f))
         except TypeError:  # not hashable, or no weak references: nothing is shared
             self._compiled = jax.jit(functools.partial(_run, body, lambda: f))
         self._last: dict[int, tuple[Any, Known]] = {}
@@ -93,15 +100,16 @@ class Transform:
         return keywords, *(a if k in chosen else jax.tree.map(self._mark, a) for k, a in enumerate(args))
 
     def _mark(self, x: Any) -> Any:
-        if not _shapes_the_pattern(x):
+        if not _known_while_tracing(x, self._patterned):
             return x
         if not isinstance(x, jax.Array):
             return Known(x)
-        if id(x) not in self._last:  # JAX arrays are immutable: one that was seen need not be read again
+        seen = self._last.get(id(x))  # JAX arrays are immutable: one that was seen need not be read again
+        if seen is None or seen[0] is not x:
             if len(self._last) > 64:
-                self._last.clear()
-            self._last[id(x)] = (x, Known(x))
-        return self._last[id(x)][1]
+                self._last = {}
+            seen = self._last[id(x)] = (x, Known(x))
+        return seen[1]
 
 
 class Stage:
@@ -142,9 +150,9 @@ def _run(body: Body, reference: Callable[[], Any], keywords: dict[str, Any], *ar
     return body(with_keywords, args)
 
 
-def _shapes_the_pattern(x: Any) -> bool:
+def _known_while_tracing(x: Any, patterned: bool) -> bool:
     if isinstance(x, (jax.core.Tracer, float, complex)):
         return False
     if not hasattr(x, "dtype"):
         return True  # a Python whole number, a string, an option
-    return not jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended) and np.dtype(x.dtype).kind in "iub"
+    return patterned and not jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended) and np.dtype(x.dtype).kind in "iub"

@@ -78,6 +78,11 @@ def as_callable(jaxpr: Jaxpr, consts: Sequence[Any]) -> Callable[..., list[Any]]
     return jex.jaxpr_as_fun(jex.ClosedJaxpr(jaxpr, list(consts)))
 
 
+def count_equations(jaxpr: Jaxpr) -> int:
+    """The number of equations of a jaxpr, inner ones included."""
+    return sum(1 for _ in walk(jaxpr))
+
+
 def count_operations(jaxpr: Jaxpr) -> int:
     """Multiply-adds of a jaxpr, from shapes alone; a contraction counts its summed axes, a loop one pass."""
     total = 0

@@ -128,8 +128,11 @@ class MatrixFree(Jacobian):
         if self._batch:
             return jax.vmap(MatrixFree._entries)(self)
         (m, n), by_row = self.shape, self.T
-        if m < n and self._program.order == "reverse":
-            return jax.vmap(by_row._apply)(jnp.eye(m, dtype=self._rows.dtype))
+        if m < n and self._rows.dtype == self._columns.dtype:
+            try:
+                return jax.vmap(by_row._apply)(jnp.eye(m, dtype=self._rows.dtype))
+            except MissingRuleError:
+                pass  # JAX cannot transpose this map
         return jax.vmap(self._apply, out_axes=1)(jnp.eye(n, dtype=self._columns.dtype))
 
     def dense(self) -> Inexact[Array, "*batch m n"]:

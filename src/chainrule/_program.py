@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -18,11 +18,20 @@ class Coefficient:
     """A value that does not depend on the tangents.
 
     A NumPy value is known while tracing. `support`, where given, is False where the value is known to
-    vanish whatever the inputs are.
+    vanish whatever the inputs are; `drowned` is True where it is known to be −∞ (a masked score).
     """
 
     value: Any
     support: np.ndarray | None = None
+    drowned: np.ndarray | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(np.shape(self.value))
+
+    @property
+    def dtype(self) -> Any:
+        return jnp.result_type(self.value)
 
     @property
     def static(self) -> bool:
@@ -35,6 +44,14 @@ class Coefficient:
             return self.support
         nonzero = np.asarray(self.value != 0)
         return None if nonzero.all() else nonzero
+
+    @property
+    def minus_infinity(self) -> np.ndarray | None:
+        """Where the value is known to be −∞, or None where it is nowhere."""
+        if not self.static or self.value.dtype.kind != "f":
+            return self.drowned
+        low = np.isneginf(self.value)
+        return low if low.any() else None
 
     @property
     def zero(self) -> bool:
@@ -72,10 +89,19 @@ class Contracted(Tangent):
     source: Tangent
     coefficient: Coefficient
     subscripts: str
+    precision: Any
 
-    def __init__(self, aval: Any, source: Tangent, coefficient: Coefficient, subscripts: str, take: Callable[[], Any]):
+    def __init__(
+        self,
+        aval: Any,
+        source: Tangent,
+        coefficient: Coefficient,
+        subscripts: str,
+        precision: Any,
+        take: Callable[[], Any],
+    ):
         own = {"shape": tuple(aval.shape), "dtype": aval.dtype, "source": source, "coefficient": coefficient}
-        self.__dict__.update(own, subscripts=subscripts, take=take)
+        self.__dict__.update(own, subscripts=subscripts, precision=precision, take=take)
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
@@ -97,7 +123,6 @@ class Context:
 
     propagate: Callable[..., list[Value]]
     cost: int = 0
-    fallbacks: list[str] = field(default_factory=list)
 
     def count(self, *blocks: Block) -> None:
         self.cost += sum(int(np.prod(b.vals.shape)) for b in blocks if not b.static)

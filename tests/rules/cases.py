@@ -5,8 +5,7 @@ these are known numbers in the eager test, traced ones under `jit` and `vmap`. C
 (shapes of windows, branches) stand in the function itself.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.ad_checkpoint
@@ -14,16 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-
-class Case(NamedTuple):
-    """A linear function that uses the primitive; `kinds` are the kinds of numbers ('f', 'c') it is meant for."""
-
-    name: str
-    g: Callable[..., Any]
-    shapes: Sequence[tuple[int, ...]]
-    coefficients: Sequence[Any] = ()
-    kinds: str = "fc"
-
+from chainrule._rule_check import Case
 
 rng = np.random.default_rng(3)
 

@@ -1,6 +1,16 @@
 """One rule per linear primitive; importing this package registers them all."""
 
-from chainrule._rules import contraction, control, indexing, pointwise, reduction, shape, solve, window  # noqa: F401
+from chainrule._rules import (  # noqa: F401
+    contraction,
+    control,
+    indexing,
+    loop,
+    pointwise,
+    reduction,
+    shape,
+    solve,
+    window,
+)
 from chainrule._rules._registry import RULES as RULES
 from chainrule._rules._registry import SCATTERED as SCATTERED
 from chainrule._rules._registry import rule_for as rule_for

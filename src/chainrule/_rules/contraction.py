@@ -9,11 +9,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import Block, densify, xp
+from chainrule._block import Block, compressed, densify, multiply, presence, union, xp
 from chainrule._errors import MissingRuleError
 from chainrule._program import Coefficient, Context, Contracted, Tangent, Value, as_jax
 from chainrule._rules._registry import rule
-from chainrule._rules.pointwise import tidy
+from chainrule._rules.pointwise import tidy, union_width
 
 
 @rule("dot_general", reads="dimension_numbers", scattered=True)
@@ -25,24 +25,26 @@ def dot_general(context: Context, eqn: Any, values: list[Value]) -> Any:
     u, c = values[where], values[1 - where]
     assert isinstance(u, Tangent)
     assert isinstance(c, Coefficient)
-    letters = _letters(eqn)
+    letters, precision = _letters(eqn), eqn.params["precision"]
     subscripts = f"{letters[where]},{letters[1 - where]}->{letters[2]}"
-    return [contracted(context, eqn.outvars[0].aval, *associated(u, c, subscripts))]
+    return [contracted(context, eqn.outvars[0].aval, *associated(u, c, subscripts, precision), precision)]
 
 
-def contracted(context: Context, aval: Any, u: Tangent, c: Coefficient, subscripts: str) -> Contracted:
+def contracted(
+    context: Context, aval: Any, u: Tangent, c: Coefficient, subscripts: str, precision: Any = None
+) -> Contracted:
     """The sum, to be taken when it is needed."""
 
     def take() -> tuple[Block, ...]:
-        blocks = contract(context, u.filled(), c.value, subscripts, c.nonzero)
+        blocks = contract(context, u.filled(), c.value, subscripts, c.nonzero, precision)
         return tidy([b.with_vals(b.vals.astype(aval.dtype)) for b in blocks])
 
-    return Contracted(aval, u, c, subscripts, take)
+    return Contracted(aval, u, c, subscripts, precision, take)
 
 
-def associated(u: Tangent, c: Coefficient, subscripts: str) -> tuple[Tangent, Coefficient, str]:
+def associated(u: Tangent, c: Coefficient, subscripts: str, precision: Any) -> tuple[Tangent, Coefficient, str]:
     """Rewrite (s C) D as s (C D) where the axes that D sums belong to C alone and it costs less."""
-    if not isinstance(u, Contracted) or "blocks" in u.__dict__:
+    if not isinstance(u, Contracted) or "blocks" in u.__dict__ or u.precision != precision:
         return u, c, subscripts
     mine, other, out = subscripts.replace("->", ",").split(",")
     source, inner, between = u.subscripts.replace("->", ",").split(",")
@@ -66,16 +68,34 @@ def associated(u: Tangent, c: Coefficient, subscripts: str) -> tuple[Tangent, Co
     if cost(inner + other) + cost(source + kept, slots) > one_by_one:
         return u, c, subscripts
     known = u.coefficient.static and c.static
-    values = [a.value if known else as_jax(a.value) for a in (u.coefficient, c)]
-    product = (np.einsum if known else jnp.einsum)(f"{inner},{other}->{kept}", *values)
-    return u.source, Coefficient(product), f"{source},{kept}->{out}"
+    left, right = (a.value if known else as_jax(a.value) for a in (u.coefficient, c))
+    product = _einsum(f"{inner},{other}->{kept}", left, right, precision)
+    return (
+        u.source,
+        Coefficient(product, _product_support(u.coefficient, c, inner, other, kept)),
+        f"{source},{kept}->{out}",
+    )
+
+
+def _product_support(a: Coefficient, b: Coefficient, inner: str, other: str, kept: str) -> np.ndarray | None:
+    """Where an Einstein sum of two coefficients can differ from zero."""
+    if a.nonzero is None and b.nonzero is None:
+        return None
+    places = [np.ones(v.shape) if v.nonzero is None else v.nonzero.astype(float) for v in (a, b)]
+    return np.einsum(f"{inner},{other}->{kept}", *places, optimize=True) != 0
+
+
+def _einsum(subscripts: str, a: Any, b: Any, precision: Any) -> Any:
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return np.einsum(subscripts, a, b)
+    return jnp.einsum(subscripts, a, b, precision=precision)
 
 
 def transposed(context: Context, eqn: Any, u: Contracted, permutation: Any) -> list[Value]:
     """The same sum with its axes in another order."""
     inputs, out = u.subscripts.split("->")
     turned = "".join(out[k] for k in permutation)
-    return [contracted(context, eqn.outvars[0].aval, u.source, u.coefficient, f"{inputs}->{turned}")]
+    return [contracted(context, eqn.outvars[0].aval, u.source, u.coefficient, f"{inputs}->{turned}", u.precision)]
 
 
 def _letters(eqn: Any) -> tuple[str, str, str]:
@@ -91,31 +111,100 @@ def _letters(eqn: Any) -> tuple[str, str, str]:
     return "".join(a), "".join(b), "".join(batch + free_a + free_b)
 
 
-def contract(context: Context, u: Tangent, c: Any, subscripts: str, nonzero: np.ndarray | None = None) -> list[Block]:
+def contract(
+    context: Context, u: Tangent, c: Any, subscripts: str, nonzero: np.ndarray | None = None, precision: Any = None
+) -> list[Block]:
     """Einstein sum of every block of `u` with the coefficient `c`.
 
     Contracted axes along which the columns are constant are summed; the others move into the slots,
-    or are first made dense where that gives fewer of them.
+    or are first made dense where that gives fewer of them. Of a coefficient with few nonzeros only these are met.
     """
     inputs, out = subscripts.split("->")
-    mine, _ = inputs.split(",")
+    mine, other = inputs.split(",")
     axes = [k for k, x in enumerate(mine) if x not in out]
-    return [_contract_block(context, b, c, subscripts, nonzero) for b in _choose_slots(u.blocks, axes)]
+    blocks, done = list(u.blocks), []
+    if nonzero is not None and len(axes) == 1 and set(other) & set(mine) == {mine[axes[0]]}:
+        lines = _lines(nonzero, other, mine[axes[0]])
+        if int(lines.sum(axis=1).max(initial=0)) * _SPARSE <= lines.shape[1]:
+            done = [_along_nonzeros(context, b, c, subscripts, lines) for b in blocks if b.cols.shape[axes[0]] != 1]
+            blocks = [b for b in blocks if b.cols.shape[axes[0]] == 1]
+    for b, there in _choose_slots(blocks, axes, nonzero is not None):
+        block = _contract_block(context, b, c, subscripts, nonzero, precision)
+        done.append(block if there is None else _reached(block, there, nonzero, subscripts))
+    return done
 
 
-def _choose_slots(blocks: tuple[Block, ...], axes: list[int]) -> list[Block]:
-    """Densify where the slots of the outer product would outnumber the distinct columns."""
-    same = [b for b in blocks if all(b.cols.shape[k] == 1 for k in axes)]
+def _reached(block: Block, there: np.ndarray, nonzero: Any, subscripts: str) -> Block:
+    """Absent: the columns that no path over nonzeros of the coefficient reaches."""
+    inputs, out = subscripts.split("->")
+    mine, other = inputs.split(",")
+    slot = next(x for x in string.ascii_letters if x not in mine + other)
+    paths = np.einsum(
+        f"{mine}{slot},{other}->{out}{slot}", there.astype(np.float32), nonzero.astype(np.float32), optimize=True
+    )
+    cols = np.where(paths > 0, block.cols, np.int32(-1))
+    return Block(block.shape, compressed(cols, len(block.shape)), block.vals)
+
+
+_SPARSE = 4  # a coefficient is sparse where no line has more than a part in so many of nonzeros
+
+
+def _lines(array: Any, labels: str, summed: str) -> Any:
+    """A coefficient as [kept axes, summed axis]."""
+    order = [k for k, x in enumerate(labels) if x != summed] + [labels.index(summed)]
+    return xp(array).transpose(array, order).reshape((-1, array.shape[order[-1]]))
+
+
+def _along_nonzeros(context: Context, b: Block, c: Any, subscripts: str, lines: np.ndarray) -> Block:
+    """out[f, r] = sum over the few k with C[f, k] ≠ 0 of C[f, k] u[r, k]: each of them takes slots of its own."""
+    inputs, out = subscripts.split("->")
+    mine, other = inputs.split(",")
+    (summed,) = [x for x in mine if x not in out]
+    axis, free, rest = mine.index(summed), [x for x in other if x != summed], [x for x in mine if x != summed]
+    width = max(int(lines.sum(axis=1).max(initial=0)), 1)
+    at = np.argsort(~lines, axis=1, kind="stable")[:, :width]
+    present = np.take_along_axis(lines, at, axis=1)
+    sizes = dict(zip(mine, b.shape, strict=True)) | dict(zip(other, c.shape, strict=True))
+    factor = _lines(c, other, summed)
+    factor = xp(factor).take_along_axis(factor, at, axis=1).reshape((*at.shape, *[1] * len(b.shape)))
+
+    def arranged(a: Any) -> Any:
+        """[f, w, *rest, q] -> [*out, w q]"""
+        a = xp(a).broadcast_to(a, (*a.shape[:-1], b.slots))
+        a = a.reshape((*[sizes[x] for x in free], *a.shape[1:]))
+        labels = [*free, "", *rest]
+        a = xp(a).transpose(a, [*[labels.index(x) for x in out], len(free), len(labels)])
+        return a.reshape((*a.shape[:-2], -1))
+
+    cols = np.moveaxis(b.cols, axis, 0)[at]
+    cols = np.where(present.reshape(factor.shape), cols, np.int32(-1))
+    vals = xp(b.vals).moveaxis(b.vals, axis, 0)
+    product = multiply(vals[None] if len(vals) == 1 else vals[at], factor)
+    context.cost += math.prod(product.shape)
+    block = Block(tuple(sizes[x] for x in out), arranged(cols), arranged(product))
+    return union([block]) if union_width([block], math.prod(block.shape)) < block.slots else block
+
+
+def _choose_slots(blocks: list[Block], axes: list[int], track: bool) -> list[tuple[Block, np.ndarray | None]]:
+    """Densify where the slots of the outer product would outnumber the distinct columns.
+
+    With `track`, what was densified comes with the rows that had each column.
+    """
+    same: list[tuple[Block, np.ndarray | None]] = [(b, None) for b in blocks if all(b.cols.shape[k] == 1 for k in axes)]
     vary = [b for b in blocks if not all(b.cols.shape[k] == 1 for k in axes)]
     if not vary:
         return same
     width = sum(b.slots * int(np.prod([b.shape[k] for k in axes if b.cols.shape[k] != 1])) for b in vary)
     batch = 1 if all(b.cols.ndim == len(axes) + 1 for b in vary) else None
     columns = len(np.unique(np.concatenate([b.cols.reshape(-1) for b in vary]))) if batch or len(vary) > 1 else width
-    return [*same, densify(vary, axes)] if columns < width else [*same, *vary]
+    if columns >= width:
+        return [*same, *[(b, None) for b in vary]]
+    return [*same, (densify(vary, axes), presence(vary, axes) if track else None)]
 
 
-def _contract_block(context: Context, b: Block, c: Any, subscripts: str, nonzero: np.ndarray | None) -> Block:
+def _contract_block(
+    context: Context, b: Block, c: Any, subscripts: str, nonzero: np.ndarray | None, precision: Any
+) -> Block:
     inputs, out = subscripts.split("->")
     mine, other = inputs.split(",")
     slot = next(x for x in string.ascii_letters if x not in mine + other)
@@ -124,8 +213,7 @@ def _contract_block(context: Context, b: Block, c: Any, subscripts: str, nonzero
     inner = _by_stride(b, mine + slot, [*moved, slot])
     labels, vals = _squeezed(b.vals, mine + slot, (*b.shape, b.slots))
     target = "".join(x for x in [*out, *inner] if x in labels + other)
-    einsum = np.einsum if isinstance(vals, np.ndarray) and isinstance(c, np.ndarray) else jnp.einsum
-    product = einsum(f"{labels},{other}->{target}", vals, c)
+    product = _einsum(f"{labels},{other}->{target}", vals, c, precision)
     context.cost += math.prod(sizes[x] for x in set(labels + other))
     cols = _moved_cols(b, mine + slot, out, inner, sizes)
     if nonzero is not None and moved and all(x in out or x in moved for x in other):

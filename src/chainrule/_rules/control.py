@@ -1,4 +1,4 @@
-"""Control flow: branches, and loops whose steps are independent. Other loops take the fallback."""
+"""Branches: all of them in one layout, each selected by the index."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from chainrule._jax import as_callable, scan_counts
 from chainrule._program import Coefficient, Context, Tangent, Value, as_jax
 from chainrule._rules._registry import rule
 from chainrule._rules.pointwise import choose, tidy
@@ -44,20 +43,3 @@ def _selected(number: Any, cases: tuple[Value, ...], aval: Any) -> Value:
 
 def _plain(case: Value) -> Any:
     return jnp.zeros(case.shape, case.dtype) if isinstance(case, Tangent) else as_jax(case.value)
-
-
-@rule("scan", reads="jaxpr length reverse unroll num_consts num_carry ft_in ft_out")
-def scan(context: Context, eqn: Any, values: list[Value]) -> Any:
-    """A loop that carries no tangent is one step for all times at once; the others take the fallback."""
-    consts, carry = scan_counts(eqn)
-    init, body = values[consts : consts + carry], eqn.params["jaxpr"]
-    if any(isinstance(v, Tangent) for v in init) or not eqn.params["length"]:
-        return NotImplemented
-    if carry:
-        return NotImplemented
-    axes = [None] * consts + [0] * (len(values) - consts)
-    shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars]
-    batched = jax.make_jaxpr(
-        jax.vmap(as_callable(body.jaxpr, body.consts), in_axes=axes, axis_size=eqn.params["length"])
-    )(*shapes)
-    return context.propagate(batched.jaxpr, batched.consts, values)

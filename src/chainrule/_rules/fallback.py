@@ -29,7 +29,6 @@ def fallback(context: Context, eqn: Any, values: list[Value]) -> list[Value]:
 
     operands = [v.blocks for v in values if isinstance(v, Tangent) and v.blocks]
     outs = through_columns(eqn.primitive.name, operands, on_tangents)
-    context.fallbacks.append(eqn.primitive.name)
     results: list[Value] = []
     for var, blocks in zip(eqn.outvars, outs, strict=True):
         context.count(*blocks)
@@ -67,24 +66,28 @@ def _require_linear(eqn: Any, values: list[Value], run: Any) -> None:
         ) from error
 
 
-def mix(context: Context, eqn: Any, values: list[Value], operand: int, axes: tuple[int, ...]) -> list[Value]:
-    """Densify along the mixed axes only, then the primitive under `vmap` over the slots."""
+def mix(
+    context: Context, eqn: Any, values: list[Value], operand: int, axes: tuple[int, ...], work: int | None = None
+) -> list[Value]:
+    """Densify along the mixed axes only, then the primitive under `vmap` over the slots.
+
+    `work` is the number of operations for each element of the result: as a matrix would take, unless given.
+    """
     tangent = values[operand]
     assert isinstance(tangent, Tangent)
-    block = expand(densify(tangent.blocks, axes), range(len(tangent.shape)))
-    run = as_function(eqn)
+    packed = densify(tangent.blocks, axes)
+    block, run = expand(packed, range(len(tangent.shape))), as_function(eqn)
 
     def column(vals: Any) -> Any:
         full = [as_jax(v.value) if not isinstance(v, Tangent) else vals for v in values]
         return run(*full)[0]
 
-    cols = densify(tangent.blocks, axes).cols
     slots = block.slots
     vals = jnp.broadcast_to(as_jax(block.vals), (*block.shape, slots))
     out = jax.vmap(column, in_axes=-1, out_axes=-1)(vals)
-    context.cost += int(np.prod(out.shape)) * int(np.prod([tangent.shape[k] for k in axes]))
+    context.cost += int(np.prod(out.shape)) * (work or int(np.prod([tangent.shape[k] for k in axes])))
     shape = tuple(eqn.outvars[0].aval.shape)
-    return [Tangent(shape, eqn.outvars[0].aval.dtype, (Block(shape, cols, out),))]
+    return [Tangent(shape, eqn.outvars[0].aval.dtype, (Block(shape, packed.cols, out),))]
 
 
 def common_columns(operands: Sequence[Sequence[Block]]) -> tuple[np.ndarray, list[Any]]:

@@ -36,7 +36,7 @@ def _tidy_group(blocks: list[Block]) -> list[Block]:
     if scalar or len(blocks) > _MANY:
         return [union(blocks)]
     widest = max(b.slots for b in blocks)
-    if widest <= _FEW_SLOTS and _union_width(blocks, 32) <= widest and _union_width(blocks, _FEW_ROWS) <= widest:
+    if widest <= _FEW_SLOTS and union_width(blocks, 32) <= widest and union_width(blocks, _FEW_ROWS) <= widest:
         return [union(blocks)]
     return blocks
 
@@ -68,35 +68,38 @@ def _present(b: Block) -> Any:
     return b.vals if mask.all() else jnp.where(mask, b.vals, jnp.zeros((), b.vals.dtype))
 
 
-def _union_width(blocks: list[Block], rows: int) -> int:
+def union_width(blocks: list[Block], rows: int) -> int:
     """The number of distinct columns in one row, at most; taken from the first rows."""
     shape = np.broadcast_shapes(*[b.cols.shape[:-1] for b in blocks])
     if math.prod(shape) > rows >= _FEW_ROWS:
         return sys.maxsize
-    cols = [np.broadcast_to(b.cols, (*shape, b.slots)).reshape(-1, b.slots)[:rows] for b in blocks]
+    first = np.unravel_index(np.arange(min(rows, math.prod(shape))), shape)
+    cols = [np.broadcast_to(b.cols, (*shape, b.slots))[first] for b in blocks]
     lines = np.sort(np.concatenate(cols, axis=1), axis=1)
     fresh = (np.diff(lines, axis=1, prepend=-1) != 0) & (lines >= 0)
     return int(fresh.sum(axis=1).max(initial=0))
 
 
-def part(value: Any, block: Block) -> Any:
-    """The elements of a pointwise coefficient that belong to the block's rows, as [*rows]."""
+def part(value: Any, block: Block, shape: tuple[int, ...]) -> Any:
+    """The elements of a pointwise coefficient of an array of `shape` that belong to the block's rows, as [*rows]."""
     if value.ndim == 0:
         return value.reshape((1,) * len(block.shape))
     if block.rows is None:
         return value
     flat, rows = value.reshape(-1), block.rows
+    if value.shape != shape:  # an axis of size 1 stands for all
+        rows = np.broadcast_to(np.arange(value.size).reshape(value.shape), shape).reshape(-1)[rows]
     first, size = int(rows.flat[0]), rows.size
     if np.array_equal(rows.reshape(-1), np.arange(first, first + size)):
         return flat[first : first + size].reshape(rows.shape)  # a slice fuses where a gather may not
     return flat[rows]
 
 
-def scale(context: Context, block: Block, coefficient: Coefficient) -> Block:
+def scale(context: Context, block: Block, coefficient: Coefficient, shape: tuple[int, ...]) -> Block:
     """vals * c[..., None]; where c is known to vanish the columns become absent."""
-    nonzero, cols, value = coefficient.nonzero, block.cols, part(coefficient.value, block)
+    nonzero, cols, value = coefficient.nonzero, block.cols, part(coefficient.value, block, shape)
     if nonzero is not None and nonzero.ndim:
-        cols = np.where(part(nonzero, block)[..., None], cols, np.int32(-1))
+        cols = np.where(part(nonzero, block, shape)[..., None], cols, np.int32(-1))
     value = compressed(value) if isinstance(value, np.ndarray) else value
     out = Block(block.shape, cols, multiply(block.vals, value[..., None]), block.rows)
     context.count(out)
@@ -117,8 +120,8 @@ def mul(context: Context, eqn: Any, values: list[Value]) -> Any:
     if eqn.params.get("out_dtype") not in (None, tangents[0].dtype):
         return NotImplemented
     (c,) = [v for v in values if isinstance(v, Coefficient)]
-    u = _broadcast_scalar(tangents[0], eqn.outvars[0].aval.shape)
-    return result(eqn, tidy([scale(context, b, c) for b in u]))
+    shape = tuple(eqn.outvars[0].aval.shape)
+    return result(eqn, tidy([scale(context, b, c, shape) for b in _broadcast_scalar(tangents[0], shape)]))
 
 
 def _broadcast_scalar(tangent: Tangent, shape: tuple[int, ...]) -> list[Block]:
@@ -140,9 +143,9 @@ def div(context: Context, eqn: Any, values: list[Value]) -> Any:
     u, c = values
     if not isinstance(u, Tangent) or isinstance(c, Tangent):
         raise MissingRuleError("jacobian: a division by a tangent is not linear; check the custom derivative rules")
-    blocks = []
-    for b in _broadcast_scalar(u, eqn.outvars[0].aval.shape):
-        value = part(c.value, b)
+    blocks, shape = [], tuple(eqn.outvars[0].aval.shape)
+    for b in _broadcast_scalar(u, shape):
+        value = part(c.value, b, shape)
         if b.static and isinstance(value, np.ndarray):
             with np.errstate(all="ignore"):
                 blocks.append(b.with_vals(np.divide(b.vals, value[..., None])))
@@ -180,12 +183,6 @@ def unary(context: Context, eqn: Any, values: list[Value]) -> Any:
         return result(eqn, u.blocks)
     blocks = [b.with_vals(_UNARY[eqn.primitive.name](b.vals, eqn.params)) for b in u.blocks]
     return result(eqn, blocks)
-
-
-@rule("optimization_barrier", scattered=True)
-def optimization_barrier(context: Context, eqn: Any, values: list[Value]) -> Any:
-    """Every operand as it is: XLA may reorder what the user wanted in order, the mathematics is the same."""
-    return values
 
 
 _UNARY: dict[str, Any] = {
@@ -241,3 +238,18 @@ def choose(block: Block, chosen: Any) -> Block:
         chosen = chosen.reshape((1,) * len(block.shape))
     vals = jnp.asarray(block.vals)
     return block.with_vals(jnp.where(chosen[..., None], vals, jax.lax.full((), 0, vals.dtype)))
+
+
+@rule("optimization_barrier", scattered=True)
+def optimization_barrier(context: Context, eqn: Any, values: list[Value]) -> Any:
+    """The identity, behind which XLA may not look: the values stay behind it too."""
+    outs: list[Value] = []
+    for v in values:
+        if isinstance(v, Tangent):
+            v = Tangent(
+                v.shape,
+                v.dtype,
+                tuple(b if b.static else b.with_vals(jax.lax.optimization_barrier(b.vals)) for b in v.blocks),
+            )
+        outs.append(v)
+    return outs

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from chainrule._block import Block, constant_along, densify, to_slots, xp
+from chainrule._block import Block, compressed, constant_along, densify, presence, to_slots, xp
 from chainrule._errors import require_memory
 from chainrule._program import Context, Tangent, Value
 from chainrule._rules._registry import rule
@@ -64,8 +64,12 @@ def cumsum(context: Context, eqn: Any, values: list[Value]) -> Any:
     (u,) = values
     assert isinstance(u, Tangent)
     axis, n = eqn.params["axis"], u.shape[eqn.params["axis"]]
-    if all(constant_along(b, (axis,)) for b in u.blocks):
-        return mix(context, eqn, values, 0, (axis,))
+    cols = np.concatenate([b.cols.reshape(-1) for b in u.blocks])
+    if len(np.unique(cols)) * 2 <= n * sum(b.slots for b in u.blocks) or all(
+        constant_along(b, (axis,)) for b in u.blocks
+    ):
+        (mixed,) = mix(context, eqn, values, 0, (axis,), work=1)
+        return [_since(mixed, u.blocks, axis, eqn.params["reverse"])]
     require_memory("jacobian: the step `cumsum`", (n, n), u.dtype.itemsize, "chainrule.linearize gives products.")
     triangle = np.tril(np.ones((n, n), u.dtype))
     triangle = triangle.T if eqn.params["reverse"] else triangle
@@ -73,3 +77,17 @@ def cumsum(context: Context, eqn: Any, values: list[Value]) -> Any:
     letters = "".join(chr(97 + k) for k in range(rank))
     out = letters.replace(letters[axis], "z")
     return result(eqn, tidy(contract(context, u, triangle, f"{letters},z{letters[axis]}->{out}", triangle != 0)))
+
+
+def _since(mixed: Value, blocks: tuple[Block, ...], axis: int, reverse: bool) -> Tangent:
+    """Columns are absent before the first row that has them."""
+    assert isinstance(mixed, Tangent)
+    (b,), shape = mixed.blocks, mixed.shape
+    if all(constant_along(a, (axis,)) for a in blocks):
+        return mixed
+    flip = slice(None, None, -1 if reverse else 1)
+    seen = np.moveaxis(presence(blocks, (axis,)), axis, 0)[flip]
+    seen = np.moveaxis(np.logical_or.accumulate(seen, axis=0)[flip], 0, axis)
+    return Tangent(
+        shape, mixed.dtype, (Block(shape, compressed(np.where(seen, b.cols, np.int32(-1)), len(shape)), b.vals),)
+    )

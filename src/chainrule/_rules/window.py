@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from chainrule._block import Block, constant_along, densify, pad_rows, xp
+from chainrule._errors import MissingRuleError
 from chainrule._jax import as_function
 from chainrule._program import Coefficient, Context, Tangent, Value, as_jax
 from chainrule._rules._registry import rule
 from chainrule._rules.contraction import contract
-from chainrule._rules.fallback import fallback, mix
+from chainrule._rules.fallback import mix
 from chainrule._rules.pointwise import result, tidy
 from chainrule._rules.reduction import compact, sum_rows
 from chainrule._rules.shape import renumber
@@ -65,7 +66,7 @@ def reduce_window_sum(context: Context, eqn: Any, values: list[Value]) -> Any:
     if not axes:
         return NotImplemented
     if all(constant_along(b, axes) for b in u.blocks):
-        return mix(context, eqn, values, 0, axes)
+        return mix(context, eqn, values, 0, axes, work=1)
     blocks = tuple(_windows(b, eqn.params, outs) for b in u.blocks)
     summed = [sum_rows(b, (len(outs),)) for b in compact(blocks, (len(outs),))]
     context.count(*summed)
@@ -146,32 +147,86 @@ def conv(context: Context, eqn: Any, values: list[Value]) -> Any:
     """A convolution with known window: one known-pattern patch map, then a contraction with the kernel."""
     u, kernel = values
     p = eqn.params
-    if not isinstance(u, Tangent) or not isinstance(kernel, Coefficient):
-        return NotImplemented
-    if p["feature_group_count"] != 1 or p["batch_group_count"] != 1:
-        return NotImplemented
-    d = p["dimension_numbers"]
-    spatial = d.lhs_spec[2:]
-    if all(b.cols.shape[k] == 1 for b in u.blocks for k in (*spatial, d.lhs_spec[1])):
-        return fallback(context, eqn, values)
-    out_aval = eqn.outvars[0].aval
-    window = [kernel.value.shape[k] for k in d.rhs_spec[2:]]
-    outs = [out_aval.shape[k] for k in d.out_spec[2:]]
-    weights = jnp.transpose(kernel.value, d.rhs_spec) if not kernel.static else np.transpose(kernel.value, d.rhs_spec)
-    blocks: list[Block] = []
-    for b in u.blocks:
-        # [n, c, *spatial] with padding and dilation written out
+    if isinstance(u, Tangent) and isinstance(kernel, Tangent):
+        raise MissingRuleError("jacobian: a product of two tangents is not linear; check the custom derivative rules")
+    d, aval, (features, batches) = p["dimension_numbers"], eqn.outvars[0].aval, _groups(p)
+    if isinstance(u, Tangent) and features == batches == 1:
+        mixed = (d.lhs_spec[1], *d.lhs_spec[2:])
+        if all(constant_along(b, mixed) for b in u.blocks):  # JAX's own convolution for every slot
+            work = math.prod(eqn.invars[1].aval.shape[k] for k in d.rhs_spec[1:])
+            (t,) = mix(context, eqn, values, 0, mixed, work)
+            assert isinstance(t, Tangent)
+            (b,) = t.blocks
+            return result(eqn, (Block(t.shape, np.moveaxis(b.cols, d.lhs_spec[0], d.out_spec[0]), b.vals),))
+    window = [eqn.invars[1].aval.shape[k] for k in d.rhs_spec[2:]]
+    outs = [aval.shape[k] for k in d.out_spec[2:]]
+    spatial = string.ascii_letters[6 : 6 + len(window)]
+
+    def rows(b: Block) -> Block:
+        """[batch groups, n, feature groups, c, *spatial, taps], padding and dilation written out."""
         b = _transpose_rows(b, d.lhs_spec)
         padding, dilation = ((0, 0), (0, 0), *p["padding"]), (1, 1, *p["lhs_dilation"])
-        blocks.append(patches(_padded(b, padding, dilation), window, p["window_strides"], p["rhs_dilation"], outs))
-    rank = len(window)
-    flat = weights.reshape((weights.shape[0], weights.shape[1], -1))  # [out channel, in channel, taps]
-    names = string.ascii_letters
-    spatial_names = names[4 : 4 + rank]
-    tangent = Tangent(blocks[0].shape, u.dtype, tuple(blocks))  # [n, c, *spatial, taps]
-    done = contract(context, tangent, flat, f"ab{spatial_names}c,dbc->ad{spatial_names}")
+        b = patches(_padded(b, padding, dilation), window, p["window_strides"], p["rhs_dilation"], outs)
+        return _split_rows(_split_rows(b, 1, features), 0, batches)
+
+    def weights(b: Block) -> Block:
+        """[groups, output channels of each, c, taps]."""
+        b = _transpose_rows(b, d.rhs_spec)
+        flat = Block((*b.shape[:2], math.prod(window)), *(_flat_taps(a, b.shape, window) for a in (b.cols, b.vals)))
+        return _split_rows(flat, 0, features * batches)
+
+    inner = (f"bnec{spatial}t", f"{'b' if batches > 1 else 'e'}oct", f"nbeo{spatial}")
+    if isinstance(u, Tangent):
+        assert isinstance(kernel, Coefficient)
+        parts = [rows(b) for b in u.blocks]
+        c, subscripts = weights(_coefficient_block(kernel)).vals[..., 0], f"{inner[0]},{inner[1]}->{inner[2]}"
+    else:
+        assert isinstance(kernel, Tangent)
+        parts = [weights(b) for b in kernel.blocks]
+        c, subscripts = rows(_coefficient_block(u)).vals[..., 0], f"{inner[1]},{inner[0]}->{inner[2]}"
+    done = contract(context, Tangent(parts[0].shape, aval.dtype, tuple(parts)), c, subscripts, None, p["precision"])
+    shape = tuple(aval.shape[k] for k in d.out_spec)
     back = tuple(int(k) for k in np.argsort(d.out_spec))
-    return result(eqn, tidy([_transpose_rows(b, back) for b in done]))
+    done = [_transpose_rows(_merged_channels(b, shape), back) for b in done]
+    return result(eqn, tidy([b.with_vals(b.vals.astype(aval.dtype)) for b in done]))
+
+
+def _groups(p: dict[str, Any]) -> tuple[int, int]:
+    return p["feature_group_count"], p["batch_group_count"]
+
+
+def _coefficient_block(c: Coefficient) -> Block:
+    ones = (1,) * (c.value.ndim + 1)
+    return Block(tuple(c.value.shape), np.zeros(ones, np.int32), c.value[..., None])
+
+
+def _split_rows(b: Block, axis: int, groups: int) -> Block:
+    """[..., g k, ...] -> [..., g, k, ...]; an axis of size 1 becomes two."""
+
+    def split(a: Any) -> Any:
+        two = (groups, -1) if a.shape[axis] != 1 or b.shape[axis] == 1 else (1, 1)
+        return a.reshape((*a.shape[:axis], *two, *a.shape[axis + 1 :]))
+
+    shape = (*b.shape[:axis], groups, b.shape[axis] // groups, *b.shape[axis + 1 :])
+    return Block(shape, split(b.cols), split(b.vals))
+
+
+def _flat_taps(a: Any, shape: tuple[int, ...], window: Sequence[int]) -> Any:
+    """[o, c, *window, q] -> [o, c, taps or 1, q]."""
+    if any(k != 1 for k in a.shape[2:-1]):
+        a = xp(a).broadcast_to(a, (*a.shape[:2], *window, a.shape[-1]))
+    return a.reshape((*a.shape[:2], -1, a.shape[-1]))
+
+
+def _merged_channels(b: Block, shape: tuple[int, ...]) -> Block:
+    """[n, batch groups, feature groups, o, *spatial] -> [n, channels, *spatial]."""
+
+    def merged(a: Any) -> Any:
+        if any(k != 1 for k in a.shape[1:4]):
+            a = xp(a).broadcast_to(a, (a.shape[0], *b.shape[1:4], *a.shape[4:]))
+        return a.reshape((a.shape[0], -1, *a.shape[4:]))
+
+    return Block(shape, merged(b.cols), merged(b.vals))
 
 
 def _transpose_rows(b: Block, order: tuple[int, ...]) -> Block:

@@ -1,0 +1,113 @@
+"""What is known of a coefficient while tracing: its value, or where it vanishes whatever the inputs are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from chainrule._jax import evaluate_now, is_static, run_equation
+from chainrule._program import Coefficient, Value, as_jax
+
+_FOLD_LIMIT = 2**24  # elements; a larger known value is left to the compiled program
+# they move or add elements: a result is nonzero only where one of the elements that it is made of is
+_MOVES = {"broadcast_in_dim", "reshape", "transpose", "squeeze", "expand_dims", "slice", "rev", "split", "concatenate"}
+_SUMS = {"reduce_sum", "cumsum", "dot_general", "add", "add_any"}
+
+
+def known(value: Any) -> Coefficient:
+    """A coefficient: in NumPy where it is known while tracing."""
+    if not is_static(value) or jax.dtypes.issubdtype(getattr(value, "dtype", None), jax.dtypes.extended):
+        return Coefficient(value)
+    return Coefficient(np.asarray(value))
+
+
+def evaluate(eqn: Any, values: list[Any]) -> list[Value]:
+    """One equation on coefficients: folded where all are known, else with what is known of its zeros."""
+    sizes = [int(np.prod(v.aval.shape)) for v in eqn.outvars if hasattr(v.aval, "shape")]
+    plain = all(not jax.dtypes.issubdtype(v.aval.dtype, jax.dtypes.extended) for v in eqn.outvars)
+    foldable = plain and not eqn.effects and sum(sizes) <= _FOLD_LIMIT
+    if foldable and all(v.static for v in values):
+        return [Coefficient(o) for o in _fold(eqn, [v.value for v in values])]
+    if foldable and len(eqn.outvars) == 1:
+        support, drowned = _support(eqn, values), _drowned(eqn, values)
+        aval = eqn.outvars[0].aval
+        if support is not None and not support.any():
+            return [Coefficient(np.zeros(aval.shape, aval.dtype))]
+        return [Coefficient(run_equation(eqn, [as_jax(v.value) for v in values])[0], support, drowned)]
+    return [Coefficient(o) for o in run_equation(eqn, [as_jax(v.value) for v in values])]
+
+
+def _fold(eqn: Any, operands: list[Any]) -> list[np.ndarray]:
+    if eqn.primitive.name == "broadcast_in_dim" and len(operands) == 1:
+        shape, where = eqn.params["shape"], eqn.params["broadcast_dimensions"]
+        sizes = [1] * len(shape)
+        for k, axis in enumerate(where):
+            sizes[axis] = operands[0].shape[k]
+        return [np.broadcast_to(operands[0].reshape(sizes), shape)]
+    return list(evaluate_now(lambda *a: run_equation(eqn, a), *operands))
+
+
+def _support(eqn: Any, values: list[Coefficient]) -> np.ndarray | None:
+    """False where the result is known to vanish (W * mask, where(mask, W, 0), tril(W), exp(−∞))."""
+    name, nonzero = eqn.primitive.name, [v.nonzero for v in values]
+    shape = tuple(eqn.outvars[0].aval.shape)
+    if name in ("exp", "exp2", "logistic") and values[0].minus_infinity is not None:
+        return ~values[0].minus_infinity
+    if all(n is None for n in nonzero):
+        return None
+    if name in ("mul", "and"):
+        return np.logical_and.reduce([np.broadcast_to(n, shape) for n in nonzero if n is not None])
+    if name in ("neg", "convert_element_type", "copy", "abs", "sqrt", "tanh", "sin", "integer_pow", "square", "div"):
+        return nonzero[0] if nonzero[0] is None or nonzero[0].shape == shape else None
+    if name == "select_n" and values[0].static and values[0].value.shape == shape:
+        return _chosen(values[0].value, [np.ones(shape, bool) if n is None else n for n in nonzero[1:]])
+    if name == "sub":
+        return _moved("add", eqn, values)
+    return _moved(name, eqn, values)
+
+
+def _moved(name: str, eqn: Any, values: list[Coefficient]) -> np.ndarray | None:
+    if (name == "add" and eqn.primitive.name == "sub") or name in ("add", "add_any"):
+        full = [_places(v).astype(bool) for v in values]
+        return np.logical_or.reduce(np.broadcast_arrays(*full))
+    if name not in _MOVES | _SUMS or not all(v.value.dtype.kind in "fc" for v in values):
+        return None
+    out = evaluate_now(lambda *a: run_equation(eqn, a), *[_places(v) for v in values])
+    return np.asarray(out[0]) != 0
+
+
+def _places(v: Coefficient) -> np.ndarray:
+    """1 where the value may differ from zero."""
+    return np.ones(v.shape, v.dtype) if v.nonzero is None else np.broadcast_to(v.nonzero, v.shape).astype(v.dtype)
+
+
+def _drowned(eqn: Any, values: list[Coefficient]) -> np.ndarray | None:
+    """True where the result is known to be −∞: a masked score, whatever finite number is added to it."""
+    name, low = eqn.primitive.name, [v.minus_infinity for v in values]
+    shape = tuple(eqn.outvars[0].aval.shape)
+    if all(n is None for n in low):
+        return None
+    full = [np.zeros(v.shape, bool) if n is None else n for n, v in zip(low, values, strict=True)]
+    if name == "select_n" and values[0].static and values[0].value.shape == shape:
+        return _chosen(values[0].value, full[1:])
+    if name in ("add", "add_any", "min"):
+        return np.logical_or(*full)
+    if name == "max":
+        return np.logical_and(*full)
+    if name in ("sub", "convert_element_type", "copy"):
+        return np.broadcast_to(full[0], shape)
+    if name in ("mul", "div"):
+        positive = [v.static and bool((v.value > 0).all()) for v in values]
+        return np.logical_or(*full) if positive[1] or (name == "mul" and positive[0]) else None
+    if name in _MOVES and all(v.value.dtype.kind == "f" for v in values):
+        moved = evaluate_now(
+            lambda *a: run_equation(eqn, a), *[f.astype(v.dtype) for f, v in zip(full, values, strict=True)]
+        )
+        return np.asarray(moved[0]) != 0
+    return None
+
+
+def _chosen(predicate: np.ndarray, cases: list[np.ndarray]) -> np.ndarray:
+    return np.choose(predicate.astype(int), cases)

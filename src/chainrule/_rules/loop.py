@@ -1,0 +1,226 @@
+"""Loops: the columns that a carry can ever hold by reachability, then one loop over its values.
+
+One step of a loop is a linear map (constants, carry, inputs of the step) -> (carry, outputs of the step). Its sparsity
+pattern, found once, says which columns the carry can ever hold; the loop then runs on values in this layout. Columns
+that differ from step to step (those of the inputs of the steps) travel through the step as *virtual* columns; a table
+holds their numbers at each step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from chainrule._block import WAY_OUT, Block, compressed, join, place
+from chainrule._errors import require_memory
+from chainrule._jax import as_callable, count_equations, scan_counts
+from chainrule._program import Coefficient, Context, Tangent, Value, as_jax
+from chainrule._rules._registry import rule
+from chainrule._rules.reach import Pattern, blocks_of, position, slots_of
+from chainrule._rules.step import Step, numbers_of
+from chainrule._rules.virtual import Virtual
+
+# a loop over known positions or masks is written out up to this length and size, so that every step keeps its own
+_UNROLLED_STEPS, _UNROLLED_EQUATIONS = 32, 512
+
+
+@rule("scan", reads="jaxpr length reverse unroll num_consts num_carry ft_in ft_out")
+def scan(context: Context, eqn: Any, values: list[Value]) -> Any:
+    """carry, y_t = step(constants, carry, x_t) for every time t."""
+    body, T = eqn.params["jaxpr"], eqn.params["length"]
+    a, b = scan_counts(eqn)
+    consts, carry, xs = values[:a], values[a : a + b], values[a + b :]
+    if not T:
+        return [*carry, *[Tangent(tuple(v.aval.shape), v.aval.dtype, ()) for v in eqn.outvars[b:]]]
+    small = T <= _UNROLLED_STEPS and T * count_equations(body.jaxpr) <= _UNROLLED_EQUATIONS
+    if T == 1 or (b and small and any(_positions_known(v) for v in values)):
+        return _unrolled(context, eqn, values)
+    step = Step(context, body, consts, carry, xs)
+    if "tangent" not in step.kinds:
+        return _mapped(context, eqn, step)
+    return _loop(context, eqn, step)
+
+
+def _unrolled(context: Context, eqn: Any, values: list[Value]) -> list[Value]:
+    """A short loop, written out: each step has patterns and known coefficients of its own."""
+    (a, b), T = scan_counts(eqn), eqn.params["length"]
+    step = as_callable(eqn.params["jaxpr"].jaxpr, eqn.params["jaxpr"].consts)
+
+    def written_out(*operands: Any) -> list[Any]:
+        carry, ys = list(operands[a : a + b]), [()] * T
+        for t in reversed(range(T)) if eqn.params["reverse"] else range(T):
+            xs = [jax.lax.index_in_dim(x, t, keepdims=False) for x in operands[a + b :]]
+            outs = step(*operands[:a], *carry, *xs)
+            carry, ys[t] = outs[:b], tuple(outs[b:])
+        return [*carry, *[jnp.stack(y) for y in zip(*ys, strict=True)]]
+
+    closed = jax.make_jaxpr(written_out)(*[jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars])
+    return context.propagate(closed.jaxpr, closed.consts, values)
+
+
+def _mapped(context: Context, eqn: Any, step: Step) -> list[Value]:
+    """A loop that carries no tangent is one step for all times at once."""
+    T, a, b = eqn.params["length"], len(step.consts), len(step.carry)
+    run, carry, last = as_callable(step.body.jaxpr, step.body.consts), step.carry, step.carry
+    if "coefficient" in step.kinds:  # the carry at every time, from the loop itself; no tangent reaches it
+
+        def keep(c: Any, x: Any) -> Any:
+            return run(*map(_plain, step.consts), *c, *x)[:b], c
+
+        ends, entered = jax.lax.scan(
+            keep, list(map(_plain, carry)), list(map(_plain, step.xs)), length=T, reverse=eqn.params["reverse"]
+        )
+        last = [v if kind == "zero" else Coefficient(e) for kind, v, e in zip(step.kinds, carry, ends, strict=True)]
+        carry = [v if kind == "zero" else Coefficient(e) for kind, v, e in zip(step.kinds, carry, entered, strict=True)]
+    axes = [*[None] * a, *[None if kind == "zero" else 0 for kind in step.kinds], *[0] * len(step.xs)]
+    operands = [*step.consts, *carry, *step.xs]
+    shapes = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in operands]
+    batched = jax.make_jaxpr(jax.vmap(run, in_axes=axes, axis_size=T))(*shapes)
+    return [*last, *context.propagate(batched.jaxpr, batched.consts, operands)[b:]]
+
+
+def _loop(context: Context, eqn: Any, step: Step) -> list[Value]:
+    """One `lax.scan` over the values of the carry, in a layout that never changes."""
+    T, b = eqn.params["length"], len(step.carry)
+    virtual = Virtual(step, T)
+    layout = _Layout(step, step.reach(virtual.patterns(), T))
+    outvars, cost = step.body.jaxpr.outvars, context.cost
+    whole = {v: k for k, v in enumerate(outvars[:b]) if hasattr(v, "aval") and step.kinds[k] == "tangent"}
+    made: list[Value] = []
+
+    def one(state: Any, slices: Any) -> Any:
+        time, xs = slices
+        context.cost = cost
+        outs = step.run([*step.consts, *layout.values(state), *virtual.at(xs)])
+        state = layout.numbers(outs[:b], virtual, time)
+        carried = layout.values(state)
+        made[:] = [carried[whole[v]] if _among(v, whole) else out for v, out in zip(outvars, outs, strict=True)][b:]
+        return state, [numbers_of(out) for out in made]
+
+    over = (jnp.arange(T, dtype=np.int32), virtual.scanned)
+    end, ys = jax.lax.scan(one, layout.numbers(step.carry), over, length=T, reverse=eqn.params["reverse"])
+    context.cost = cost + T * (context.cost - cost)
+    born = virtual.births(eqn.params["reverse"])
+    stacked: list[Value] = []
+    for v, out, y in zip(outvars[b:], made, ys, strict=True):
+        # what a step receives was born before it; what it hands on may be born in it
+        stacked.append(virtual.stacked(out, y, born if _among(v, whole) else born + 1))
+    return [*layout.values(end), *stacked]
+
+
+def _among(v: Any, whole: dict[Any, int]) -> bool:
+    return v.__hash__ is not None and v in whole
+
+
+@rule("while", reads="cond_nconsts cond_jaxpr body_nconsts body_jaxpr")
+def while_loop(context: Context, eqn: Any, values: list[Value]) -> Any:
+    """carry = body(constants, carry) while cond(constants, carry); the condition sees no tangent."""
+    cond, body, a = eqn.params["cond_jaxpr"], eqn.params["body_jaxpr"], eqn.params["cond_nconsts"]
+    b = a + eqn.params["body_nconsts"]
+    step, test = Step(context, body, values[a:b], values[b:], []), as_callable(cond.jaxpr, cond.consts)
+    layout = _Layout(step, step.reach([], None))
+
+    def go_on(state: Any) -> Any:
+        return test(*map(_plain, values[:a]), *map(_plain, layout.values(state)))[0]
+
+    def one(state: Any) -> Any:
+        return layout.numbers(step.run([*step.consts, *layout.values(state)]))
+
+    return layout.values(jax.lax.while_loop(go_on, one, layout.numbers(step.carry)))
+
+
+class _Layout:
+    """The columns of every part of the carry, the same in all steps, and how its values are put into them."""
+
+    def __init__(self, step: Step, pattern: Pattern):
+        self._step = step
+        self._cols: list[Any] = []
+        start = 0
+        for kind, v, shape in zip(step.kinds, step.carry, step.rows, strict=True):
+            if kind != "tangent":
+                self._cols.append(None)
+                continue
+            rows = pattern[start : start + math.prod(shape)]
+            start += math.prod(shape)
+            cols = compressed(slots_of(rows, shape).reshape((*shape, -1)), len(shape))
+            require_memory("jacobian: a loop", (*shape, cols.shape[-1]), v.dtype.itemsize, WAY_OUT)
+            self._cols.append(cols)
+
+    def values(self, state: Sequence[Any]) -> list[Value]:
+        """The carry, from its numbers."""
+        left, out = iter(state), []
+        for kind, v, cols in zip(self._step.kinds, self._step.carry, self._cols, strict=True):
+            if kind == "zero":
+                out.append(v)
+            elif kind == "coefficient":
+                out.append(Coefficient(next(left)))
+            else:
+                out.append(Tangent(v.shape, v.dtype, (Block(v.shape, cols, next(left)),)))
+        return out
+
+    def numbers(self, carry: Sequence[Value], virtual: Virtual | None = None, time: Any = None) -> list[Any]:
+        """The numbers of the carry: coefficients as they are, tangents [*rows, columns of the layout]."""
+        out = []
+        for kind, own, v, cols in zip(self._step.kinds, self._step.carry, carry, self._cols, strict=True):
+            if kind == "coefficient":
+                assert isinstance(v, Coefficient)
+                out.append(as_jax(v.value))
+            elif kind == "tangent":
+                out.append(self._placed(own, v, cols, virtual, time))
+        return out
+
+    def _placed(self, own: Value, v: Value, cols: np.ndarray, virtual: Virtual | None, time: Any) -> Any:
+        full = (*own.shape, cols.shape[-1])
+        total, rest = None, []
+        for b in blocks_of(v):
+            if b.cols.shape == cols.shape and np.array_equal(b.cols, cols):
+                total = _plus(total, jnp.broadcast_to(as_jax(b.vals), full))
+            elif virtual is not None and virtual.within(b):
+                total = _plus(total, virtual.placed(b, cols, time))
+            else:
+                spot = position(b.cols, cols, b.shape)
+                moved = _shifted(b, spot, cols.shape[-1])
+                if moved is None:
+                    rest.append(Block(b.shape, spot, b.vals))
+                else:
+                    total = _plus(total, moved)
+        if rest:
+            b = join(rest)
+            total = _plus(total, as_jax(place(b.vals, compressed(b.cols, len(b.shape)), b.slots, full[-1], b.shape)))
+        if total is None:
+            return jnp.zeros(full, own.dtype)
+        return jnp.broadcast_to(total, full).astype(own.dtype)
+
+
+def _shifted(block: Block, spot: np.ndarray, width: int) -> Any:
+    """The values in their places, if these are a shift of the slots that is the same in all rows; else None."""
+    flat = spot.reshape(-1, spot.shape[-1])
+    first = flat.max(axis=0)
+    present = np.flatnonzero(first >= 0)
+    if not len(present) or not ((flat == first) | (flat < 0)).all():
+        return None
+    low = int(first[present[0]] - present[0])
+    if not np.array_equal(first[present], present + low) or block.slots != len(first):
+        return None
+    mask = compressed(spot >= 0)
+    vals = jnp.broadcast_to(as_jax(block.vals), (*block.vals.shape[:-1], block.slots))
+    vals = vals if mask.all() else jnp.where(mask, vals, jnp.zeros((), vals.dtype))
+    around = [*[(0, 0, 0)] * (vals.ndim - 1), (low, width - block.slots - low, 0)]
+    return jax.lax.pad(vals, jnp.zeros((), vals.dtype), around)
+
+
+def _positions_known(v: Value) -> bool:
+    return isinstance(v, Coefficient) and v.static and v.value.ndim > 0 and v.value.dtype.kind in "iub"
+
+
+def _plain(v: Value) -> Any:
+    return jnp.zeros(v.shape, v.dtype) if isinstance(v, Tangent) else as_jax(v.value)
+
+
+def _plus(a: Any, b: Any) -> Any:
+    return b if a is None else a + b

@@ -1,0 +1,112 @@
+"""One step of a loop: what each part of its carry is, and the pattern of the step."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+from chainrule._block import identity
+from chainrule._program import Coefficient, Context, Tangent, Value, as_jax
+from chainrule._rules.reach import Pattern, blocks_of, filled, rows_of
+
+
+class Step:
+    """One step of a loop: what each part of its carry is, and the pattern of the step.
+
+    A part of the carry is 'zero' until a step makes a 'coefficient' or a 'tangent' of it.
+    """
+
+    def __init__(self, context: Context, body: Any, consts: list[Value], carry: list[Value], xs: list[Value]):
+        self.context, self.body, self.consts = context, body, consts
+        self.xs = [whole(v) for v in xs]
+        self.kinds = [kind_of(v) for v in carry]
+        cost = context.cost
+        while True:
+            outs = self._probe(carry)
+            kinds = [kind_of(o) if k == "zero" else k for k, o in zip(self.kinds, outs, strict=False)]
+            if kinds == self.kinds:
+                break
+            self.kinds = kinds
+        context.cost = cost
+        self.carry = [_as_kind(kind, v) for kind, v in zip(kinds, carry, strict=True)]
+        self.rows = [v.shape if kind == "tangent" else () for kind, v in zip(kinds, carry, strict=True)]
+        self._local = rows_of([o if k == "tangent" else None for k, o in zip(kinds, outs, strict=False)], self._width)
+
+    def run(self, operands: list[Value]) -> list[Value]:
+        """One step on blocks."""
+        return self.context.propagate(self.body.jaxpr, self.body.consts, operands)
+
+    def _probe(self, carry: list[Value]) -> list[Value]:
+        """The outputs of a step, with a column of its own for every element of what carries a tangent."""
+        self._starts, self._width = [], 0
+        operands: list[Any] = []
+        for k, v in enumerate([*self.consts, *carry, *self.xs]):
+            kind = self.kinds[k - len(self.consts)] if 0 <= k - len(self.consts) < len(carry) else kind_of(v)
+            shape = v.shape if k < len(self.consts) + len(carry) else v.shape[1:]
+            self._starts.append(self._width)
+            if kind == "tangent":
+                operands.append(Tangent(shape, v.dtype, (identity(shape, self._width, v.dtype),)))
+                self._width += math.prod(shape)
+            elif kind == "zero":
+                operands.append(Coefficient(np.zeros(shape, v.dtype)))
+            elif k < len(self.consts):
+                operands.append(v)
+            else:
+                operands.append(jax.ShapeDtypeStruct(shape, v.dtype))
+        unknown = [k for k, v in enumerate(operands) if isinstance(v, jax.ShapeDtypeStruct)]
+        outs: list[Value] = []
+
+        def trace(given: list[Any]) -> list[Any]:
+            full = list(operands)
+            for k, value in zip(unknown, given, strict=True):
+                full[k] = Coefficient(value)
+            outs[:] = self.run(full)
+            return [numbers_of(o) for o in outs]
+
+        jax.eval_shape(trace, [operands[k] for k in unknown])
+        return outs
+
+    @property
+    def columns(self) -> int:
+        """One more than the largest column of what enters the loop."""
+        entering = [v for v in (*self.consts, *self.carry, *self.xs) if isinstance(v, Tangent)]
+        return 1 + max((int(b.cols.max(initial=-1)) for v in entering for b in blocks_of(v)), default=-1)
+
+    def reach(self, xs: list[Pattern], steps: int | None) -> Pattern:
+        """The columns that each row of the carry can hold after up to so many steps (None: any number)."""
+        n, a = self.columns, len(self.consts)
+        size = sum(math.prod(s) for s, kind in zip(self.rows, self.kinds, strict=True) if kind == "tangent")
+        first = self._starts[a] if self.carry else 0
+        own = self._local[:, first : first + size]
+        held = rows_of([v if k == "tangent" else None for k, v in zip(self.kinds, self.carry, strict=True)], n)
+        for k, v in enumerate(self.consts):
+            if kind_of(v) == "tangent":
+                held = held + self._local[:, self._starts[k] :][:, : math.prod(v.shape)] @ rows_of([v], n)
+        for k, pattern in zip(self._starts[a + len(self.carry) :], xs, strict=True):
+            held = held + self._local[:, k : k + pattern.shape[0]] @ pattern
+        return filled(own, held, steps)
+
+
+def whole(v: Value) -> Value:
+    return v.filled() if isinstance(v, Tangent) else v
+
+
+def kind_of(v: Value) -> str:
+    if isinstance(v, Tangent):
+        return "tangent" if v.blocks else "zero"
+    return "zero" if v.static and v.zero else "coefficient"
+
+
+def _as_kind(kind: str, v: Value) -> Value:
+    if kind == "zero":
+        return Coefficient(np.zeros(v.shape, v.dtype))
+    if kind == "tangent" and isinstance(v, Coefficient):
+        return Tangent(v.shape, v.dtype, ())
+    return whole(v)
+
+
+def numbers_of(v: Value) -> Any:
+    return [as_jax(b.vals) for b in v.filled().blocks] if isinstance(v, Tangent) else as_jax(v.value)
