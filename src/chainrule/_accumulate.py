@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from chainrule._assembled import Assembled
 from chainrule._block import Block, identity
-from chainrule._errors import InputTypeError, MemoryLimitError
+from chainrule._errors import InputTypeError, MemoryLimitError, NotReversibleError
 from chainrule._jacobian import Jacobian
 from chainrule._jax import has_custom_vjp, walk
 from chainrule._layout import Layout
@@ -56,18 +56,23 @@ def _cheapest(problem: Problem, has_aux: bool, holomorphic: bool) -> Accumulated
     if n <= 1 or (complex_out and not holomorphic) or any(e.primitive.name == "while" for e in walk(traced.jaxpr)):
         return _sweep(problem, has_aux, False)
     if m <= 1:
-        return _sweep(problem, has_aux, True)
+        return _reverse(problem, has_aux) or _sweep(problem, has_aux, False)
     try:
         forward = _sweep(problem, has_aux, False)
     except MemoryLimitError:
         return _sweep(problem, has_aux, True)
     if forward.jacobian.cost <= 4 * (m + n) * max(1, len(traced.jaxpr.eqns)):
         return forward  # already within a small multiple of what the function itself costs
+    reverse = _reverse(problem, has_aux)
+    return reverse if reverse and reverse.jacobian.cost * _TIE < forward.jacobian.cost else forward
+
+
+def _reverse(problem: Problem, has_aux: bool) -> Accumulated | None:
+    """The reverse sweep, or None where JAX cannot reverse this function or it would not fit."""
     try:
-        reverse = _sweep(problem, has_aux, True)
-    except (ValueError, NotImplementedError, MemoryLimitError):
-        return forward  # JAX itself cannot reverse this function
-    return reverse if reverse.jacobian.cost * _TIE < forward.jacobian.cost else forward
+        return _sweep(problem, has_aux, True)
+    except (NotReversibleError, MemoryLimitError):
+        return None
 
 
 def _primal(problem: Problem, has_aux: bool) -> tuple[Any, list[Any]]:
@@ -84,7 +89,7 @@ def _require_real_outputs(problem: Problem, has_aux: bool) -> None:
 def _sweep(problem: Problem, has_aux: bool, reverse: bool) -> Accumulated:
     """One assembled Jacobian, from the input or from the output."""
     function, found = flat_output(problem, has_aux)
-    closed, (y_shape, aux_shape, _) = linear_jaxpr(function, problem.leaves, reverse)
+    closed, (y_shape, aux_shape, _) = linear_jaxpr(problem.what, function, problem.leaves, reverse)
     columns = space_of(problem.tree, problem.leaves, problem.f)
     rows = space_of(found["tree"], y_shape, problem.f)
     seeded, swept = (rows, columns) if reverse else (columns, rows)

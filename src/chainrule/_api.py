@@ -6,7 +6,7 @@ stands on, takes about as long to import as all of this library.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -21,29 +21,35 @@ from chainrule._trace import Problem, pick, require_inputs, scalar_function
 if TYPE_CHECKING:
     from chainrule._accumulate import Accumulated, Order
 
-Argnums = int | tuple[int, ...]
+Argnums = int | Sequence[int]
 
 
-def _numbers(name: str, f: Any, argnums: Argnums) -> tuple[int, ...]:
-    numbers = argnums if isinstance(argnums, tuple) else (argnums,)
-    if not all(isinstance(k, (int, np.integer)) and not isinstance(k, bool) for k in numbers):
+def _checked(name: str, f: Any, argnums: Argnums, least: int = 0) -> int | tuple[int, ...]:
+    """The whole number, or the sequence of them as a tuple."""
+    numbers: tuple[Any, ...] = tuple(argnums) if isinstance(argnums, (tuple, list)) else (argnums,)
+    if len(numbers) < least or not all(isinstance(k, (int, np.integer)) and not isinstance(k, bool) for k in numbers):
         raise InputTypeError(
             f"{name} of {name_of(f)}: argnums={argnums!r} is neither a whole number nor a tuple of whole numbers"
         )
-    return numbers
+    return numbers if isinstance(argnums, (tuple, list)) else numbers[0]
+
+
+def _places(argnums: int | tuple[int, ...]) -> tuple[int, ...]:
+    return argnums if isinstance(argnums, tuple) else (argnums,)
 
 
 def _accumulating(
     name: str, f: Any, argnums: Argnums, finish: Callable[[Accumulated], Any], *options: Any
 ) -> Transform:
     """A transform of the accumulated Jacobian; options: has_aux, order, holomorphic."""
+    numbers = _checked(name, f, argnums)
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
         from chainrule._accumulate import accumulate
 
-        return finish(accumulate(pick(name, function, argnums, args), *options))
+        return finish(accumulate(pick(name, function, numbers, args), *options))
 
-    return Transform(name, f, _numbers(name, f, argnums), body, (name, argnums, *options), patterned=True)
+    return Transform(name, f, _places(numbers), body, (name, numbers, *options), patterned=True)
 
 
 def jacobian(
@@ -60,7 +66,7 @@ def jacobian(
     ----------
     f : callable
         A pure function of pytrees of arrays, as for `jax.jit`; it gives a pytree of floating-point arrays.
-    argnums : int or tuple of int
+    argnums : int or sequence of int
         Which positional arguments are differentiated. Whole numbers among the others (indices, masks)
         are known while tracing and shape the sparsity pattern.
     has_aux : bool
@@ -165,17 +171,19 @@ def hessian(f: Callable[..., Any], argnums: Argnums = 0, *, has_aux: bool = Fals
     [6.0, 12.0]
     """
 
+    numbers = _checked("hessian", f, argnums, least=1)
+
     def body(function: Any, args: tuple[Any, ...]) -> Any:
         from chainrule._accumulate import accumulate
 
         scalar = scalar_function("hessian", function, has_aux)
-        require_inputs(pick("hessian", function, argnums, args), False)
-        problem = pick("hessian", jax.grad(scalar, argnums, has_aux=has_aux), argnums, args)
+        require_inputs(pick("hessian", function, numbers, args), False)
+        problem = pick("hessian", jax.grad(scalar, numbers, has_aux=has_aux), numbers, args)
         found = accumulate(problem, has_aux, order, False)
         return _with_aux(found) if has_aux else _bare(found)
 
-    key = ("hessian", argnums, has_aux, order)
-    return Transform("hessian", f, _numbers("hessian", f, argnums), body, key, patterned=True)
+    key = ("hessian", numbers, has_aux, order)
+    return Transform("hessian", f, _places(numbers), body, key, patterned=True)
 
 
 def gradient(f: Callable[..., Any], argnums: Argnums = 0, *, has_aux: bool = False) -> Transform:
@@ -191,11 +199,13 @@ def gradient(f: Callable[..., Any], argnums: Argnums = 0, *, has_aux: bool = Fal
     [2.0, 4.0]
     """
 
-    def body(function: Any, args: tuple[Any, ...]) -> Any:
-        require_inputs(pick("gradient", function, argnums, args), False, complex_too=True)
-        return jax.grad(scalar_function("gradient", function, has_aux), argnums, has_aux=has_aux)(*args)
+    numbers = _checked("gradient", f, argnums, least=1)
 
-    return Transform("gradient", f, _numbers("gradient", f, argnums), body, ("gradient", argnums, has_aux))
+    def body(function: Any, args: tuple[Any, ...]) -> Any:
+        require_inputs(pick("gradient", function, numbers, args), False, complex_too=True)
+        return jax.grad(scalar_function("gradient", function, has_aux), numbers, has_aux=has_aux)(*args)
+
+    return Transform("gradient", f, _places(numbers), body, ("gradient", numbers, has_aux))
 
 
 def linearize(
@@ -215,17 +225,17 @@ def linearize(
     ([2.0, 12.0], [8.0, 6.0])
     """
 
+    numbers = _checked("linearize", f, argnums)
+
     def body(function: Any, args: tuple[Any, ...]) -> Any:
         from chainrule._matrix_free import linearized
 
-        problem = pick("linearize", function, argnums, args)
+        problem = pick("linearize", function, numbers, args)
         require_inputs(problem, holomorphic)
         J, aux = linearized(problem, has_aux)
         return (J, aux) if has_aux else J
 
-    return Transform(
-        "linearize", f, _numbers("linearize", f, argnums), body, ("linearize", argnums, has_aux, holomorphic)
-    )
+    return Transform("linearize", f, _places(numbers), body, ("linearize", numbers, has_aux, holomorphic))
 
 
 def pushforward(f: Callable[..., Any], argnums: Argnums = 0) -> Transform:
@@ -240,11 +250,13 @@ def pushforward(f: Callable[..., Any], argnums: Argnums = 0) -> Transform:
     [2.0, 4.0]
     """
 
+    numbers = _checked("pushforward", f, argnums)
+
     def body(function: Any, args: tuple[Any, ...]) -> Any:
-        problem, dx = _problem_and_last("pushforward", function, argnums, args)
+        problem, dx = _problem_and_last("pushforward", function, numbers, args)
         return _push(problem, dx)
 
-    return Transform("pushforward", f, _with_last("pushforward", f, argnums), body, ("pushforward", argnums))
+    return Transform("pushforward", f, _with_last(numbers), body, ("pushforward", numbers))
 
 
 def _push(problem: Problem, dx: Any) -> Any:
@@ -265,12 +277,14 @@ def pullback(f: Callable[..., Any], argnums: Argnums = 0) -> Transform:
     [2.0, 4.0]
     """
 
+    numbers = _checked("pullback", f, argnums)
+
     def body(function: Any, args: tuple[Any, ...]) -> Any:
-        problem, w = _problem_and_last("pullback", function, argnums, args)
+        problem, w = _problem_and_last("pullback", function, numbers, args)
         y, pull = jax.vjp(problem.function, *problem.leaves)
         return jax.tree.unflatten(problem.tree, pull(_like(f"{problem.what}: the cotangent", w, y)))
 
-    return Transform("pullback", f, _with_last("pullback", f, argnums), body, ("pullback", argnums))
+    return Transform("pullback", f, _with_last(numbers), body, ("pullback", numbers))
 
 
 def hvp(f: Callable[..., Any], argnums: Argnums = 0) -> Transform:
@@ -286,20 +300,22 @@ def hvp(f: Callable[..., Any], argnums: Argnums = 0) -> Transform:
     [6.0, 12.0]
     """
 
+    numbers = _checked("hvp", f, argnums)
+
     def body(function: Any, args: tuple[Any, ...]) -> Any:
-        problem, v = _problem_and_last("hvp", function, argnums, args)
-        gradient_of = jax.grad(scalar_function("hvp", function, False), argnums)
-        return _push(pick("hvp", gradient_of, argnums, args[:-1]), v) if problem.leaves else v
+        problem, v = _problem_and_last("hvp", function, numbers, args)
+        gradient_of = jax.grad(scalar_function("hvp", function, False), numbers)
+        return _push(pick("hvp", gradient_of, numbers, args[:-1]), v) if problem.leaves else v
 
-    return Transform("hvp", f, _with_last("hvp", f, argnums), body, ("hvp", argnums))
+    return Transform("hvp", f, _with_last(numbers), body, ("hvp", numbers))
 
 
-def _with_last(name: str, f: Any, argnums: Argnums) -> tuple[int, ...]:
+def _with_last(argnums: int | tuple[int, ...]) -> tuple[int, ...]:
     """Places among (*args, direction) of the arguments' numbers, and of the direction, which is not the function's."""
-    return (*(k if k >= 0 else k - 1 for k in _numbers(name, f, argnums)), -1)
+    return (*(k if k >= 0 else k - 1 for k in _places(argnums)), -1)
 
 
-def _problem_and_last(name: str, f: Any, argnums: Argnums, args: tuple[Any, ...]) -> tuple[Problem, Any]:
+def _problem_and_last(name: str, f: Any, argnums: int | tuple[int, ...], args: tuple[Any, ...]) -> tuple[Problem, Any]:
     if len(args) < 2:
         raise InputTypeError(
             f"{name} of {name_of(f)}: got {len(args)} arguments; give the function's own, and then the direction"

@@ -13,6 +13,12 @@ from chainrule._program import Coefficient, Value, as_jax
 _FOLD_LIMIT = 2**24  # elements; a larger known value is left to the compiled program
 # they move or add elements: a result is nonzero only where one of the elements that it is made of is
 _MOVES = {"broadcast_in_dim", "reshape", "transpose", "squeeze", "expand_dims", "slice", "rev", "split", "concatenate"}
+# linear in these operands together, or in all: of zeros they make zeros
+_LINEAR_IN = {
+    **{"dynamic_slice": (0,), "gather": (0,), "triangular_solve": (1,), "dynamic_update_slice": (0, 1), "pad": (0, 1)},
+    **{f"scatter{kind}": (0, 2) for kind in ("", "-add", "-sub", "_add", "_sub")},
+}
+_LINEAR = {"reduce_window_sum", "fft", "real", "imag", "complex", "conj", "copy", "tile", "stack", "unstack"}
 _SUMS = {"reduce_sum", "cumsum", "dot_general", "add", "add_any"}
 
 
@@ -57,6 +63,9 @@ def _support(eqn: Any, values: list[Coefficient]) -> np.ndarray | None:
         return ~values[0].minus_infinity
     if all(n is None for n in nonzero):
         return None
+    linear = [values[k] for k in _LINEAR_IN.get(name, range(len(values)) if name in _LINEAR else ())]
+    if linear and all(v.zero for v in linear):
+        return np.zeros(shape, bool)
     if name in ("mul", "and"):
         return np.logical_and.reduce([np.broadcast_to(n, shape) for n in nonzero if n is not None])
     if name in ("neg", "convert_element_type", "copy", "abs", "sqrt", "tanh", "sin", "integer_pow", "square", "div"):

@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from chainrule._errors import InputTypeError
+from chainrule._errors import ChainruleError, InputTypeError
 from chainrule._space import name_of
-from chainrule._trace import no_forward_program, require_arrays
+from chainrule._trace import no_forward_program, no_reverse_program, require_arrays
 
 Body = Callable[..., Any]  # body(f, args) -> result, traced under jit
 _CACHE: weakref.WeakKeyDictionary[Any, tuple[Any, dict[Any, Any]]] = weakref.WeakKeyDictionary()
@@ -78,10 +78,13 @@ class Transform:
 
     def __call__(self, *args: Any, **keywords: Any) -> Any:
         """Apply the transform to the arguments of the function."""
+        backwards = "the reverse direction: chainrule.pullback, or order='reverse'"
         try:
-            with no_forward_program(self._what, "the reverse direction: chainrule.pullback, or order='reverse'"):
+            with no_forward_program(self._what, backwards), no_reverse_program(self._what):
                 return self._compiled(*self._prepared(args, keywords))
-        except TypeError:
+        except (TypeError, ValueError, OverflowError) as error:
+            if isinstance(error, ChainruleError):
+                raise
             # JAX names an argument that is no array in terms of its own; say it in the user's
             require_arrays(self._what, [x for k in self._traced for x in jax.tree.leaves(args[k : k + 1 or None])])
             raise

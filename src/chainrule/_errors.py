@@ -19,6 +19,10 @@ class MissingRuleError(ChainruleError, NotImplementedError):
     """A step of the program is not a linear map that can be propagated."""
 
 
+class NotReversibleError(MissingRuleError):
+    """A step of the program has no transpose in JAX: it can only be differentiated forwards."""
+
+
 class MemoryLimitError(ChainruleError, MemoryError):
     """A dense result would not fit in memory; nothing was allocated."""
 

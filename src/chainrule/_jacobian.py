@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from chainrule._display import braille_spy, html, plot
-from chainrule._errors import ChainruleError, ShapeError, require_memory
+from chainrule._errors import ChainruleError, InputTypeError, ShapeError, require_memory
 from chainrule._space import Space, converted, flat
 from chainrule._structure import Structure
 
@@ -186,6 +186,10 @@ class Jacobian:
         if self._columns.holds(other):
             given = [getattr(x, "dtype", None) for x in jax.tree.leaves(other)]
             return self._rows.unflatten(self._apply(flat(other)), cast=given == list(self._columns.dtypes))
+        if hasattr(other, "tocsr"):
+            raise InputTypeError(
+                f"Jacobian @ A: A is a {type(other).__name__} of SciPy; use J.scipy() @ A for a sparse product"
+            )
         shape = tuple(np.shape(other)) if hasattr(other, "shape") else None
         if shape == (self.shape[1],):
             return self._apply(jnp.asarray(other))
@@ -264,7 +268,7 @@ class Jacobian:
     __rmul__ = __mul__
 
     def __truediv__(self, scalar: Any) -> Jacobian:
-        return self * (1 / scalar)
+        return NotImplemented if isinstance(scalar, Jacobian) else self * (1 / scalar)
 
     def __getitem__(self, index: Any) -> Any:
         """`J[i, j]`: an entry; `J[i]`: a row; else what NumPy's indexing of the dense array would give."""
@@ -279,10 +283,17 @@ class Jacobian:
         if isinstance(i, slice) and _is_number(j):
             return self.col(j)[..., i]
         dense = self.dense()
-        return dense[(whole,) * self._batch + (index if isinstance(index, tuple) else (index,))]
+        try:
+            return dense[(whole,) * self._batch + (index if isinstance(index, tuple) else (index,))]
+        except (TypeError, IndexError) as error:
+            raise InputTypeError(
+                f"J[{index!r}]: {self._says('J')} takes one or two whole numbers, slices or arrays of these"
+            ) from error
 
     def _inside(self, index: int, axis: int) -> int:
         size = self.shape[axis]
+        if not _is_number(index):
+            raise InputTypeError(f"a {('row', 'column')[axis]} of J has a whole number, got {index!r}")
         if not -size <= index < size:
             raise ShapeError(f"Jacobian index {index} is out of range for the {size} {('rows', 'columns')[axis]} of J")
         return int(index) % size
@@ -329,7 +340,7 @@ class Jacobian:
         return plot(*self._positions(), self.shape, ax=ax)
 
     def _repr_html_(self) -> str:
-        return html(repr(self), *self._positions(), self.shape)
+        return html(repr(self), *self._positions(), self.shape, self.nnz)
 
 
 def _is_number(index: Any) -> bool:

@@ -102,42 +102,15 @@ def run_equation(eqn: Equation, operands: Sequence[Any]) -> list[Any]:
 
 def as_function(eqn: Equation) -> Callable[..., list[Any]]:
     """Wrap one equation in a jaxpr of its own; takes every operand, literals included."""
-    variables: list[Any] = []
-    literal = [isinstance(v, jex.Literal) for v in eqn.invars]
-    for v in eqn.invars:
-        if not isinstance(v, jex.Literal) and v not in variables:
-            variables.append(v)
-    closed = jex.ClosedJaxpr(_one_equation(eqn, variables), ())
-    run = jex.jaxpr_as_fun(closed)
-    first = [next((i for i, w in enumerate(eqn.invars) if w is v), -1) for v in variables]
-    if len(variables) == len(eqn.invars) - sum(literal):
-        return lambda *operands: run(*[operands[i] for i in first])
-    fresh = _split_repeats(eqn)
-    run_fresh = jex.jaxpr_as_fun(fresh)
-    keep = [i for i, lit in enumerate(literal) if not lit]
-    return lambda *operands: run_fresh(*[operands[i] for i in keep])
-
-
-def _one_equation(eqn: Equation, invars: Sequence[Any]) -> Jaxpr:
     debug: Any = jex.DebugInfo("equation", "chainrule", None, None) if hasattr(jex, "DebugInfo") else None
-    return jex.Jaxpr(constvars=(), invars=list(invars), outvars=_outvars(eqn), eqns=[eqn], debug_info=debug)
-
-
-def _outvars(eqn: Equation) -> list[Any]:
-    return [jex.Var(v.aval) if isinstance(v, jex.DropVar) else v for v in eqn.outvars]
-
-
-def _split_repeats(eqn: Equation) -> Any:
-    """Give each operand its own variable, so that `mul a a` can be linear in one of them only."""
-    shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars if not isinstance(v, jex.Literal)]
-
-    def call(*operands: Any) -> list[Any]:
-        left = iter(operands)
-        full = [v.val if isinstance(v, jex.Literal) else next(left) for v in eqn.invars]
-        out = eqn.primitive.bind(*full, **eqn.params)
-        return list(out) if eqn.primitive.multiple_results else [out]
-
-    return jax.make_jaxpr(call)(*shapes)
+    # each operand has a variable of its own, so that `mul a a` can be linear in one of them only
+    invars: list[Any] = [v if isinstance(v, jex.Literal) else jex.Var(v.aval) for v in eqn.invars]
+    outvars = [jex.Var(v.aval) for v in eqn.outvars]
+    kept = [k for k, v in enumerate(invars) if not isinstance(v, jex.Literal)]
+    alone = eqn.replace(invars=invars, outvars=outvars)
+    jaxpr = jex.Jaxpr(constvars=(), invars=[invars[k] for k in kept], outvars=outvars, eqns=[alone], debug_info=debug)
+    run = jex.jaxpr_as_fun(jex.ClosedJaxpr(jaxpr, ()))
+    return lambda *operands: run(*[operands[k] for k in kept])
 
 
 def walk(jaxpr: Jaxpr) -> Iterator[Equation]:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._errors import MissingRuleError
+from chainrule._errors import ChainruleError, MissingRuleError
 from chainrule._jacobian import Jacobian
 from chainrule._jax import as_callable, count_operations, has_custom_vjp
 from chainrule._space import Space, flat, promoted, space_of
@@ -117,8 +117,8 @@ class MatrixFree(Jacobian):
     def _apply(self, v: Inexact[Array, " n"]) -> Inexact[Array, " m"]:
         try:
             return _product(self, v)
-        except ValueError as error:
-            if not self._program.flipped:
+        except (ValueError, NotImplementedError) as error:
+            if not self._program.flipped or isinstance(error, ChainruleError):
                 raise
             raise MissingRuleError(f"J.T @ w: JAX cannot transpose {self.T._says('J')}: {error}") from error
 
@@ -157,8 +157,10 @@ class MatrixFree(Jacobian):
         return self._apply(jnp.zeros(self.shape[1], self._columns.dtype).at[j].set(1))
 
     def _positions(self) -> tuple[np.ndarray, np.ndarray]:
-        rows, cols = np.divmod(np.arange(self.nnz), max(self.shape[1], 1))
-        return rows, cols
+        """Of every cell that a picture can have, one entry: nothing is known, all of it is drawn."""
+        m, n = (np.unique(np.linspace(0, s - 1, min(s, 1024)).astype(int)) for s in self.shape)
+        rows, cols = np.meshgrid(m, n, indexing="ij")
+        return rows.reshape(-1), cols.reshape(-1)
 
     def _times(self, scalar: Any) -> Jacobian:
         if self._batch:

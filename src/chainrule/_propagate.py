@@ -11,7 +11,7 @@ from chainrule._coefficient import evaluate, known
 from chainrule._errors import MissingRuleError
 from chainrule._jax import Literal, inner_jaxpr, taken_branch
 from chainrule._program import Coefficient, Context, Tangent, Value
-from chainrule._rules import SCATTERED, fallback, rule_for
+from chainrule._rules import SCATTERED, ZEROS, fallback, rule_for
 
 
 def propagate(context: Context, jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value]) -> list[Value]:
@@ -44,7 +44,11 @@ def _equation(context: Context, eqn: Any, values: list[Value]) -> Sequence[Value
     if taken is not None:
         return propagate(context, taken.jaxpr, taken.consts, values[1:])
     if not any(isinstance(v, Tangent) for v in values):
-        return evaluate(eqn, values)
+        outs = evaluate(eqn, values)
+        if eqn.primitive not in ZEROS or all(isinstance(v, Coefficient) and v.static for v in outs):
+            return outs
+        vanish = ZEROS[eqn.primitive](context, eqn, values)
+        return [known(np.zeros(v.shape, v.dtype)) if z else v for v, z in zip(outs, vanish, strict=True)]
     vanishing = not any(isinstance(v, Tangent) and not v.vanishes for v in values)
     if vanishing or all(0 in v.aval.shape for v in eqn.outvars):
         return [Tangent(tuple(v.aval.shape), v.aval.dtype, ()) for v in eqn.outvars]

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._errors import InputTypeError, MissingRuleError, ShapeError
+from chainrule._errors import ChainruleError, InputTypeError, MissingRuleError, NotReversibleError, ShapeError
 from chainrule._space import name_of
 
 
@@ -54,11 +54,20 @@ def require_arrays(what: str, leaves: Sequence[Any]) -> None:
     """Refuse inputs that are no arrays and no numbers."""
     for x in leaves:
         if not _is_array(x):
-            raise InputTypeError(f"{what}: an input is a {type(x).__name__}, not an array; choose others with argnums")
+            kind = f"{type(x).__name__} of {x.dtype}" if hasattr(x, "dtype") else type(x).__name__
+            raise InputTypeError(
+                f"{what}: an input is a {kind}, not an array of numbers that JAX knows; "
+                "convert it with jnp.asarray, or choose other arguments with argnums"
+            )
 
 
 def _is_array(x: Any) -> bool:
-    return hasattr(x, "dtype") or isinstance(x, (bool, int, float, complex))
+    if isinstance(x, (jax.core.Tracer, jax.Array)):
+        return True
+    try:
+        return jnp.asarray(x).dtype.kind in "biufcV"
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def require_inputs(problem: Problem, holomorphic: bool, complex_too: bool = False) -> None:
@@ -101,6 +110,9 @@ def split_aux(out: Any, what: str, has_aux: bool) -> tuple[Any, Any]:
         return out, None
     if not (isinstance(out, tuple) and len(out) == 2):
         raise InputTypeError(f"{what}: has_aux=True needs a pair (output, aux), got {type(out).__name__}")
+    for x in jax.tree.leaves(out[1]):
+        if not _is_array(x):
+            raise InputTypeError(f"{what}: a leaf of aux is a {type(x).__name__}; aux is a pytree of arrays")
     return out
 
 
@@ -126,10 +138,11 @@ def scalar_function(transform: str, f: Callable[..., Any], has_aux: bool) -> Cal
         leaves = jax.tree.leaves(value)
         if (
             len(leaves) != 1
+            or not _is_array(leaves[0])
             or np.shape(leaves[0]) != ()
             or not jnp.issubdtype(jnp.result_type(leaves[0]), jnp.floating)
         ):
-            got = [f"{jnp.result_type(x)} of shape {np.shape(x)}" for x in leaves]
+            got = [f"{jnp.result_type(x)} of shape {np.shape(x)}" if _is_array(x) else type(x).__name__ for x in leaves]
             raise ShapeError(f"{what}: the output must be one real number, got {got}; use chainrule.jacobian")
         return out
 
@@ -148,7 +161,27 @@ def no_forward_program(what: str, way_out: str) -> Iterator[None]:
         raise MissingRuleError(f"{what}: a custom_vjp in it has no forward program; use {way_out}") from error
 
 
-def linear_jaxpr(function: Callable[..., Any], leaves: Sequence[Any], reverse: bool) -> tuple[Any, Any]:
+@contextlib.contextmanager
+def no_reverse_program(what: str) -> Iterator[None]:
+    """Say in the user's terms that JAX has no derivative rule for a step, or cannot transpose it."""
+    try:
+        yield
+    except ChainruleError:
+        raise
+    except (ValueError, NotImplementedError) as error:
+        text = str(error).partition("\n")[0]
+        if any(said in text for said in ("Reverse-mode", "ranspos", "Transpose")):
+            raise NotReversibleError(
+                f"{what}: JAX cannot reverse a step of it ({text}); use order='forward', or chainrule.pushforward"
+            ) from error
+        if "JVP" in text or "ifferentiation rule" in text:
+            raise MissingRuleError(
+                f"{what}: JAX has no derivative of a step of it ({text}); give one with jax.custom_jvp"
+            ) from error
+        raise
+
+
+def linear_jaxpr(what: str, function: Callable[..., Any], leaves: Sequence[Any], reverse: bool) -> tuple[Any, Any]:
     """One jaxpr (x, tangents) -> (y, aux, J tangents), or with cotangents and the transpose of J.
 
     The value, the coefficients and the linear steps stand side by side, so that constants fold and
@@ -164,4 +197,5 @@ def linear_jaxpr(function: Callable[..., Any], leaves: Sequence[Any], reverse: b
         return y, aux, push(*t)
 
     seeds = jax.eval_shape(lambda *x: function(*x)[0], *shapes) if reverse else shapes
-    return jax.make_jaxpr(both, return_shape=True)(list(shapes), list(seeds))
+    with no_reverse_program(what):
+        return jax.make_jaxpr(both, return_shape=True)(list(shapes), list(seeds))

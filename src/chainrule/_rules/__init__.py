@@ -13,5 +13,6 @@ from chainrule._rules import (  # noqa: F401
 )
 from chainrule._rules._registry import RULES as RULES
 from chainrule._rules._registry import SCATTERED as SCATTERED
+from chainrule._rules._registry import ZEROS as ZEROS
 from chainrule._rules._registry import rule_for as rule_for
 from chainrule._rules.fallback import fallback as fallback

@@ -11,6 +11,7 @@ Rule = Callable[..., Any]
 SCATTERED: set[Any] = set()  # primitives whose rule takes scattered blocks as they are
 PARAMETERS: dict[Any, frozenset[str]] = {}  # what each rule reads
 RULES: dict[Any, Rule] = {}
+ZEROS: dict[Any, Rule] = {}  # of control flow without tangents: which results are known to vanish
 
 
 def rule_for(eqn: Any) -> Rule | None:
@@ -19,6 +20,16 @@ def rule_for(eqn: Any) -> Rule | None:
     if own is None or not own.union(IGNORED_PARAMETERS).issuperset(eqn.params):
         return None
     return RULES[eqn.primitive]
+
+
+def zeros(name: str) -> Callable[[Rule], Rule]:
+    """Register what says of each result of a primitive, applied to coefficients alone, whether it must be zero."""
+
+    def register(function: Rule) -> Rule:
+        ZEROS[primitive(name)] = function
+        return function
+
+    return register
 
 
 def rule(*names: str, reads: str = "", scattered: bool = False) -> Callable[[Rule], Rule]:

@@ -17,12 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from chainrule._block import WAY_OUT, Block, compressed, join, place
-from chainrule._errors import require_memory
+from chainrule._errors import MissingRuleError, require_memory
 from chainrule._jax import as_callable, count_equations, scan_counts
 from chainrule._program import Coefficient, Context, Tangent, Value, as_jax
-from chainrule._rules._registry import rule
+from chainrule._rules._registry import rule, zeros
 from chainrule._rules.reach import Pattern, blocks_of, position, slots_of
-from chainrule._rules.step import Step, numbers_of
+from chainrule._rules.step import Step, kind_of, numbers_of
 from chainrule._rules.virtual import Virtual
 
 # a loop over known positions or masks is written out up to this length and size, so that every step keeps its own
@@ -40,7 +40,10 @@ def scan(context: Context, eqn: Any, values: list[Value]) -> Any:
     small = T <= _UNROLLED_STEPS and T * count_equations(body.jaxpr) <= _UNROLLED_EQUATIONS
     if T == 1 or (b and small and any(_positions_known(v) for v in values)):
         return _unrolled(context, eqn, values)
-    step = Step(context, body, consts, carry, xs)
+    try:
+        step = Step(context, body, consts, carry, xs)
+    except MissingRuleError:
+        return NotImplemented  # what is linear as a whole, if at all, is run as a whole
     if "tangent" not in step.kinds:
         return _mapped(context, eqn, step)
     return _loop(context, eqn, step)
@@ -122,16 +125,50 @@ def while_loop(context: Context, eqn: Any, values: list[Value]) -> Any:
     """carry = body(constants, carry) while cond(constants, carry); the condition sees no tangent."""
     cond, body, a = eqn.params["cond_jaxpr"], eqn.params["body_jaxpr"], eqn.params["cond_nconsts"]
     b = a + eqn.params["body_nconsts"]
-    step, test = Step(context, body, values[a:b], values[b:], []), as_callable(cond.jaxpr, cond.consts)
+    try:
+        step, test = Step(context, body, values[a:b], values[b:], []), as_callable(cond.jaxpr, cond.consts)
+    except MissingRuleError:
+        return NotImplemented
     layout = _Layout(step, step.reach([], None))
 
-    def go_on(state: Any) -> Any:
+    def going(state: Any) -> Any:
         return test(*map(_plain, values[:a]), *map(_plain, layout.values(state)))[0]
 
     def one(state: Any) -> Any:
-        return layout.numbers(step.run([*step.consts, *layout.values(state)]))
+        after, on = layout.numbers(step.run([*step.consts, *layout.values(state)])), going(state)
+        if not on.ndim:
+            return after
+        # a batch of loops: what has ended stays as it is
+        wide = [on.reshape((*on.shape, *[1] * (new.ndim - on.ndim))) for new in after]
+        return [jnp.where(w, new, old) for w, new, old in zip(wide, after, state, strict=True)]
+
+    def go_on(state: Any) -> Any:
+        return going(state).any()
 
     return layout.values(jax.lax.while_loop(go_on, one, layout.numbers(step.carry)))
+
+
+@zeros("scan")
+def scan_zeros(context: Context, eqn: Any, values: list[Value]) -> list[bool]:
+    """Zeros that the steps hand on, such as the tangents of constants that JAX writes out."""
+    a, b = scan_counts(eqn)
+    step = Step(context, eqn.params["jaxpr"], values[:a], values[a : a + b], values[a + b :])
+    return [kind == "zero" for kind in [*step.kinds, *map(kind_of, step.outs[b:])]]
+
+
+@zeros("while")
+def while_zeros(context: Context, eqn: Any, values: list[Value]) -> list[bool]:
+    """Zeros that stay zero."""
+    a = eqn.params["cond_nconsts"]
+    b = a + eqn.params["body_nconsts"]
+    return [k == "zero" for k in Step(context, eqn.params["body_jaxpr"], values[a:b], values[b:], []).kinds]
+
+
+@zeros("cond")
+def cond_zeros(context: Context, eqn: Any, values: list[Value]) -> list[bool]:
+    """Zeros in every branch."""
+    outs = [Step(context, branch, values[1:], [], []).outs for branch in eqn.params["branches"]]
+    return [all(kind_of(o) == "zero" for o in cases) for cases in zip(*outs, strict=True)]
 
 
 class _Layout:

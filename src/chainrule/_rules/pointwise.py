@@ -17,7 +17,7 @@ from chainrule._rules._registry import rule
 from chainrule._space import converted
 
 _FEW_SLOTS, _FEW_ROWS = 16, 2**17  # up to these, blocks are looked through for common columns
-_MANY = 24  # above this many blocks of one array, XLA's compile time costs more than wider slots
+_MANY = 8  # above this many blocks of one array, XLA's compile time costs more than wider slots
 
 
 def tidy(blocks: list[Block]) -> tuple[Block, ...]:
@@ -177,10 +177,10 @@ def add(context: Context, eqn: Any, values: list[Value]) -> Any:
       reads="new_dtype input_dtype name", scattered=True)  # fmt: skip
 def unary(context: Context, eqn: Any, values: list[Value]) -> Any:
     """out = op(u) for an op that is linear over the reals, applied to the values alone."""
+    if eqn.primitive.name in ("sharding_constraint", "device_put", "name"):
+        return values
     (u,) = values
     assert isinstance(u, Tangent)
-    if eqn.primitive.name in ("sharding_constraint", "device_put", "name"):
-        return result(eqn, u.blocks)
     blocks = [b.with_vals(_UNARY[eqn.primitive.name](b.vals, eqn.params)) for b in u.blocks]
     return result(eqn, blocks)
 

@@ -31,6 +31,7 @@ class Step:
                 break
             self.kinds = kinds
         context.cost = cost
+        self.outs = outs
         self.carry = [_as_kind(kind, v) for kind, v in zip(kinds, carry, strict=True)]
         self.rows = [v.shape if kind == "tangent" else () for kind, v in zip(kinds, carry, strict=True)]
         self._local = rows_of([o if k == "tangent" else None for k, o in zip(kinds, outs, strict=False)], self._width)
