@@ -23,10 +23,11 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 # from the ground up, without the leading "chainrule.": a module imports only what stands before it
 FLOORS = [
-    *("_errors", "_jax", "_space", "_block", "_program"),
+    *("_errors", "_jax", "_space", "_block", "_program", "_coefficient"),
     *(f"_rules.{name}" for name in ("_registry", "fallback", "pointwise", "contraction", "shape")),
-    *(f"_rules.{name}" for name in ("control", "indexing", "reach", "step", "virtual", "loop", "reduction", "solve", "window")),
-    *("_rules", "_coefficient", "_propagate", "_trace", "_structure", "_display", "_layout", "_jacobian", "_assembled", "_matrix_free"),
+    *(f"_rules.{name}" for name in ("control", "indexing", "reach", "step", "virtual", "loop")),
+    *(f"_rules.{name}" for name in ("reduction", "solve", "window")),
+    *("_rules", "_propagate", "_trace", "_structure", "_display", "_layout", "_jacobian", "_assembled", "_matrix_free"),
     *("_accumulate", "_compiled", "_api", "_rule_check", "_agreement", "testing", "", "cli", "__main__"),
 ]
 

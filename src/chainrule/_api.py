@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Argnums = int | Sequence[int]
 
 
-def _checked(name: str, f: Any, argnums: Argnums, least: int = 0) -> int | tuple[int, ...]:
+def checked_argnums(name: str, f: Any, argnums: Argnums, least: int = 0) -> int | tuple[int, ...]:
     """The whole number, or the sequence of them as a tuple."""
     numbers: tuple[Any, ...] = tuple(argnums) if isinstance(argnums, (tuple, list)) else (argnums,)
     if len(numbers) < least or not all(isinstance(k, (int, np.integer)) and not isinstance(k, bool) for k in numbers):
@@ -42,7 +42,7 @@ def _accumulating(
     name: str, f: Any, argnums: Argnums, finish: Callable[[Accumulated], Any], *options: Any
 ) -> Transform:
     """A transform of the accumulated Jacobian; options: has_aux, order, holomorphic."""
-    numbers = _checked(name, f, argnums)
+    numbers = checked_argnums(name, f, argnums)
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
         from chainrule._accumulate import accumulate
@@ -171,7 +171,7 @@ def hessian(f: Callable[..., Any], argnums: Argnums = 0, *, has_aux: bool = Fals
     [6.0, 12.0]
     """
 
-    numbers = _checked("hessian", f, argnums, least=1)
+    numbers = checked_argnums("hessian", f, argnums, least=1)
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
         from chainrule._accumulate import accumulate
@@ -199,7 +199,7 @@ def gradient(f: Callable[..., Any], argnums: Argnums = 0, *, has_aux: bool = Fal
     [2.0, 4.0]
     """
 
-    numbers = _checked("gradient", f, argnums, least=1)
+    numbers = checked_argnums("gradient", f, argnums, least=1)
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
         require_inputs(pick("gradient", function, numbers, args), False, complex_too=True)
@@ -225,7 +225,7 @@ def linearize(
     ([2.0, 12.0], [8.0, 6.0])
     """
 
-    numbers = _checked("linearize", f, argnums)
+    numbers = checked_argnums("linearize", f, argnums)
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
         from chainrule._matrix_free import linearized
@@ -250,7 +250,7 @@ def pushforward(f: Callable[..., Any], argnums: Argnums = 0) -> Transform:
     [2.0, 4.0]
     """
 
-    numbers = _checked("pushforward", f, argnums)
+    numbers = checked_argnums("pushforward", f, argnums)
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
         problem, dx = _problem_and_last("pushforward", function, numbers, args)
@@ -277,7 +277,7 @@ def pullback(f: Callable[..., Any], argnums: Argnums = 0) -> Transform:
     [2.0, 4.0]
     """
 
-    numbers = _checked("pullback", f, argnums)
+    numbers = checked_argnums("pullback", f, argnums)
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
         problem, w = _problem_and_last("pullback", function, numbers, args)
@@ -300,7 +300,7 @@ def hvp(f: Callable[..., Any], argnums: Argnums = 0) -> Transform:
     [6.0, 12.0]
     """
 
-    numbers = _checked("hvp", f, argnums)
+    numbers = checked_argnums("hvp", f, argnums)
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
         problem, v = _problem_and_last("hvp", function, numbers, args)

@@ -11,12 +11,27 @@ from chainrule._jax import evaluate_now, is_static, run_equation
 from chainrule._program import Coefficient, Value, as_jax
 
 _FOLD_LIMIT = 2**24  # elements; a larger known value is left to the compiled program
+_DRAW_LIMIT = 2**18  # random numbers of a known key: they rarely shape a pattern
 # they move or add elements: a result is nonzero only where one of the elements that it is made of is
 _MOVES = {"broadcast_in_dim", "reshape", "transpose", "squeeze", "expand_dims", "slice", "rev", "split", "concatenate"}
 # linear in these operands together, or in all: of zeros they make zeros
 _LINEAR_IN = {
-    **{"dynamic_slice": (0,), "gather": (0,), "triangular_solve": (1,), "dynamic_update_slice": (0, 1), "pad": (0, 1)},
+    "dynamic_slice": (0,),
+    "gather": (0,),
+    "triangular_solve": (1,),
+    "dynamic_update_slice": (0, 1),
+    "pad": (0, 1),
     **{f"scatter{kind}": (0, 2) for kind in ("", "-add", "-sub", "_add", "_sub")},
+}
+_INDEXED = {
+    "gather",
+    "scatter",
+    "scatter-add",
+    "scatter-mul",
+    "scatter_mul",
+    "dynamic_slice",
+    "dynamic_update_slice",
+    "pad",
 }
 _LINEAR = {"reduce_window_sum", "fft", "real", "imag", "complex", "conj", "copy", "tile", "stack", "unstack"}
 _SUMS = {"reduce_sum", "cumsum", "dot_general", "add", "add_any"}
@@ -24,35 +39,54 @@ _SUMS = {"reduce_sum", "cumsum", "dot_general", "add", "add_any"}
 
 def known(value: Any) -> Coefficient:
     """A coefficient: in NumPy where it is known while tracing."""
-    if not is_static(value) or jax.dtypes.issubdtype(getattr(value, "dtype", None), jax.dtypes.extended):
+    if not is_static(value) or _is_key(value):
         return Coefficient(value)
     return Coefficient(np.asarray(value))
 
 
 def evaluate(eqn: Any, values: list[Any]) -> list[Value]:
     """One equation on coefficients: folded where all are known, else with what is known of its zeros."""
+    if eqn.primitive.name.startswith("empty"):  # it may hold anything, so also zeros: nobody reads it
+        return [Coefficient(np.zeros(v.aval.shape, v.aval.dtype)) for v in eqn.outvars]
     sizes = [int(np.prod(v.aval.shape)) for v in eqn.outvars if hasattr(v.aval, "shape")]
-    plain = all(not jax.dtypes.issubdtype(v.aval.dtype, jax.dtypes.extended) for v in eqn.outvars)
-    foldable = plain and not eqn.effects and sum(sizes) <= _FOLD_LIMIT
-    if foldable and all(v.static for v in values):
-        return [Coefficient(o) for o in _fold(eqn, [v.value for v in values])]
-    if foldable and len(eqn.outvars) == 1:
-        support, drowned = _support(eqn, values), _drowned(eqn, values)
+    plain = not any(_is_key(v.aval) for v in (*eqn.invars, *eqn.outvars))
+    foldable = not eqn.effects and sum(sizes) <= (_FOLD_LIMIT if plain else _DRAW_LIMIT)
+    if foldable and all(is_static(v.value) for v in values):
+        return [known(o) for o in _fold(eqn, [v.value for v in values])]
+    if plain and foldable and len(eqn.outvars) == 1:
+        support, drowned, places = _support(eqn, values), _drowned(eqn, values), _places_known(eqn, values)
         aval = eqn.outvars[0].aval
         if support is not None and not support.any():
             return [Coefficient(np.zeros(aval.shape, aval.dtype))]
-        return [Coefficient(run_equation(eqn, [as_jax(v.value) for v in values])[0], support, drowned)]
-    return [Coefficient(o) for o in run_equation(eqn, [as_jax(v.value) for v in values])]
+        return [Coefficient(run_equation(eqn, [as_jax(v.value) for v in values])[0], support, drowned, places)]
+    outs: list[Value] = [Coefficient(o) for o in run_equation(eqn, [as_jax(v.value) for v in values])]
+    if foldable and eqn.primitive.name == "sort":
+        return _sorted_by_known(eqn, values, outs)
+    return outs
+
+
+def _sorted_by_known(eqn: Any, values: list[Coefficient], outs: list[Value]) -> list[Value]:
+    """What is carried along by known keys is known where it was."""
+    keys = values[: eqn.params["num_keys"]]
+    if not eqn.params["is_stable"] or not all(v.static for v in keys):
+        return outs
+    found = _fold(eqn, [v.value if v.static else np.zeros(v.shape, v.dtype) for v in values])
+    return [known(o) if v.static else out for v, o, out in zip(values, found, outs, strict=True)]
+
+
+def _is_key(aval: Any) -> bool:
+    return jax.dtypes.issubdtype(getattr(aval, "dtype", None), jax.dtypes.extended)
 
 
 def _fold(eqn: Any, operands: list[Any]) -> list[np.ndarray]:
-    if eqn.primitive.name == "broadcast_in_dim" and len(operands) == 1:
+    if eqn.primitive.name == "broadcast_in_dim" and len(operands) == 1 and isinstance(operands[0], np.ndarray):
         shape, where = eqn.params["shape"], eqn.params["broadcast_dimensions"]
         sizes = [1] * len(shape)
         for k, axis in enumerate(where):
             sizes[axis] = operands[0].shape[k]
         return [np.broadcast_to(operands[0].reshape(sizes), shape)]
-    return list(evaluate_now(lambda *a: run_equation(eqn, a), *operands))
+    with jax.ensure_compile_time_eval():
+        return run_equation(eqn, operands)
 
 
 def _support(eqn: Any, values: list[Coefficient]) -> np.ndarray | None:
@@ -70,8 +104,10 @@ def _support(eqn: Any, values: list[Coefficient]) -> np.ndarray | None:
         return np.logical_and.reduce([np.broadcast_to(n, shape) for n in nonzero if n is not None])
     if name in ("neg", "convert_element_type", "copy", "abs", "sqrt", "tanh", "sin", "integer_pow", "square", "div"):
         return nonzero[0] if nonzero[0] is None or nonzero[0].shape == shape else None
-    if name == "select_n" and values[0].static and values[0].value.shape == shape:
-        return _chosen(values[0].value, [np.ones(shape, bool) if n is None else n for n in nonzero[1:]])
+    if name == "select_n":
+        arms = [np.ones(shape, bool) if n is None else n for n in nonzero[1:]]
+        known = values[0].static and values[0].value.shape == shape
+        return _chosen(values[0].value, arms) if known else np.logical_or.reduce(arms)
     if name == "sub":
         return _moved("add", eqn, values)
     return _moved(name, eqn, values)
@@ -81,6 +117,9 @@ def _moved(name: str, eqn: Any, values: list[Coefficient]) -> np.ndarray | None:
     if (name == "add" and eqn.primitive.name == "sub") or name in ("add", "add_any"):
         full = [_places(v).astype(bool) for v in values]
         return np.logical_or.reduce(np.broadcast_arrays(*full))
+    if name in _INDEXED and all(v.static or v.value.dtype.kind == "f" for v in values):
+        numbers = [_places(v) if v.value.dtype.kind == "f" else v.value for v in values]
+        return np.asarray(evaluate_now(lambda *a: run_equation(eqn, a), *numbers)[0]) != 0
     if name not in _MOVES | _SUMS or not all(v.value.dtype.kind in "fc" for v in values):
         return None
     out = evaluate_now(lambda *a: run_equation(eqn, a), *[_places(v) for v in values])
@@ -120,3 +159,38 @@ def _drowned(eqn: Any, values: list[Coefficient]) -> np.ndarray | None:
 
 def _chosen(predicate: np.ndarray, cases: list[np.ndarray]) -> np.ndarray:
     return np.choose(predicate.astype(int), cases)
+
+
+_OF_EACH = {
+    "add",
+    "sub",
+    "mul",
+    "select_n",
+    "convert_element_type",
+    "lt",
+    "ge",
+    "gt",
+    "le",
+    "max",
+    "min",
+    "clamp",
+    "copy",
+}
+
+
+def _places_known(eqn: Any, values: list[Coefficient]) -> tuple[np.ndarray, np.ndarray] | None:
+    """What is known of whole numbers, such as the positions in a batch that stand beside a permutation."""
+    name, partly = eqn.primitive.name, [v.partly for v in values]
+    if eqn.outvars[0].aval.dtype.kind not in "iub" or name not in _MOVES | _OF_EACH or all(p is None for p in partly):
+        return None
+    if any(v.value.dtype.kind not in "iub" for v in values):
+        return None
+    full = [(np.zeros(v.shape, bool), np.zeros(v.shape, v.dtype)) if p is None else p
+            for v, p in zip(values, partly, strict=True)]  # fmt: skip
+    if name in _OF_EACH:
+        there = np.logical_and.reduce(np.broadcast_arrays(*[k for k, _ in full]))
+    else:
+        there = np.asarray(evaluate_now(lambda *a: run_equation(eqn, a), *[k.astype(v.dtype) for k, v in full])[0]) != 0
+    if not there.any():
+        return None
+    return there, evaluate_now(lambda *a: run_equation(eqn, a), *[v for _, v in full])[0]

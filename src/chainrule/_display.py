@@ -54,9 +54,12 @@ def braille_spy(rows: np.ndarray, cols: np.ndarray, shape: tuple[int, int], widt
     return "\n".join([f"┌{bar}┐", *[f"│{line}│" for line in lines], f"└{bar}┘ {shape[0]:,}×{shape[1]:,}"])
 
 
-def html(title: str, rows: np.ndarray, cols: np.ndarray, shape: tuple[int, int], nnz: int) -> str:
-    """A title over the pattern as an SVG image and a table of its sizes; all in the page's text colour."""
-    m, n = shape
+def html(title: str, rows: np.ndarray, cols: np.ndarray, shape: tuple[int, int], nnz: int | None = None) -> str:
+    """A title over the pattern as an SVG image and a table of its sizes; all in the page's text colour.
+
+    nnz : the number of entries, where the places are only some of them.
+    """
+    (m, n), nnz = shape, len(rows) if nnz is None else nnz
     facts = {"outputs (m)": f"{m:,}", "inputs (n)": f"{n:,}", "nonzeros": f"{nnz:,} ({percent(nnz, m * n or 1)})"}
     left, right = "text-align:left;padding-right:1em", "text-align:right"
     table = "".join(f'<tr><td style="{left}">{k}</td><td style="{right}">{v}</td></tr>' for k, v in facts.items())

@@ -18,12 +18,15 @@ class Coefficient:
     """A value that does not depend on the tangents.
 
     A NumPy value is known while tracing. `support`, where given, is False where the value is known to
-    vanish whatever the inputs are; `drowned` is True where it is known to be −∞ (a masked score).
+    vanish whatever the inputs are; `drowned` is True where it is known to be −∞ (a masked score). `places`: see
+    `partly`. What a branch of unknown index gave has `branches`: the index, and of each branch whether it gives zeros.
     """
 
     value: Any
     support: np.ndarray | None = None
     drowned: np.ndarray | None = None
+    places: tuple[np.ndarray, np.ndarray] | None = None
+    branches: tuple[Any, tuple[bool, ...]] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -52,6 +55,13 @@ class Coefficient:
             return self.drowned
         low = np.isneginf(self.value)
         return low if low.any() else None
+
+    @property
+    def partly(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Of whole numbers: where they are known, and these numbers (0 elsewhere)."""
+        if self.static and self.value.dtype.kind in "iub":
+            return np.ones(self.value.shape, bool), self.value
+        return self.places
 
     @property
     def zero(self) -> bool:

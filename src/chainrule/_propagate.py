@@ -47,8 +47,7 @@ def _equation(context: Context, eqn: Any, values: list[Value]) -> Sequence[Value
         outs = evaluate(eqn, values)
         if eqn.primitive not in ZEROS or all(isinstance(v, Coefficient) and v.static for v in outs):
             return outs
-        vanish = ZEROS[eqn.primitive](context, eqn, values)
-        return [known(np.zeros(v.shape, v.dtype)) if z else v for v, z in zip(outs, vanish, strict=True)]
+        return ZEROS[eqn.primitive](context, eqn, values, outs)
     vanishing = not any(isinstance(v, Tangent) and not v.vanishes for v in values)
     if vanishing or all(0 in v.aval.shape for v in eqn.outvars):
         return [Tangent(tuple(v.aval.shape), v.aval.dtype, ()) for v in eqn.outvars]

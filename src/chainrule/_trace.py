@@ -62,8 +62,8 @@ def require_arrays(what: str, leaves: Sequence[Any]) -> None:
 
 
 def _is_array(x: Any) -> bool:
-    if isinstance(x, (jax.core.Tracer, jax.Array)):
-        return True
+    if isinstance(x, (jax.core.Tracer, jax.Array, str, bytes)):
+        return not isinstance(x, (str, bytes))
     try:
         return jnp.asarray(x).dtype.kind in "biufcV"
     except (TypeError, ValueError, OverflowError):

@@ -11,7 +11,7 @@ Rule = Callable[..., Any]
 SCATTERED: set[Any] = set()  # primitives whose rule takes scattered blocks as they are
 PARAMETERS: dict[Any, frozenset[str]] = {}  # what each rule reads
 RULES: dict[Any, Rule] = {}
-ZEROS: dict[Any, Rule] = {}  # of control flow without tangents: which results are known to vanish
+ZEROS: dict[Any, Rule] = {}  # of control flow without tangents: what is known of the zeros among the results
 
 
 def rule_for(eqn: Any) -> Rule | None:
@@ -23,7 +23,10 @@ def rule_for(eqn: Any) -> Rule | None:
 
 
 def zeros(name: str) -> Callable[[Rule], Rule]:
-    """Register what says of each result of a primitive, applied to coefficients alone, whether it must be zero."""
+    """Register what finds zeros among the results of a primitive that was applied to coefficients alone.
+
+    It takes (context, equation, values, results) and gives the results, with what is known of them.
+    """
 
     def register(function: Rule) -> Rule:
         ZEROS[primitive(name)] = function

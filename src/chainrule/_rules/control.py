@@ -6,7 +6,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from chainrule._errors import MissingRuleError
 from chainrule._program import Coefficient, Context, Tangent, Value, as_jax
 from chainrule._rules._registry import rule
 from chainrule._rules.pointwise import choose, tidy
@@ -25,8 +27,21 @@ def cond(context: Context, eqn: Any, values: list[Value]) -> Any:
     if not isinstance(index, Coefficient):
         return NotImplemented
     number = jnp.clip(as_jax(index.value).astype(jnp.int32), 0, len(branches) - 1)
-    outs = [context.propagate(b.jaxpr, b.consts, operands) for b in branches]
+    try:
+        outs = [
+            context.propagate(b.jaxpr, b.consts, [_within(v, index, k) for v in operands])
+            for k, b in enumerate(branches)
+        ]
+    except MissingRuleError:
+        return NotImplemented  # what is linear as a whole, if at all, is run as a whole
     return [_selected(number, cases, v.aval) for v, cases in zip(eqn.outvars, zip(*outs, strict=True), strict=True)]
+
+
+def _within(v: Value, index: Coefficient, branch: int) -> Value:
+    """What an operand is in one branch: what the same branch gave before may be known to be zero there."""
+    if isinstance(v, Coefficient) and v.branches is not None and v.branches[0] is index.value and v.branches[1][branch]:
+        return Coefficient(np.zeros(v.shape, v.dtype))
+    return v
 
 
 def _selected(number: Any, cases: tuple[Value, ...], aval: Any) -> Value:

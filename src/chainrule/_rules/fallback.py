@@ -67,11 +67,18 @@ def _require_linear(eqn: Any, values: list[Value], run: Any) -> None:
 
 
 def mix(
-    context: Context, eqn: Any, values: list[Value], operand: int, axes: tuple[int, ...], work: int | None = None
+    context: Context,
+    eqn: Any,
+    values: list[Value],
+    operand: int,
+    axes: Sequence[int],
+    work: int | None = None,
+    batch: dict[int, int] | None = None,
 ) -> list[Value]:
     """Densify along the mixed axes only, then the primitive under `vmap` over the slots.
 
     `work` is the number of operations for each element of the result: as a matrix would take, unless given.
+    `batch` says which axis of the result each other axis of the operand becomes: the same one, unless given.
     """
     tangent = values[operand]
     assert isinstance(tangent, Tangent)
@@ -87,7 +94,13 @@ def mix(
     out = jax.vmap(column, in_axes=-1, out_axes=-1)(vals)
     context.cost += int(np.prod(out.shape)) * (work or int(np.prod([tangent.shape[k] for k in axes])))
     shape = tuple(eqn.outvars[0].aval.shape)
-    return [Tangent(shape, eqn.outvars[0].aval.dtype, (Block(shape, packed.cols, out),))]
+    cols = packed.cols
+    if batch is not None:
+        kept = sorted(batch, key=lambda k: batch[k])
+        cols = np.transpose(cols, (*kept, *axes, cols.ndim - 1))
+        sizes = dict(zip((batch[k] for k in kept), cols.shape, strict=False))
+        cols = cols.reshape((*[sizes.get(k, 1) for k in range(len(shape))], cols.shape[-1]))
+    return [Tangent(shape, eqn.outvars[0].aval.dtype, (Block(shape, cols, out),))]
 
 
 def common_columns(operands: Sequence[Sequence[Block]]) -> tuple[np.ndarray, list[Any]]:

@@ -1,4 +1,4 @@
-"""Indexing primitives with known indices move rows; with unknown ones they take the fallback."""
+"""Indexing primitives: known indices move rows; unknown ones mix the axes that they choose from, no others."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from chainrule._block import Block, layers, take_rows
+from chainrule._coefficient import evaluate
 from chainrule._jax import as_function, evaluate_now
-from chainrule._program import Coefficient, Context, Tangent, Value
+from chainrule._program import Coefficient, Context, Tangent, Value, as_jax
 from chainrule._rules._registry import rule
-from chainrule._rules.pointwise import result, tidy
+from chainrule._rules.fallback import mix
+from chainrule._rules.pointwise import choose, result, scale, tidy
 from chainrule._rules.shape import renumber
 
 
@@ -51,45 +53,123 @@ def _move(eqn: Any, values: list[Value]) -> Any:
 def gather(context: Context, eqn: Any, values: list[Value]) -> Any:
     """out[i] = in[source(i)]; an index that fills has no column."""
     fill = eqn.params.get("fill_value")
-    return NotImplemented if fill not in (None, 0) else _move(eqn, values)
+    operand, indices = values
+    if fill not in (None, 0) or not isinstance(operand, Tangent) or not isinstance(indices, Coefficient):
+        return NotImplemented
+    if indices.static:
+        return _move(eqn, values)
+    d, sizes, aval = eqn.params["dimension_numbers"], eqn.params["slice_sizes"], eqn.outvars[0].aval
+    rest = [k for k in range(len(aval.shape)) if k not in d.offset_dims]
+    window = [k for k in range(len(sizes)) if k not in (*d.collapsed_slice_dims, *d.operand_batching_dims)]
+    batch = {k: o for k, o in zip(window, d.offset_dims, strict=True) if sizes[k] == operand.shape[k]}
+    batch |= {k: rest[j] for k, j in zip(d.operand_batching_dims, d.start_indices_batching_dims, strict=True)}
+    batch |= {k: rest[j] for k, j in _counted(indices, d.start_index_map, operand.shape) if sizes[k] == 1}
+    return _mixed(context, eqn, values, 0, batch)
 
 
 @rule("dynamic_slice", reads="slice_sizes")
 def dynamic_slice(context: Context, eqn: Any, values: list[Value]) -> Any:
-    """A window of rows whose start is known."""
-    return _move(eqn, values)
+    """A window of rows. Of an unknown start, axes that are taken whole stay a batch."""
+    done = _move(eqn, values)
+    if done is not NotImplemented or not isinstance(values[0], Tangent):
+        return done
+    shape, sizes = values[0].shape, eqn.params["slice_sizes"]
+    return _mixed(context, eqn, values, 0, {k: k for k in range(len(shape)) if sizes[k] == shape[k]})
+
+
+def _mixed(context: Context, eqn: Any, values: list[Value], operand: int, batch: dict[int, int]) -> list[Value]:
+    axes = [k for k in range(len(values[operand].shape)) if k not in batch]
+    return mix(context, eqn, values, operand, axes, work=1, batch=batch)
+
+
+def _counted(indices: Coefficient, dims: Any, shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    """(axis of the operand, axis of the indices) where the index on that axis is known to be its own position."""
+    if indices.partly is None:
+        return []
+    known, value = indices.partly
+    found, lead = [], indices.shape[:-1]
+    for c, k in enumerate(dims):
+        if not known[..., c].all():
+            continue
+        for j, size in enumerate(lead):
+            own = np.arange(size).reshape((*[1] * j, size, *[1] * (len(lead) - j - 1)))
+            if size == shape[k] and (value[..., c] == own).all():
+                found.append((k, j))
+                break
+    return found
 
 
 @rule("dynamic_update_slice", "scatter", reads="dimension_numbers mode update_consts update_jaxpr")
 def update(context: Context, eqn: Any, values: list[Value]) -> Any:
     """Rows of the operand, overwritten by rows of the update."""
-    operand, other = (values[0], values[1]) if eqn.primitive.name == "dynamic_update_slice" else (values[0], values[2])
     places = (0, 1) if eqn.primitive.name == "dynamic_update_slice" else (0, 2)
     rest = [v for k, v in enumerate(values) if k not in places]
-    if not all(isinstance(v, Coefficient) and v.static for v in rest):
+    if any(isinstance(v, Tangent) for v in rest):
         return NotImplemented
+    known = all(isinstance(v, Coefficient) and v.static for v in rest)
     blocks: list[Block] = []
-    for k, v in zip(places, (operand, other), strict=True):
+    for k in places:
+        v = values[k]
         if isinstance(v, Coefficient):
             if not v.zero:
                 return NotImplemented
-            continue
-        base = [w if isinstance(w, Coefficient) else Tangent(w.shape, w.dtype, ()) for w in values]
-        sources = _sources(eqn, base, k)
-        blocks += [take_rows(b, sources) for b in v.blocks]
+        elif known:
+            base = [w if isinstance(w, Coefficient) else Tangent(w.shape, w.dtype, ()) for w in values]
+            sources = _sources(eqn, base, k)
+            blocks += [take_rows(b, sources) for b in v.blocks]
+        elif k == 0:
+            keep = _kept(eqn, values, places[1])
+            blocks += [choose(b, keep) for b in v.blocks]
+        else:
+            own = [w if j == k or j not in places else zeros_like(w) for j, w in enumerate(values)]
+            (part,) = _mixed(context, eqn, own, k, _batch_of_updates(eqn, values, k))
+            assert isinstance(part, Tangent)
+            blocks += part.blocks
+    context.count(*blocks)
     return result(eqn, tidy(blocks))
+
+
+def zeros_like(v: Value) -> Coefficient:
+    return Coefficient(np.zeros(v.shape, v.dtype))
+
+
+def _kept(eqn: Any, values: list[Value], updates: int) -> Any:
+    """Which elements of the operand no update overwrites."""
+    full = [as_jax(w.value) if isinstance(w, Coefficient) else jnp.zeros(w.shape, w.dtype) for w in values]
+    full[0], full[updates] = jnp.ones(values[0].shape, values[0].dtype), jnp.zeros_like(full[updates])
+    return as_function(eqn)(*full)[0] != 0
+
+
+def _batch_of_updates(eqn: Any, values: list[Value], updates: int) -> dict[int, int]:
+    """Which axes of the updates are axes of the result: those written whole, and those whose place is known."""
+    shape, out = values[updates].shape, eqn.outvars[0].aval.shape
+    if eqn.primitive.name == "dynamic_update_slice":
+        return {k: k for k in range(len(out)) if shape[k] == out[k]}
+    d, indices = eqn.params["dimension_numbers"], values[1]
+    rest = [k for k in range(len(shape)) if k not in d.update_window_dims]
+    window = [k for k in range(len(out)) if k not in (*d.inserted_window_dims, *d.operand_batching_dims)]
+    batch = {u: k for k, u in zip(window, d.update_window_dims, strict=True) if shape[u] == out[k]}
+    batch |= {rest[j]: k for k, j in zip(d.operand_batching_dims, d.scatter_indices_batching_dims, strict=True)}
+    assert isinstance(indices, Coefficient)
+    counted = _counted(indices, d.scatter_dims_to_operand_dims, out)
+    return batch | {rest[j]: k for k, j in counted if k in d.inserted_window_dims}
 
 
 @rule("scatter_add", reads="dimension_numbers mode update_consts update_jaxpr", scattered=True)
 def scatter_add(context: Context, eqn: Any, values: list[Value]) -> Any:
     """out = operand, plus updates at known places: each update adds slots to the row it meets."""
     operand, indices, updates = values
-    if not (isinstance(indices, Coefficient) and indices.static):
+    if not isinstance(indices, Coefficient):
         return NotImplemented
     blocks = list(operand.blocks) if isinstance(operand, Tangent) else []
     if isinstance(operand, Coefficient) and not operand.zero:
         return NotImplemented
-    if isinstance(updates, Tangent):
+    if isinstance(updates, Tangent) and not indices.static:
+        own: list[Value] = [zeros_like(operand), indices, updates.filled()]
+        (part,) = _mixed(context, eqn, own, 2, _batch_of_updates(eqn, own, 2))
+        assert isinstance(part, Tangent)
+        blocks += part.blocks
+    elif isinstance(updates, Tangent):
         shape = tuple(eqn.outvars[0].aval.shape)
         target = _targets(eqn, updates, indices)
         found = layers(target, math.prod(shape))
@@ -98,6 +178,18 @@ def scatter_add(context: Context, eqn: Any, values: list[Value]) -> Any:
         else:
             blocks += renumber(updates.blocks, target)
     return result(eqn, tidy(blocks))
+
+
+@rule("scatter_mul", reads="dimension_numbers mode update_consts update_jaxpr")
+def scatter_mul(context: Context, eqn: Any, values: list[Value]) -> Any:
+    """out = operand, some of its elements times numbers: J_out = diag(factor) J_u."""
+    operand, *rest = values
+    if not isinstance(operand, Tangent) or any(isinstance(v, Tangent) for v in rest):
+        return NotImplemented
+    ones = Coefficient(np.ones(operand.shape, operand.dtype))
+    (factor,) = evaluate(eqn, [ones, *rest])
+    assert isinstance(factor, Coefficient)
+    return result(eqn, [scale(context, b, factor, operand.shape) for b in operand.blocks])
 
 
 def _targets(eqn: Any, updates: Tangent, indices: Coefficient) -> np.ndarray:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -32,6 +33,13 @@ _UNROLLED_STEPS, _UNROLLED_EQUATIONS = 32, 512
 @rule("scan", reads="jaxpr length reverse unroll num_consts num_carry ft_in ft_out")
 def scan(context: Context, eqn: Any, values: list[Value]) -> Any:
     """carry, y_t = step(constants, carry, x_t) for every time t."""
+    try:
+        return _scan(context, eqn, values)
+    except MissingRuleError:
+        return NotImplemented  # what is linear as a whole, if at all, is run as a whole
+
+
+def _scan(context: Context, eqn: Any, values: list[Value]) -> list[Value]:
     body, T = eqn.params["jaxpr"], eqn.params["length"]
     a, b = scan_counts(eqn)
     consts, carry, xs = values[:a], values[a : a + b], values[a + b :]
@@ -40,10 +48,7 @@ def scan(context: Context, eqn: Any, values: list[Value]) -> Any:
     small = T <= _UNROLLED_STEPS and T * count_equations(body.jaxpr) <= _UNROLLED_EQUATIONS
     if T == 1 or (b and small and any(_positions_known(v) for v in values)):
         return _unrolled(context, eqn, values)
-    try:
-        step = Step(context, body, consts, carry, xs)
-    except MissingRuleError:
-        return NotImplemented  # what is linear as a whole, if at all, is run as a whole
+    step = Step(context, body, consts, carry, xs)
     if "tangent" not in step.kinds:
         return _mapped(context, eqn, step)
     return _loop(context, eqn, step)
@@ -149,26 +154,37 @@ def while_loop(context: Context, eqn: Any, values: list[Value]) -> Any:
 
 
 @zeros("scan")
-def scan_zeros(context: Context, eqn: Any, values: list[Value]) -> list[bool]:
+def scan_zeros(context: Context, eqn: Any, values: list[Value], outs: list[Coefficient]) -> list[Value]:
     """Zeros that the steps hand on, such as the tangents of constants that JAX writes out."""
     a, b = scan_counts(eqn)
     step = Step(context, eqn.params["jaxpr"], values[:a], values[a : a + b], values[a + b :])
-    return [kind == "zero" for kind in [*step.kinds, *map(kind_of, step.outs[b:])]]
+    return [_zero_if(k == "zero", v) for k, v in zip([*step.kinds, *map(kind_of, step.outs[b:])], outs, strict=True)]
 
 
 @zeros("while")
-def while_zeros(context: Context, eqn: Any, values: list[Value]) -> list[bool]:
+def while_zeros(context: Context, eqn: Any, values: list[Value], outs: list[Coefficient]) -> list[Value]:
     """Zeros that stay zero."""
     a = eqn.params["cond_nconsts"]
     b = a + eqn.params["body_nconsts"]
-    return [k == "zero" for k in Step(context, eqn.params["body_jaxpr"], values[a:b], values[b:], []).kinds]
+    step = Step(context, eqn.params["body_jaxpr"], values[a:b], values[b:], [])
+    return [_zero_if(kind == "zero", v) for kind, v in zip(step.kinds, outs, strict=True)]
 
 
 @zeros("cond")
-def cond_zeros(context: Context, eqn: Any, values: list[Value]) -> list[bool]:
-    """Zeros in every branch."""
-    outs = [Step(context, branch, values[1:], [], []).outs for branch in eqn.params["branches"]]
-    return [all(kind_of(o) == "zero" for o in cases) for cases in zip(*outs, strict=True)]
+def cond_zeros(context: Context, eqn: Any, values: list[Value], outs: list[Coefficient]) -> list[Value]:
+    """Zeros in every branch, or in some."""
+    index, *operands = values
+    assert isinstance(index, Coefficient)
+    cases = [Step(context, branch, operands, [], []).outs for branch in eqn.params["branches"]]
+    found: list[Value] = []
+    for out, own in zip(outs, zip(*cases, strict=True), strict=True):
+        flags = tuple(kind_of(o) == "zero" for o in own)
+        found.append(_zero_if(True, out) if all(flags) else replace(out, branches=(index.value, flags)))
+    return found
+
+
+def _zero_if(zero: bool, v: Coefficient) -> Value:
+    return Coefficient(np.zeros(v.shape, v.dtype)) if zero else v
 
 
 class _Layout:

@@ -173,12 +173,12 @@ def add(context: Context, eqn: Any, values: list[Value]) -> Any:
 
 
 @rule("neg", "copy", "real", "imag", "conj", "convert_element_type", "device_put",
-      "sharding_constraint", "name",
-      reads="new_dtype input_dtype name", scattered=True)  # fmt: skip
+      "sharding_constraint", "name", "stop_gradient", "reduce_precision",
+      reads="new_dtype input_dtype name exponent_bits mantissa_bits", scattered=True)  # fmt: skip
 def unary(context: Context, eqn: Any, values: list[Value]) -> Any:
     """out = op(u) for an op that is linear over the reals, applied to the values alone."""
-    if eqn.primitive.name in ("sharding_constraint", "device_put", "name"):
-        return values
+    if eqn.primitive.name in ("sharding_constraint", "device_put", "name", "stop_gradient"):
+        return values  # what is linear has been differentiated already: nothing is stopped
     (u,) = values
     assert isinstance(u, Tangent)
     blocks = [b.with_vals(_UNARY[eqn.primitive.name](b.vals, eqn.params)) for b in u.blocks]
@@ -192,6 +192,7 @@ _UNARY: dict[str, Any] = {
     "imag": lambda a, p: a.imag,
     "conj": lambda a, p: a.conj(),
     "convert_element_type": lambda a, p: converted(a, p["new_dtype"]),
+    "reduce_precision": lambda a, p: jax.lax.reduce_precision(jnp.asarray(a), p["exponent_bits"], p["mantissa_bits"]),
 }
 
 

@@ -1,13 +1,14 @@
-"""Solves and transforms: they mix known axes; the other axes stay a batch.
-
-`custom_linear_solve` has no rule on purpose: what it is made of hides the matrix from differentiation, only the
-primitive as a whole (which the fallback runs) can be differentiated again.
-"""
+"""Solves and transforms: they mix known axes; the other axes stay a batch."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import jax
+import numpy as np
+
+from chainrule._block import identity
 from chainrule._program import Coefficient, Context, Tangent, Value
 from chainrule._rules._registry import rule
 from chainrule._rules.fallback import mix
@@ -30,3 +31,50 @@ def fft(context: Context, eqn: Any, values: list[Value]) -> Any:
     assert isinstance(u, Tangent)
     rank = len(u.shape)
     return mix(context, eqn, values, 0, tuple(range(rank - len(eqn.params["fft_lengths"]), rank)))
+
+
+@rule("tridiagonal_solve", reads="perturb_singular")
+def tridiagonal_solve(context: Context, eqn: Any, values: list[Value]) -> Any:
+    """X with T X = B: the rows of B are mixed, its columns and the batch are not."""
+    if not isinstance(values[-1], Tangent) or any(isinstance(v, Tangent) for v in values[:-1]):
+        return NotImplemented
+    return mix(context, eqn, values, len(values) - 1, (len(values[-1].shape) - 2,), work=3)
+
+
+@rule("custom_linear_solve", reads="const_lengths jaxprs")
+def custom_linear_solve(context: Context, eqn: Any, values: list[Value]) -> Any:
+    """x with A x = b: the axes along which A is not diagonal are mixed.
+
+    The primitive runs as a whole: what it is made of hides the matrix from differentiation.
+    """
+    b = values[-1]
+    if len(eqn.outvars) != 1 or not isinstance(b, Tangent) or any(isinstance(v, Tangent) for v in values[:-1]):
+        return NotImplemented
+    count = eqn.params["const_lengths"].matvec
+    matvec, found = eqn.params["jaxprs"].matvec, list[Value]()
+
+    def trace() -> list[Any]:
+        seed = Tangent(b.shape, b.dtype, (identity(b.shape, 0, b.dtype),))
+        found[:] = context.propagate(matvec.jaxpr, matvec.consts, [*values[:count], seed])
+        return []
+
+    cost = context.cost
+    jax.eval_shape(trace)
+    context.cost = cost
+    return mix(context, eqn, values, len(values) - 1, _mixed_axes(found[0]))
+
+
+def _mixed_axes(image: Value) -> list[int]:
+    """The axes along which a map of an array to one of the same shape is not known to be diagonal."""
+    shape = image.shape
+    if not isinstance(image, Tangent):
+        return list(range(len(shape)))
+    mixed = []
+    for k, size in enumerate(shape):
+        own = np.arange(size).reshape((*[1] * k, size, *[1] * (len(shape) - k)))
+        for b in image.filled().blocks:
+            there = b.cols // max(math.prod(shape[k + 1 :]), 1) % max(size, 1)
+            if not ((there == own) | (b.cols < 0)).all():
+                mixed.append(k)
+                break
+    return mixed

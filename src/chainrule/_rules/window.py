@@ -175,16 +175,19 @@ def conv(context: Context, eqn: Any, values: list[Value]) -> Any:
         flat = Block((*b.shape[:2], math.prod(window)), *(_flat_taps(a, b.shape, window) for a in (b.cols, b.vals)))
         return _split_rows(flat, 0, features * batches)
 
+    nonzero = None
     inner = (f"bnec{spatial}t", f"{'b' if batches > 1 else 'e'}oct", f"nbeo{spatial}")
     if isinstance(u, Tangent):
         assert isinstance(kernel, Coefficient)
         parts = [rows(b) for b in u.blocks]
-        c, subscripts = weights(_coefficient_block(kernel)).vals[..., 0], f"{inner[0]},{inner[1]}->{inner[2]}"
+        c, subscripts = weights(_coefficient_block(kernel.value)).vals[..., 0], f"{inner[0]},{inner[1]}->{inner[2]}"
+        if kernel.nonzero is not None:
+            nonzero = weights(_coefficient_block(kernel.nonzero)).vals[..., 0]
     else:
         assert isinstance(kernel, Tangent)
         parts = [weights(b) for b in kernel.blocks]
-        c, subscripts = rows(_coefficient_block(u)).vals[..., 0], f"{inner[1]},{inner[0]}->{inner[2]}"
-    done = contract(context, Tangent(parts[0].shape, aval.dtype, tuple(parts)), c, subscripts, None, p["precision"])
+        c, subscripts = rows(_coefficient_block(u.value)).vals[..., 0], f"{inner[1]},{inner[0]}->{inner[2]}"
+    done = contract(context, Tangent(parts[0].shape, aval.dtype, tuple(parts)), c, subscripts, nonzero, p["precision"])
     shape = tuple(aval.shape[k] for k in d.out_spec)
     back = tuple(int(k) for k in np.argsort(d.out_spec))
     done = [_transpose_rows(_merged_channels(b, shape), back) for b in done]
@@ -195,9 +198,8 @@ def _groups(p: dict[str, Any]) -> tuple[int, int]:
     return p["feature_group_count"], p["batch_group_count"]
 
 
-def _coefficient_block(c: Coefficient) -> Block:
-    ones = (1,) * (c.value.ndim + 1)
-    return Block(tuple(c.value.shape), np.zeros(ones, np.int32), c.value[..., None])
+def _coefficient_block(value: Any) -> Block:
+    return Block(tuple(value.shape), np.zeros((1,) * (value.ndim + 1), np.int32), value[..., None])
 
 
 def _split_rows(b: Block, axis: int, groups: int) -> Block:
