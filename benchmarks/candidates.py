@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import signal
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,6 +57,7 @@ class Limits:
     coloured_pairs: int  # largest conflict graph that sparsejac's colouring is given
     compiles: int  # compile times are medians of so many
     coo: bool  # whether the values of `.coo()` are timed too
+    setup_s: float = 90.0  # a rival whose pattern is not found by then is left out
 
 
 def timed(action: Callable[[], Any]) -> tuple[Any, float]:
@@ -95,12 +98,29 @@ def rivals(p: Problem, J: cr.Jacobian, limits: Limits) -> tuple[dict[str, Candid
     left_out: dict[str, str] = {}
     for name, make in makers.items():
         try:
-            found[name] = make()
+            with at_most(limits.setup_s):
+                found[name] = make()
             found[name]()
         except Exception as error:  # whatever stops a rival, the others go on
             found.pop(name, None)
             left_out[name] = str(error) if isinstance(error, LeftOut) else f"{type(error).__name__}: {error}"
     return found, left_out
+
+
+@contextlib.contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """Leave out what takes longer."""
+
+    def stop(*_: Any) -> None:
+        raise LeftOut(f"set-up beyond {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 class LeftOut(Exception):

@@ -58,6 +58,7 @@ def evaluate(eqn: Any, values: list[Any]) -> list[Value]:
         aval = eqn.outvars[0].aval
         if support is not None and not support.any():
             return [Coefficient(np.zeros(aval.shape, aval.dtype))]
+        support = None if support is None or support.all() else support
         return [Coefficient(run_equation(eqn, [as_jax(v.value) for v in values])[0], support, drowned, places)]
     outs: list[Value] = [Coefficient(o) for o in run_equation(eqn, [as_jax(v.value) for v in values])]
     if foldable and eqn.primitive.name == "sort":

@@ -169,7 +169,7 @@ CONTRACTS = [
              {"const_lengths": Like({"matvec": 1, "vecmat": 1, "solve": 0, "transpose_solve": 0})}),
     Contract("reduce_precision", lambda a: lax.reduce_precision(a, 8, 10), ["f 3"], [0],
              {"exponent_bits": 8, "mantissa_bits": 10}),
-    Contract("tridiagonal_solve", lambda b, l, d, u: lax.linalg.tridiagonal_solve(l, d, u, b),
+    Contract("tridiagonal_solve", lambda b, k, d, u: lax.linalg.tridiagonal_solve(k, d, u, b),
              ["f 3 2", "f 3", "f 3", "f 3"], [1, 2, 3, 0], {"perturb_singular": False}),
     Contract("stop_gradient", lax.stop_gradient, ["f 3"], [0]),
     Contract("fft", lambda a: jnp.fft.rfft2(a), ["f 3 4"], [0], {"fft_lengths": (3, 4)}),

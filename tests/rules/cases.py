@@ -217,7 +217,7 @@ CASES = [
          [TRIANGLE]),
     Case("triangular_solve", lambda b, k: lax.linalg.triangular_solve(k, b, left_side=True, unit_diagonal=True),
          [(2, 3, 1)], [np.stack([TRIANGLE.T, 2 * TRIANGLE.T])]),
-    Case("tridiagonal_solve", lambda b, l, d, u: lax.linalg.tridiagonal_solve(l, d + 4.0, u, b),
+    Case("tridiagonal_solve", lambda b, k, d, u: lax.linalg.tridiagonal_solve(k, d + 4.0, u, b),
          [(2, 3, 2)], [c(2, 3), c(2, 3), c(2, 3)]),
     Case("custom_linear_solve", lambda b, k: jax.vmap(lambda r: solved(r, k))(b), [(2, 3)], [SQUARE]),
     Case("custom_linear_solve", solved, [(3,)], [SQUARE]),

@@ -17,7 +17,7 @@ from chainrule._rules._registry import rule
 from chainrule._space import converted
 
 _FEW_SLOTS, _FEW_ROWS = 16, 2**17  # up to these, blocks are looked through for common columns
-_MANY = 8  # above this many blocks of one array, XLA's compile time costs more than wider slots
+_MANY = 16  # above this many blocks of one array, XLA's compile time costs more than wider slots
 
 
 def tidy(blocks: list[Block]) -> tuple[Block, ...]:
@@ -29,9 +29,9 @@ def tidy(blocks: list[Block]) -> tuple[Block, ...]:
 
 
 def _tidy_group(blocks: list[Block]) -> list[Block]:
+    blocks = _overlaid(blocks) if len(blocks) > 1 else blocks
     if len(blocks) == 1:
         return blocks
-    blocks = _overlaid(blocks)
     scalar = math.prod(blocks[0].shape) <= 1
     if scalar or len(blocks) > _MANY:
         return [union(blocks)]
