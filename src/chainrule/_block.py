@@ -148,6 +148,10 @@ def densify(blocks: Sequence[Block], axes: Sequence[int]) -> Block:
     """
     if len(blocks) == 1 and len(axes) and constant_along(blocks[0], axes):
         return blocks[0]
+    if len(blocks) == 1 and len(axes):
+        same = _same_but_absent(blocks[0], axes)
+        if same is not None:
+            return same
     shape, rank = blocks[0].shape, len(blocks[0].shape)
     full = expand(join([expand(b, axes) for b in blocks]), axes)
     keep = [k for k in range(rank) if k not in axes]
@@ -164,6 +168,15 @@ def densify(blocks: Sequence[Block], axes: Sequence[int]) -> Block:
         out_cols = compressed(out_cols, rank)
     require_memory(_STEP, (*shape, width), full.vals.dtype.itemsize, WAY_OUT)
     return Block(shape, out_cols, place(full.vals, compressed(spot, rank), full.slots, width, shape), full.rows)
+
+
+def _same_but_absent(block: Block, axes: Sequence[int]) -> Block | None:
+    """The block with 0 for what is absent, if its columns are the same along `axes` wherever they are present."""
+    cols = block.cols.max(axis=tuple(axes), keepdims=True)
+    if not ((block.cols == cols) | (block.cols < 0)).all():
+        return None
+    zero = np.zeros((), block.vals.dtype)
+    return Block(block.shape, cols, xp(block.vals).where(compressed(block.cols >= 0), block.vals, zero), block.rows)
 
 
 def presence(blocks: Sequence[Block], axes: Sequence[int]) -> np.ndarray:
