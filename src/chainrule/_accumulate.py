@@ -9,17 +9,19 @@ from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from chainrule._assembled import Assembled
-from chainrule._block import Block, identity
+from chainrule._block import WAY_OUT, Block, identity
 from chainrule._errors import InputTypeError, MemoryLimitError, NotReversibleError
 from chainrule._jacobian import Jacobian
 from chainrule._jax import has_custom_vjp, walk
 from chainrule._layout import Layout
+from chainrule._memory import limited, require_memory
 from chainrule._program import Coefficient, Tangent, as_jax
 from chainrule._propagate import require_tangent, sweep
 from chainrule._space import Space, promoted, space_of
-from chainrule._trace import Problem, flat_output, linear_jaxpr, no_forward_program, require_inputs
+from chainrule._trace import Problem, flat_output, linear_jaxpr, no_forward_program, no_reverse_program, require_inputs
 
 Order = Literal["auto", "forward", "reverse"]
 _TIE = 1.3  # orders whose counted costs differ by less are taken as equal; forward is kept
@@ -34,7 +36,120 @@ class Accumulated:
     jacobian: Jacobian
 
 
-def accumulate(problem: Problem, has_aux: bool, order: Order, holomorphic: bool) -> Accumulated:
+@dataclass(frozen=True)
+class Options:
+    """What may be asked of an accumulation; see `chainrule.jacobian`."""
+
+    has_aux: bool = False
+    order: Order = "auto"
+    holomorphic: bool = False
+    chunk_size: int | Literal["auto"] | None = None
+    memory_limit: int | None = None
+
+
+def accumulate(problem: Problem, options: Options) -> Accumulated:
+    """Accumulate within the memory that there is, in parts where that is asked for."""
+    _require_chunk_size(problem, options.chunk_size)
+    has_aux, order, holomorphic = options.has_aux, options.order, options.holomorphic
+    with limited(problem.what, options.memory_limit):
+        if options.chunk_size is None:
+            return _whole(problem, has_aux, order, holomorphic)
+        if options.chunk_size != "auto":
+            return in_chunks(problem, has_aux, order, holomorphic, options.chunk_size)
+        try:
+            return _whole(problem, has_aux, order, holomorphic)
+        except MemoryLimitError:
+            return _largest_chunks(problem, has_aux, order, holomorphic)
+
+
+def _require_chunk_size(problem: Problem, size: Any) -> None:
+    if size not in (None, "auto") and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
+        raise InputTypeError(
+            f"{problem.what}: chunk_size={size!r} is neither a positive whole number, nor 'auto', nor None"
+        )
+
+
+def _largest_chunks(problem: Problem, has_aux: bool, order: Order, holomorphic: bool) -> Accumulated:
+    size = 1024
+    while True:
+        try:
+            return in_chunks(problem, has_aux, order, holomorphic, size)
+        except MemoryLimitError:
+            if size == 1:
+                raise
+            size //= 2
+
+
+def in_chunks(problem: Problem, has_aux: bool, order: Order, holomorphic: bool, size: int) -> Accumulated:
+    """A dense Jacobian, `size` columns (or rows) at a time: each chunk is one step of a loop."""
+    if order == "auto":
+        traced, out = _primal(problem, has_aux)
+        m, n = (sum(math.prod(a.shape) for a in arrays) for arrays in (out, problem.leaves))
+        loops = any(e.primitive.name == "while" for e in walk(traced.jaxpr))
+        order = "reverse" if has_custom_vjp(traced.jaxpr) or (m < n and not holomorphic and not loops) else "forward"
+    require_inputs(problem, holomorphic)
+    function, found = flat_output(problem, has_aux)
+    with no_forward_program(problem.what, "order='reverse'"), no_reverse_program(problem.what):
+        if order == "reverse":
+            y, run, aux = jax.vjp(function, *problem.leaves, has_aux=True)
+        else:
+            y, run, aux = jax.linearize(function, *problem.leaves, has_aux=True)
+    columns, rows = space_of(problem.tree, problem.leaves, problem.f), space_of(found["tree"], y, problem.f)
+    seeded, swept = (rows, columns) if order == "reverse" else (columns, rows)
+    shapes = [jax.ShapeDtypeStruct(s, d) for s, d in zip(seeded.shapes, seeded.dtypes, strict=True)]
+    closed = jax.make_jaxpr((lambda *t: run(list(t))) if order == "reverse" else run)(*shapes)
+    size, dtype = min(size, max(seeded.size, 1)), promoted(*swept.dtypes)
+    count = -(-seeded.size // size)
+    require_memory(f"{problem.what}: J", (swept.size, count * size), dtype.itemsize, WAY_OUT)
+    cost = 0
+
+    def one(start: Any) -> Any:
+        nonlocal cost
+        values, cost = sweep(problem.what, closed.jaxpr, closed.consts, _chunk_of_seeds(seeded, start, size))
+        last = zip(values, swept.shapes, swept.dtypes, strict=True)
+        parts = [_columns(require_tangent(*v), size).astype(dtype) for v in last]
+        return jnp.concatenate(parts) if parts else jnp.zeros((0, size), dtype)
+
+    chunks = jax.lax.map(one, jnp.arange(count, dtype=jnp.int32) * np.int32(size))  # [chunks, swept, size]
+    dense = jnp.moveaxis(chunks, 0, 1).reshape(swept.size, count * size)[:, : seeded.size]
+    layout = Layout(rows, columns, (), dtype, order == "reverse", order, cost * count)
+    every = np.arange(seeded.size, dtype=np.int32)[None]
+    whole = [(0, Block((swept.size,), every, dense))] if dense.size else []
+    return Accumulated(jax.tree.unflatten(found["tree"], y), aux, Assembled.of(layout, whole))
+
+
+def _chunk_of_seeds(space: Space, start: Any, size: int) -> list[Tangent]:
+    """Columns start … start + size − 1 of the identity, as columns 0 … size − 1."""
+    seeds = []
+    for shape, offset, dtype in zip(space.shapes, space.offsets, space.dtypes, strict=True):
+        own = offset + np.arange(math.prod(shape), dtype=np.int32).reshape((*shape, 1))
+        every = np.arange(size, dtype=np.int32).reshape((*[1] * len(shape), size))
+        vals = (own - start == every).astype(dtype)
+        seeds.append(Tangent(shape, dtype, () if 0 in shape else (Block(shape, every, vals),)))
+    return seeds
+
+
+def _columns(tangent: Tangent, size: int) -> Any:
+    """[elements, size]: a tangent over the columns 0 … size − 1, written out."""
+    out = jnp.zeros((*tangent.shape, size), tangent.dtype)
+    for b in tangent.filled().blocks:
+        place = np.where(b.cols < 0, size, b.cols)
+        full = [
+            np.broadcast_to(a, (*b.shape, b.slots))
+            if isinstance(a, np.ndarray)
+            else jnp.broadcast_to(a, (*b.shape, b.slots))
+            for a in (place, b.vals)
+        ]
+        every = np.arange(size)
+        if np.array_equal(b.cols.reshape(-1), every):
+            out = out + full[1]
+        else:
+            rows = np.indices((*b.shape, b.slots), sparse=True)[:-1]
+            out = out.at[(*rows, full[0])].add(full[1], mode="drop")
+    return out.reshape(-1, size)
+
+
+def _whole(problem: Problem, has_aux: bool, order: Order, holomorphic: bool) -> Accumulated:
     """Accumulate in the order asked for. With 'auto' both are counted, one is kept; XLA never sees the other."""
     if order not in get_args(Order):
         raise InputTypeError(f"{problem.what}: order={order!r} is not one of {', '.join(get_args(Order))}")
@@ -94,7 +209,7 @@ def _sweep(problem: Problem, has_aux: bool, reverse: bool) -> Accumulated:
     rows = space_of(found["tree"], y_shape, problem.f)
     seeded, swept = (rows, columns) if reverse else (columns, rows)
     inputs = [Coefficient(x) for x in problem.leaves]
-    values, cost = sweep(closed.jaxpr, closed.consts, [*inputs, *_seeds(seeded)])
+    values, cost = sweep(problem.what, closed.jaxpr, closed.consts, [*inputs, *_seeds(seeded)])
     n_y, n_aux = len(y_shape), len(jax.tree.leaves(aux_shape))
     y = jax.tree.unflatten(found["tree"], [_plain(v) for v in values[:n_y]])
     aux = jax.tree.unflatten(jax.tree.structure(aux_shape), [_plain(v) for v in values[n_y : n_y + n_aux]])

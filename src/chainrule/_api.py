@@ -7,7 +7,7 @@ stands on, takes about as long to import as all of this library.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from chainrule._accumulate import Accumulated, Order
 
 Argnums = int | Sequence[int]
+ChunkSize = int | Literal["auto"] | None
 
 
 def checked_argnums(name: str, f: Any, argnums: Argnums, least: int = 0) -> int | tuple[int, ...]:
@@ -41,13 +42,13 @@ def _places(argnums: int | tuple[int, ...]) -> tuple[int, ...]:
 def _accumulating(
     name: str, f: Any, argnums: Argnums, finish: Callable[[Accumulated], Any], *options: Any
 ) -> Transform:
-    """A transform of the accumulated Jacobian; options: has_aux, order, holomorphic."""
+    """A transform of the accumulated Jacobian; the options are those of `Options`."""
     numbers = checked_argnums(name, f, argnums)
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
-        from chainrule._accumulate import accumulate
+        from chainrule._accumulate import Options, accumulate
 
-        return finish(accumulate(pick(name, function, numbers, args), *options))
+        return finish(accumulate(pick(name, function, numbers, args), Options(*options)))
 
     return Transform(name, f, _places(numbers), body, (name, numbers, *options), patterned=True)
 
@@ -59,6 +60,8 @@ def jacobian(
     has_aux: bool = False,
     holomorphic: bool = False,
     order: Order = "auto",
+    chunk_size: ChunkSize = None,
+    memory_limit: int | None = None,
 ) -> Transform:
     """Assemble the Jacobian of `f`, sparse where it is sparse.
 
@@ -75,6 +78,11 @@ def jacobian(
         Promise that `f` is complex-differentiable; needed for complex inputs.
     order : {'auto', 'forward', 'reverse'}
         Accumulate from the input, from the output, or whichever costs fewer counted multiply-adds.
+    chunk_size : int or 'auto', optional
+        Compute a dense Jacobian so many columns (in reverse order: rows) at a time, which takes less memory; its
+        pattern is not looked for. 'auto' does so only where the whole would not fit, in parts that do.
+    memory_limit : int, optional
+        Bytes that one array may take; 80 % of the device's free memory unless given.
 
     Returns
     -------
@@ -92,7 +100,8 @@ def jacobian(
     MissingRuleError
         A custom derivative rule that is not linear.
     MemoryLimitError
-        A step whose dense Jacobian would not fit in memory.
+        A step whose Jacobian, or a J, that would not fit in memory. It is raised before anything is compiled, and
+        names the step and the ways out.
 
     Notes
     -----
@@ -106,7 +115,8 @@ def jacobian(
     >>> J.dense().tolist()
     [[2.0, 1.0], [2.0, 1.0]]
     """
-    return _accumulating("jacobian", f, argnums, _with_aux if has_aux else _bare, has_aux, order, holomorphic)
+    finish = _with_aux if has_aux else _bare
+    return _accumulating("jacobian", f, argnums, finish, has_aux, order, holomorphic, chunk_size, memory_limit)
 
 
 def value_and_jacobian(
@@ -116,6 +126,8 @@ def value_and_jacobian(
     has_aux: bool = False,
     holomorphic: bool = False,
     order: Order = "auto",
+    chunk_size: ChunkSize = None,
+    memory_limit: int | None = None,
 ) -> Transform:
     """Give (f(x), Jacobian), or ((f(x), aux), Jacobian) with `has_aux`, from one run; see `jacobian`.
 
@@ -127,7 +139,8 @@ def value_and_jacobian(
     ([0.0, 0.0, 0.0], [1.0, 1.0, 1.0])
     """
     finish = _value_and_aux if has_aux else _value
-    return _accumulating("value_and_jacobian", f, argnums, finish, has_aux, order, holomorphic)
+    options = (has_aux, order, holomorphic, chunk_size, memory_limit)
+    return _accumulating("value_and_jacobian", f, argnums, finish, *options)
 
 
 def _bare(a: Accumulated) -> Any:
@@ -146,12 +159,20 @@ def _value_and_aux(a: Accumulated) -> Any:
     return (a.value, a.aux), a.jacobian
 
 
-def hessian(f: Callable[..., Any], argnums: Argnums = 0, *, has_aux: bool = False, order: Order = "auto") -> Transform:
+def hessian(
+    f: Callable[..., Any],
+    argnums: Argnums = 0,
+    *,
+    has_aux: bool = False,
+    order: Order = "auto",
+    chunk_size: ChunkSize = None,
+    memory_limit: int | None = None,
+) -> Transform:
     """The Hessian of a scalar function: the Jacobian of its gradient, sparse where it is sparse.
 
     Parameters
     ----------
-    f, argnums, has_aux, order
+    f, argnums, has_aux, order, chunk_size, memory_limit
         As for `jacobian`; `f` gives one real number.
 
     Returns
@@ -174,15 +195,15 @@ def hessian(f: Callable[..., Any], argnums: Argnums = 0, *, has_aux: bool = Fals
     numbers = checked_argnums("hessian", f, argnums, least=1)
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
-        from chainrule._accumulate import accumulate
+        from chainrule._accumulate import Options, accumulate
 
         scalar = scalar_function("hessian", function, has_aux)
         require_inputs(pick("hessian", function, numbers, args), False)
         problem = pick("hessian", jax.grad(scalar, numbers, has_aux=has_aux), numbers, args)
-        found = accumulate(problem, has_aux, order, False)
+        found = accumulate(problem, Options(has_aux, order, False, chunk_size, memory_limit))
         return _with_aux(found) if has_aux else _bare(found)
 
-    key = ("hessian", numbers, has_aux, order)
+    key = ("hessian", numbers, has_aux, order, chunk_size, memory_limit)
     return Transform("hessian", f, _places(numbers), body, key, patterned=True)
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from chainrule._block import Block, merge
+from chainrule._errors import MemoryLimitError
 from chainrule._jacobian import Jacobian
 from chainrule._layout import Entry, Layout
 from chainrule._space import Space, converted, promoted
@@ -89,7 +90,10 @@ class Assembled(Jacobian):
     @property
     def structure(self) -> Structure:
         """What the static pattern is; `str()` of it gives the words that a person would use."""
-        return self._layout.structure
+        try:
+            return self._layout.structure
+        except MemoryLimitError:
+            return Structure("too large to classify")
 
     @property
     def _batch(self) -> int:
@@ -113,7 +117,7 @@ class Assembled(Jacobian):
         return p.rows, p.cols, _collect(self)
 
     def dense(self) -> Inexact[Array, "*batch m n"]:
-        """Give the (m, n) array. Raises MemoryLimitError before it allocates more than 16 GiB."""
+        """Give the (m, n) array. Raises MemoryLimitError before it allocates what would not fit."""
         self._require_memory("dense")
         return _dense(self)
 

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._errors import require_memory
+from chainrule._memory import require_memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,8 +247,11 @@ def place(vals: Any, position: np.ndarray, slots: int, width: int, shape: tuple[
     return out.reshape((*shape, width))
 
 
-_STEP = "jacobian: a step that mixes its inputs"
-WAY_OUT = "Try the other order (order='reverse' or 'forward'), or chainrule.linearize for products without a matrix."
+_STEP = "jacobian: a step"
+WAY_OUT = (
+    "Ways out: the other order (order='reverse' or 'forward'), dense columns or rows in parts (chunk_size='auto'), "
+    "products without a matrix (chainrule.linearize), or a higher memory_limit."
+)
 _COMPARED = 2**20  # columns that are looked through for axes along which they are the same
 _UNROLLED = 16  # slots that are placed one by one
 _FEW = 2048  # products of slots and width up to which a mask beats a scatter

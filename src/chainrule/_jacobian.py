@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from chainrule._display import braille_spy, html, plot
-from chainrule._errors import ChainruleError, InputTypeError, ShapeError, require_memory
+from chainrule._errors import ChainruleError, InputTypeError, ShapeError
+from chainrule._memory import require_memory
 from chainrule._space import Space, converted, flat
 from chainrule._structure import Structure
 
@@ -122,7 +123,7 @@ class Jacobian:
         return self._rows.shapes
 
     def dense(self) -> Inexact[Array, "*batch m n"]:
-        """Give the (m, n) array. Raises MemoryLimitError before it allocates more than 16 GiB."""
+        """Give the (m, n) array. Raises MemoryLimitError before it allocates what would not fit."""
         raise NotImplementedError
 
     def _require_memory(self, what: str) -> None:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from chainrule._block import Block, union_of_lines
+from chainrule._memory import require_memory
 from chainrule._space import Space
 from chainrule._structure import Structure, classify
 
@@ -26,6 +27,10 @@ class Entry:
     known: np.ndarray | None  # its values, where these are known
     vals_shape: tuple[int, ...]
     rows: np.ndarray | None = None  # of a scattered block
+
+    @property
+    def slots(self) -> int:
+        return int(np.broadcast_shapes(self.cols.shape[-1:], self.vals_shape[-1:])[0])
 
     @cached_property
     def lines(self) -> np.ndarray:
@@ -105,6 +110,10 @@ class Pattern:
         return jnp.zeros((len(self.rows),), dtype).at[self.target].add(values)
 
 
+_BYTES = 40  # that a place takes while it is sorted
+_WITHOUT = "What needs no pattern still works: J @ v, J.T @ w, J.dense()."
+
+
 def _side_by_side(blocks: list[Block], dtype: Any) -> Any:
     module = np if all(b.static for b in blocks) else jnp
     wide = [module.broadcast_to(b.vals, (*b.shape, b.slots)) for b in blocks]
@@ -114,6 +123,9 @@ def _side_by_side(blocks: list[Block], dtype: Any) -> Any:
 
 def _pattern(layout: Layout) -> Pattern:
     """Sort and count the places; entries of the same rows stand side by side, so that most are sorted already."""
+    name, shape = layout.columns.name or "f", (layout.rows.size, layout.columns.size)
+    places = sum(math.prod(e.shape) * e.slots for e in layout.entries)
+    require_memory(f"the pattern of J_{name}, {shape[0]}×{shape[1]}", (places,), _BYTES, _WITHOUT)
     groups: dict[Any, list[int]] = {}
     for k, e in enumerate(layout.entries):
         groups.setdefault((e.offset, e.shape, None if e.rows is None else e.rows.tobytes()), []).append(k)
@@ -171,8 +183,7 @@ def _sorted(
 
 def _table(e: Entry) -> np.ndarray:
     """The columns of an entry, [rows, slots]."""
-    slots = np.broadcast_shapes(e.cols.shape[-1:], e.vals_shape[-1:])[0]
-    return np.broadcast_to(e.cols, (*e.shape, slots)).reshape(math.prod(e.shape), slots)
+    return np.broadcast_to(e.cols, (*e.shape, e.slots)).reshape(math.prod(e.shape), e.slots)
 
 
 def _column_major(line: np.ndarray, col: np.ndarray, lines: int, width: int) -> np.ndarray:

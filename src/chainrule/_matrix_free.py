@@ -136,7 +136,7 @@ class MatrixFree(Jacobian):
         return jax.vmap(self._apply, out_axes=1)(jnp.eye(n, dtype=self._columns.dtype))
 
     def dense(self) -> Inexact[Array, "*batch m n"]:
-        """Give the (m, n) array: one product for every column. Raises MemoryLimitError beyond 16 GiB."""
+        """Give the (m, n) array: one product for every column. Raises MemoryLimitError where it would not fit."""
         return self._entries().astype(self.dtype)
 
     def coo(self) -> tuple[np.ndarray, np.ndarray, Inexact[Array, "*batch nnz"]]:

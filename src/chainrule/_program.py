@@ -133,6 +133,7 @@ class Context:
 
     propagate: Callable[..., list[Value]]
     cost: int = 0
+    largest: int = 0  # bytes of the largest array
 
     def count(self, *blocks: Block) -> None:
         self.cost += sum(int(np.prod(b.vals.shape)) for b in blocks if not b.static)

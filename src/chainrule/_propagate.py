@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from chainrule._block import WAY_OUT
 from chainrule._coefficient import evaluate, known
-from chainrule._errors import MissingRuleError
+from chainrule._errors import MemoryLimitError, MissingRuleError
 from chainrule._jax import Literal, inner_jaxpr, taken_branch
+from chainrule._memory import require_memory
 from chainrule._program import Coefficient, Context, Tangent, Value
 from chainrule._rules import SCATTERED, ZEROS, fallback, rule_for
 
@@ -53,21 +55,41 @@ def _equation(context: Context, eqn: Any, values: list[Value]) -> Sequence[Value
         return [Tangent(tuple(v.aval.shape), v.aval.dtype, ()) for v in eqn.outvars]
     if eqn.primitive not in SCATTERED:
         values = [v.filled() if isinstance(v, Tangent) else v for v in values]
-    rule = rule_for(eqn)
-    done = rule(context, eqn, values) if rule is not None else NotImplemented
-    if done is NotImplemented:
-        filled = [v.filled() if isinstance(v, Tangent) else v for v in values]
-        return fallback(context, eqn, filled)
+    try:
+        return _measured(context, _by_rule(context, eqn, values))
+    except MemoryLimitError as error:
+        text = str(error).replace("jacobian: a step:", f"jacobian: the step `{eqn.primitive.name}`:")
+        raise MemoryLimitError(text) from None
+
+
+def _measured(context: Context, done: Sequence[Value]) -> Sequence[Value]:
+    for b in [b for v in done for b in v.__dict__.get("blocks", ())]:
+        require_memory("jacobian: a step", b.vals.shape, b.vals.dtype.itemsize, WAY_OUT)
+        context.largest = max(context.largest, b.vals.size * b.vals.dtype.itemsize)
     return done
 
 
-def sweep(jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value]) -> tuple[list[Value], int]:
-    """Propagate; give the values and the counted cost."""
+def _by_rule(context: Context, eqn: Any, values: list[Value]) -> Sequence[Value]:
+    rule = rule_for(eqn)
+    done = rule(context, eqn, values) if rule is not None else NotImplemented
+    if done is not NotImplemented:
+        return done
+    return fallback(context, eqn, [v.filled() if isinstance(v, Tangent) else v for v in values])
+
+
+def sweep(what: str, jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value]) -> tuple[list[Value], int]:
+    """Propagate; give the values and the counted cost.
+
+    What comes out must fit beside the largest array on the way.
+    """
     context = Context(propagate=lambda *a: propagate(context, *a))
     values = propagate(context, jaxpr, consts, inputs)
+    total = 0
     for v in values:
         if isinstance(v, Tangent):
-            _ = v.blocks  # sums that wait are taken now, and counted
+            total += sum(b.vals.size * b.vals.dtype.itemsize for b in v.blocks)  # a sum that waited is taken now
+            _measured(context, [v])
+    require_memory(f"{what}: J, and the largest array on the way to it", (total + context.largest,), 1, WAY_OUT)
     return values, context.cost
 
 

@@ -110,7 +110,7 @@ def propagate(case: Case, seeds: Sequence[Blocks], dtype: Any, given: Sequence[A
     tangents = [
         Tangent(s, np.dtype(dtype), () if 0 in s else tuple(k)) for s, k in zip(case.shapes, seeds, strict=True)
     ]
-    values, _ = sweep(closed.jaxpr, closed.consts, [*tangents, *[Coefficient(k) for k in given]])
+    values, _ = sweep("check_rule", closed.jaxpr, closed.consts, [*tangents, *[Coefficient(k) for k in given]])
     return [require_tangent(v, o.shape, o.dtype) for v, o in zip(values, jax.tree.leaves(outs), strict=True)]
 
 

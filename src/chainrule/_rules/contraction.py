@@ -9,8 +9,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import Block, compressed, densify, multiply, presence, union, xp
+from chainrule._block import WAY_OUT, Block, compressed, densify, multiply, presence, union, xp
 from chainrule._errors import MissingRuleError
+from chainrule._memory import require_memory
 from chainrule._program import Coefficient, Context, Contracted, Tangent, Value, as_jax
 from chainrule._rules._registry import rule
 from chainrule._rules.pointwise import tidy, union_width
@@ -37,6 +38,8 @@ def contracted(
 
     def take() -> tuple[Block, ...]:
         blocks = contract(context, u.filled(), c.value, subscripts, c.nonzero, precision)
+        for b in blocks:
+            require_memory("jacobian: a product", b.vals.shape, b.vals.dtype.itemsize, WAY_OUT)
         return tidy([b.with_vals(b.vals.astype(aval.dtype)) for b in blocks])
 
     return Contracted(aval, u, c, subscripts, precision, take)

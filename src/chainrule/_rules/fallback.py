@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from chainrule._block import WAY_OUT, Block, densify, expand
-from chainrule._errors import MissingRuleError, require_memory
+from chainrule._errors import MissingRuleError
 from chainrule._jax import as_function
+from chainrule._memory import require_memory
 from chainrule._program import Context, Tangent, Value, as_jax
 
 

@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from chainrule._block import WAY_OUT, Block, compressed, join, place
-from chainrule._errors import MissingRuleError, require_memory
+from chainrule._errors import MissingRuleError
 from chainrule._jax import as_callable, count_equations, scan_counts
+from chainrule._memory import require_memory
 from chainrule._program import Coefficient, Context, Tangent, Value, as_jax
 from chainrule._rules._registry import rule, zeros
 from chainrule._rules.reach import Pattern, blocks_of, position, slots_of

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from chainrule._block import Block, compressed, constant_along, densify, presence, to_slots, xp
-from chainrule._errors import require_memory
+from chainrule._memory import require_memory
 from chainrule._program import Context, Tangent, Value
 from chainrule._rules._registry import rule
 from chainrule._rules.contraction import contract

@@ -1,0 +1,88 @@
+"""How much memory there is, and what would not fit in it: known from shapes, before anything is allocated."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Iterator
+from contextvars import ContextVar
+from pathlib import Path
+
+import jax
+
+from chainrule._errors import InputTypeError, MemoryLimitError
+
+_SHARE = 0.8  # of the free memory, for one array
+_SMALL = 2**26  # bytes that are never asked about
+_FALLBACK = 2**34  # bytes, where nothing tells how much is free
+_LIMIT: ContextVar[int | None] = ContextVar("memory_limit", default=None)
+_CGROUPS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+
+
+def require_memory(what: str, shape: tuple[int, ...], itemsize: int, way_out: str) -> None:
+    """Refuse an array that would not fit, before it is allocated."""
+    size = math.prod(shape) * itemsize
+    if (size > _SMALL or _LIMIT.get() is not None) and size > limit():
+        entries = f"an array of {'×'.join(str(s) for s in shape)} entries takes " if itemsize > 1 else ""
+        raise MemoryLimitError(f"{what}: {entries}{_gib(size)}, more than the limit of {_gib(limit())}. {way_out}")
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.3g} GiB"
+
+
+def limit() -> int:
+    """Bytes that one array may take: what was asked for, else most of the device's free memory."""
+    asked = _LIMIT.get()
+    return int(_SHARE * free_memory()) if asked is None else asked
+
+
+@contextlib.contextmanager
+def limited(what: str, memory_limit: int | None) -> Iterator[None]:
+    """Set the limit for what is traced within; None leaves it as it is."""
+    if memory_limit is None:
+        yield
+        return
+    if isinstance(memory_limit, bool) or not isinstance(memory_limit, (int, float)) or memory_limit <= 0:
+        raise InputTypeError(f"{what}: memory_limit={memory_limit!r} is not a positive number of bytes")
+    token = _LIMIT.set(int(memory_limit))
+    try:
+        yield
+    finally:
+        _LIMIT.reset(token)
+
+
+def free_memory() -> int:
+    """Free bytes of the default device; of a CPU, those that the system and its control group leave."""
+    try:
+        stats = jax.devices()[0].memory_stats()
+    except Exception:  # a backend that does not tell
+        stats = None
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    found = [size for size in (_available(), *map(_left_in_group, _CGROUPS)) if size]
+    return min(found, default=_FALLBACK)
+
+
+def _available() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _left_in_group(files: tuple[str, str]) -> int | None:
+    try:
+        most, used = (int(Path(file).read_text()) for file in files)
+    except (OSError, ValueError):  # no control group, or 'max'
+        return None
+    return max(most - used, 0) if most < 2**60 else None
