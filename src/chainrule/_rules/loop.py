@@ -19,12 +19,12 @@ import numpy as np
 
 from chainrule._block import WAY_OUT, Block, compressed, join, place
 from chainrule._errors import MissingRuleError
-from chainrule._jax import as_callable, count_equations, scan_counts
+from chainrule._jax import Literal, as_callable, count_equations, scan_counts
 from chainrule._memory import require_memory
 from chainrule._program import Coefficient, Context, Tangent, Value, as_jax
 from chainrule._rules._registry import rule, zeros
 from chainrule._rules.reach import Pattern, blocks_of, position, slots_of
-from chainrule._rules.step import Step, kind_of, numbers_of
+from chainrule._rules.step import Step, kind_of, numbers_of, whole
 from chainrule._rules.virtual import Virtual
 
 # a loop over known positions or masks is written out up to this length and size, so that every step keeps its own
@@ -99,7 +99,7 @@ def _loop(context: Context, eqn: Any, step: Step) -> list[Value]:
     virtual = Virtual(step, T)
     layout = _Layout(step, step.reach(virtual.patterns(), T))
     outvars, cost = step.body.jaxpr.outvars, context.cost
-    whole = {v: k for k, v in enumerate(outvars[:b]) if hasattr(v, "aval") and step.kinds[k] == "tangent"}
+    handed_on = {v: k for k, v in enumerate(outvars[:b]) if not isinstance(v, Literal) and step.kinds[k] == "tangent"}
     made: list[Value] = []
 
     def one(state: Any, slices: Any) -> Any:
@@ -108,7 +108,10 @@ def _loop(context: Context, eqn: Any, step: Step) -> list[Value]:
         outs = step.run([*step.consts, *layout.values(state), *virtual.at(xs)])
         state = layout.numbers(outs[:b], virtual, time)
         carried = layout.values(state)
-        made[:] = [carried[whole[v]] if _among(v, whole) else out for v, out in zip(outvars, outs, strict=True)][b:]
+        made[:] = [
+            carried[handed_on[v]] if _among(v, handed_on) else whole(out)
+            for v, out in zip(outvars[b:], outs[b:], strict=True)
+        ]
         return state, [numbers_of(out) for out in made]
 
     over = (jnp.arange(T, dtype=np.int32), virtual.scanned)
@@ -118,12 +121,12 @@ def _loop(context: Context, eqn: Any, step: Step) -> list[Value]:
     stacked: list[Value] = []
     for v, out, y in zip(outvars[b:], made, ys, strict=True):
         # what a step receives was born before it; what it hands on may be born in it
-        stacked.append(virtual.stacked(out, y, born if _among(v, whole) else born + 1))
+        stacked.append(virtual.stacked(out, y, born if _among(v, handed_on) else born + 1))
     return [*layout.values(end), *stacked]
 
 
-def _among(v: Any, whole: dict[Any, int]) -> bool:
-    return v.__hash__ is not None and v in whole
+def _among(v: Any, handed_on: dict[Any, int]) -> bool:
+    return not isinstance(v, Literal) and v in handed_on
 
 
 @rule("while", reads="cond_nconsts cond_jaxpr body_nconsts body_jaxpr")
