@@ -49,9 +49,8 @@ class Options:
 
 def accumulate(problem: Problem, options: Options) -> Accumulated:
     """Accumulate within the memory that there is, in parts where that is asked for."""
-    _require_chunk_size(problem, options.chunk_size)
     has_aux, order, holomorphic = options.has_aux, options.order, options.holomorphic
-    with limited(problem.what, options.memory_limit):
+    with limited(options.memory_limit):
         if options.chunk_size is None:
             return _whole(problem, has_aux, order, holomorphic)
         if options.chunk_size != "auto":
@@ -60,13 +59,6 @@ def accumulate(problem: Problem, options: Options) -> Accumulated:
             return _whole(problem, has_aux, order, holomorphic)
         except MemoryLimitError:
             return _largest_chunks(problem, has_aux, order, holomorphic)
-
-
-def _require_chunk_size(problem: Problem, size: Any) -> None:
-    if size not in (None, "auto") and (isinstance(size, bool) or not isinstance(size, int) or size < 1):
-        raise InputTypeError(
-            f"{problem.what}: chunk_size={size!r} is neither a positive whole number, nor 'auto', nor None"
-        )
 
 
 def _largest_chunks(problem: Problem, has_aux: bool, order: Order, holomorphic: bool) -> Accumulated:

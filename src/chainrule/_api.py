@@ -35,6 +35,21 @@ def checked_argnums(name: str, f: Any, argnums: Argnums, least: int = 0) -> int 
     return numbers if isinstance(argnums, (tuple, list)) else numbers[0]
 
 
+def _require_sizes(name: str, f: Any, chunk_size: Any, memory_limit: Any) -> None:
+    """Refuse what is no number of columns, or of bytes, before equal numbers share a program (True is 1)."""
+    what = f"{name} of {name_of(f)}"
+    if chunk_size not in (None, "auto") and not _is_count(chunk_size):
+        raise InputTypeError(
+            f"{what}: chunk_size={chunk_size!r} is neither a positive whole number, nor 'auto', nor None"
+        )
+    if memory_limit is not None and not _is_count(memory_limit):
+        raise InputTypeError(f"{what}: memory_limit={memory_limit!r} is not a positive whole number of bytes")
+
+
+def _is_count(size: Any) -> bool:
+    return isinstance(size, int) and not isinstance(size, bool) and size > 0
+
+
 def _places(argnums: int | tuple[int, ...]) -> tuple[int, ...]:
     return argnums if isinstance(argnums, tuple) else (argnums,)
 
@@ -44,6 +59,7 @@ def _accumulating(
 ) -> Transform:
     """A transform of the accumulated Jacobian; the options are those of `Options`."""
     numbers = checked_argnums(name, f, argnums)
+    _require_sizes(name, f, *options[-2:])
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
         from chainrule._accumulate import Options, accumulate
@@ -193,6 +209,7 @@ def hessian(
     """
 
     numbers = checked_argnums("hessian", f, argnums, least=1)
+    _require_sizes("hessian", f, chunk_size, memory_limit)
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
         from chainrule._accumulate import Options, accumulate

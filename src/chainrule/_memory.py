@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jax
 
-from chainrule._errors import InputTypeError, MemoryLimitError
+from chainrule._errors import MemoryLimitError
 
 _SHARE = 0.8  # of the free memory, for one array
 _SMALL = 2**26  # bytes that are never asked about
@@ -42,13 +42,11 @@ def limit() -> int:
 
 
 @contextlib.contextmanager
-def limited(what: str, memory_limit: int | None) -> Iterator[None]:
+def limited(memory_limit: int | None) -> Iterator[None]:
     """Set the limit for what is traced within; None leaves it as it is."""
     if memory_limit is None:
         yield
         return
-    if isinstance(memory_limit, bool) or not isinstance(memory_limit, (int, float)) or memory_limit <= 0:
-        raise InputTypeError(f"{what}: memory_limit={memory_limit!r} is not a positive number of bytes")
     token = _LIMIT.set(int(memory_limit))
     try:
         yield
