@@ -13,6 +13,8 @@ from chainrule._program import Coefficient, Context, Tangent, Value
 from chainrule._rules._registry import rule
 from chainrule._rules.fallback import mix
 
+_SOLVE = 8  # times as long as a product of the same size: a solve goes row by row
+
 
 @rule("triangular_solve", reads="conjugate_a left_side lower transpose_a unit_diagonal")
 def triangular_solve(context: Context, eqn: Any, values: list[Value]) -> Any:
@@ -21,7 +23,8 @@ def triangular_solve(context: Context, eqn: Any, values: list[Value]) -> Any:
     if not isinstance(a, Coefficient) or not isinstance(b, Tangent):
         return NotImplemented
     rank = len(b.shape)
-    return mix(context, eqn, values, 1, (rank - 2 if eqn.params["left_side"] else rank - 1,))
+    axis = rank - 2 if eqn.params["left_side"] else rank - 1
+    return mix(context, eqn, values, 1, (axis,), work=_SOLVE * b.shape[axis])
 
 
 @rule("fft", reads="fft_lengths fft_type")
@@ -61,7 +64,8 @@ def custom_linear_solve(context: Context, eqn: Any, values: list[Value]) -> Any:
     cost = context.cost
     jax.eval_shape(trace)
     context.cost = cost
-    return mix(context, eqn, values, len(values) - 1, _mixed_axes(found[0]))
+    axes = _mixed_axes(found[0])
+    return mix(context, eqn, values, len(values) - 1, axes, work=_SOLVE * math.prod(b.shape[k] for k in axes))
 
 
 def _mixed_axes(image: Value) -> list[int]:
