@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from chainrule._jax import evaluate_now, is_static, run_equation
@@ -59,11 +61,42 @@ def evaluate(eqn: Any, values: list[Any]) -> list[Value]:
         if support is not None and not support.any():
             return [Coefficient(np.zeros(aval.shape, aval.dtype))]
         support = None if support is None or support.all() else support
+        product = _sparse_product(eqn, values)
+        if product is not None:
+            return [Coefficient(product, support)]
         return [Coefficient(run_equation(eqn, [as_jax(v.value) for v in values])[0], support, drowned, places)]
     outs: list[Value] = [Coefficient(o) for o in run_equation(eqn, [as_jax(v.value) for v in values])]
     if foldable and eqn.primitive.name == "sort":
         return _sorted_by_known(eqn, values, outs)
     return outs
+
+
+_SPARSE, _LARGE = 16, 2**14  # a matrix of so many elements is sparse where no row has more than a part in 16 of them
+
+
+def _sparse_product(eqn: Any, values: list[Coefficient]) -> Any:
+    """A matrix with few known nonzeros times a vector or a matrix, by these alone; else None."""
+    if eqn.primitive.name != "dot_general" or any(v.value.dtype.kind != "f" for v in values):
+        return None
+    (summed, (batch, _)), shapes = eqn.params["dimension_numbers"], [v.shape for v in values]
+    if batch or [len(k) for k in summed] != [1, 1] or max(map(len, shapes)) > 2:
+        return None
+    for k, (matrix, other) in enumerate((values, values[::-1])):
+        if len(matrix.shape) != 2 or matrix.nonzero is None or math.prod(matrix.shape) < _LARGE:
+            continue
+        turned = summed[k][0] == 0
+        lines = matrix.nonzero.T if turned else matrix.nonzero
+        width = int(lines.sum(axis=1).max())
+        if width * _SPARSE > lines.shape[1]:
+            continue
+        at = np.argsort(~lines, axis=1, kind="stable")[:, :width]
+        row = np.arange(len(at))[:, None]
+        factor = as_jax(matrix.value)[(at, row) if turned else (row, at)]
+        factor = jnp.where(np.take_along_axis(lines, at, 1), factor, jnp.zeros((), factor.dtype))
+        right = jnp.moveaxis(as_jax(other.value), summed[1 - k][0], 0)[at]  # [rows, width, ...]
+        out = jnp.einsum("fw,fw...->f...", factor, right)
+        return (out if k == 0 or out.ndim == 1 else out.T).astype(eqn.outvars[0].aval.dtype)
+    return None
 
 
 def _sorted_by_known(eqn: Any, values: list[Coefficient], outs: list[Value]) -> list[Value]:

@@ -85,3 +85,27 @@ def test_a_batch_shares_the_weights() -> None:
     (out,) = propagate(case, [[identity((5, 4), 0, np.float64)]], np.float64, [c(4, 3)])
     (block,) = out.blocks
     assert block.slots == 4 and block.vals.shape == (1, 3, 4) and block.cols.shape == (5, 1, 4)
+
+
+BAND = np.tri(160) - np.tri(160, k=-3)
+PRODUCTS: dict[str, Callable[..., Any]] = {
+    "matrix and vector": lambda x, w: (w * BAND) @ x,
+    "vector and matrix": lambda x, w: x @ (w * BAND),
+    "matrix and matrix": lambda x, w: (w * BAND) @ jnp.outer(x, x[:2]),
+    "transposed": lambda x, w: jnp.outer(x[:2], x) @ (w * BAND).T,
+    "known": lambda x, w: BAND @ x + jnp.tril(BAND).T @ x,
+}
+
+
+@pytest.mark.parametrize("order", ["forward", "reverse"])
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products_of_a_large_sparse_matrix(name: str, order: Any) -> None:
+    """The value and the coefficients are computed by its nonzeros alone."""
+
+    def f(x: Any, w: Any) -> Any:
+        return jnp.tanh(PRODUCTS[name](x, w))
+
+    x, w = jnp.asarray(c(160)), jnp.asarray(c(160, 160))
+    y, J = cr.value_and_jacobian(f, order=order)(x, w)
+    np.testing.assert_allclose(y, f(x, w), rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(J.tree(), jax.jacfwd(f)(x, w), rtol=1e-12, atol=1e-13)
