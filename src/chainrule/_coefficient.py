@@ -134,6 +134,8 @@ def _support(eqn: Any, values: list[Coefficient]) -> np.ndarray | None:
     linear = [values[k] for k in _LINEAR_IN.get(name, range(len(values)) if name in _LINEAR else ())]
     if linear and all(v.zero for v in linear):
         return np.zeros(shape, bool)
+    if name == "conv_general_dilated":
+        return np.zeros(shape, bool) if any(v.zero for v in values) else None
     if name in ("mul", "and"):
         return np.logical_and.reduce([np.broadcast_to(n, shape) for n in nonzero if n is not None])
     if name in ("neg", "convert_element_type", "copy", "abs", "sqrt", "tanh", "sin", "integer_pow", "square", "div"):

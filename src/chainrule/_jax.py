@@ -113,6 +113,17 @@ def as_function(eqn: Equation) -> Callable[..., list[Any]]:
     return lambda *operands: run(*[operands[k] for k in kept])
 
 
+def needed(jaxpr: Jaxpr) -> list[Equation]:
+    """The equations that an output depends on, and those with effects, in order."""
+    wanted = {v for v in jaxpr.outvars if not isinstance(v, jex.Literal)}
+    kept = []
+    for eqn in reversed(jaxpr.eqns):
+        if eqn.effects or not wanted.isdisjoint(eqn.outvars):
+            kept.append(eqn)
+            wanted.update(v for v in eqn.invars if not isinstance(v, jex.Literal))
+    return kept[::-1]
+
+
 def walk(jaxpr: Jaxpr) -> Iterator[Equation]:
     """Go through every equation of a jaxpr, nested ones included."""
     for eqn in jaxpr.eqns:

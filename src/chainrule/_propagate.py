@@ -10,7 +10,7 @@ import numpy as np
 from chainrule._block import WAY_OUT
 from chainrule._coefficient import evaluate, known
 from chainrule._errors import MemoryLimitError, MissingRuleError
-from chainrule._jax import Literal, inner_jaxpr, taken_branch
+from chainrule._jax import Literal, inner_jaxpr, needed, taken_branch
 from chainrule._memory import require_memory
 from chainrule._program import Coefficient, Context, Tangent, Value
 from chainrule._rules import SCATTERED, ZEROS, fallback, rule_for
@@ -24,7 +24,7 @@ def propagate(context: Context, jaxpr: Any, consts: Sequence[Any], inputs: Seque
     def read(v: Any) -> Value:
         return Coefficient(np.asarray(v.val, getattr(v.aval, "dtype", None))) if isinstance(v, Literal) else env[v]
 
-    for eqn in jaxpr.eqns:
+    for eqn in needed(jaxpr):
         values = [read(v) for v in eqn.invars]
         outs = [_without_empty(v) for v in _equation(context, eqn, values)]
         env.update(zip(eqn.outvars, outs, strict=True))

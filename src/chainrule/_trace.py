@@ -193,8 +193,14 @@ def linear_jaxpr(what: str, function: Callable[..., Any], leaves: Sequence[Any],
         if reverse:
             y, pull, aux = jax.vjp(function, *x, has_aux=True)
             return y, aux, pull(list(t))
-        y, push, aux = jax.linearize(function, *x, has_aux=True)
-        return y, aux, push(*t)
+        try:
+            y, push, aux = jax.linearize(function, *x, has_aux=True)
+            return y, aux, push(*t)
+        except ValueError as error:
+            if "Linearization failed" not in str(error):
+                raise
+            y, dy, aux = jax.jvp(function, tuple(x), tuple(t), has_aux=True)  # what has no linear program has this one
+            return y, aux, dy
 
     seeds = jax.eval_shape(lambda *x: function(*x)[0], *shapes) if reverse else shapes
     with no_reverse_program(what):
