@@ -126,9 +126,10 @@ class Jacobian:
         """Give the (m, n) array. Raises MemoryLimitError before it allocates what would not fit."""
         raise NotImplementedError
 
+    _without_matrix = "Use .scipy() or .coo(), or chainrule.linearize for products only."
+
     def _require_memory(self, what: str) -> None:
-        way_out = "Use .scipy() or .coo(), or chainrule.linearize for products only."
-        require_memory(f"{what} of {self._says('J')}", self.shape, np.dtype(self.dtype).itemsize, way_out)
+        require_memory(f"{what} of {self._says('J')}", self.shape, np.dtype(self.dtype).itemsize, self._without_matrix)
 
     def tree(self) -> Any:
         """Give exactly what `jax.jacobian` returns: the outputs' pytree of the inputs' pytrees of arrays.

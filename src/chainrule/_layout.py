@@ -49,7 +49,8 @@ class Entry:
 class Layout:
     """All that is known of a Jacobian while tracing; `flipped`: the blocks are those of the transpose.
 
-    Two layouts are equal when they describe the same places, whatever function they come from.
+    Two layouts are equal when they describe the same places, whatever function they come from: inside one `jit`,
+    Jacobians of equal layouts share a trace, and what comes out has the name, order and cost of the first of them.
     """
 
     rows: Space
