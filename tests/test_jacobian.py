@@ -364,3 +364,10 @@ def test_indices_are_those_of_numpy():
         with pytest.raises((IndexError, TypeError, cr.ShapeError)):
             J[index]
     close(jax.jit(lambda J, k: J[k, 0])(J, 2), D[2, 0])
+
+
+def test_primitives_without_a_rule_are_named():
+    J = cr.jacobian(lambda x: jnp.zeros(4).at[np.array([1, 3])].subtract(x))(jnp.ones(2))
+    assert J.fallbacks == ("scatter-sub",)
+    assert cr.jacobian(jnp.sin)(jnp.ones(2)).fallbacks == ()
+    assert cr.linearize(jnp.sin)(jnp.ones(2)).fallbacks == ()

@@ -93,18 +93,19 @@ def in_chunks(problem: Problem, has_aux: bool, order: Order, holomorphic: bool, 
     size, dtype = min(size, max(seeded.size, 1)), promoted(*swept.dtypes)
     count = -(-seeded.size // size)
     require_memory(f"{problem.what}: J", (swept.size, count * size), dtype.itemsize, WAY_OUT)
-    cost = 0
+    spent: list[Any] = []
 
     def one(start: Any) -> Any:
-        nonlocal cost
-        values, cost = sweep(problem.what, closed.jaxpr, closed.consts, _chunk_of_seeds(seeded, start, size))
+        values, context = sweep(problem.what, closed.jaxpr, closed.consts, _chunk_of_seeds(seeded, start, size))
+        spent[:] = [context]
         last = zip(values, swept.shapes, swept.dtypes, strict=True)
         parts = [_columns(require_tangent(*v), size).astype(dtype) for v in last]
         return jnp.concatenate(parts) if parts else jnp.zeros((0, size), dtype)
 
     chunks = jax.lax.map(one, jnp.arange(count, dtype=jnp.int32) * np.int32(size))  # [chunks, swept, size]
     dense = jnp.moveaxis(chunks, 0, 1).reshape(swept.size, count * size)[:, : seeded.size]
-    layout = Layout(rows, columns, (), dtype, order == "reverse", order, cost * count)
+    cost, general = (spent[0].cost * count, tuple(spent[0].fallbacks)) if spent else (0, ())
+    layout = Layout(rows, columns, (), dtype, order == "reverse", order, cost, general)
     every = np.arange(seeded.size, dtype=np.int32)[None]
     whole = [(0, Block((swept.size,), every, dense))] if dense.size else []
     return Accumulated(jax.tree.unflatten(found["tree"], y), aux, Assembled.of(layout, whole))
@@ -201,13 +202,14 @@ def _sweep(problem: Problem, has_aux: bool, reverse: bool) -> Accumulated:
     rows = space_of(found["tree"], y_shape, problem.f)
     seeded, swept = (rows, columns) if reverse else (columns, rows)
     inputs = [Coefficient(x) for x in problem.leaves]
-    values, cost = sweep(problem.what, closed.jaxpr, closed.consts, [*inputs, *_seeds(seeded)])
+    values, spent = sweep(problem.what, closed.jaxpr, closed.consts, [*inputs, *_seeds(seeded)])
     n_y, n_aux = len(y_shape), len(jax.tree.leaves(aux_shape))
     y = jax.tree.unflatten(found["tree"], [_plain(v) for v in values[:n_y]])
     aux = jax.tree.unflatten(jax.tree.structure(aux_shape), [_plain(v) for v in values[n_y : n_y + n_aux]])
     last = zip(values[n_y + n_aux :], swept.shapes, swept.dtypes, strict=True)
     blocks, dtype = _entries([require_tangent(*parts) for parts in last], swept)
-    layout = Layout(rows, columns, (), dtype, reverse, "reverse" if reverse else "forward", cost)
+    order = "reverse" if reverse else "forward"
+    layout = Layout(rows, columns, (), dtype, reverse, order, spent.cost, tuple(spent.fallbacks))
     return Accumulated(y, aux, Assembled.of(layout, blocks))
 
 

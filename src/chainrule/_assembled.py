@@ -83,6 +83,11 @@ class Assembled(Jacobian):
         return self._layout.cost
 
     @property
+    def fallbacks(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The primitives that no rule covered: JAX applied them to dense columns, which may cost structure."""
+        return self._layout.fallbacks
+
+    @property
     def nnz(self) -> int:
         """Number of entries that are not known to vanish."""
         return len(self._layout.pattern.rows)

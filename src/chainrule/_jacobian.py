@@ -51,6 +51,7 @@ class Jacobian:
     dtype: Any
     order: str
     cost: int
+    fallbacks: tuple[str, ...] = ()  # the primitives of the function that no rule covered
 
     # what a kind of Jacobian provides ------------------------------------------------------------
 

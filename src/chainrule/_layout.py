@@ -60,6 +60,7 @@ class Layout:
     flipped: bool = False
     order: str = "forward"
     cost: int = 0
+    fallbacks: tuple[str, ...] = ()
 
     @cached_property
     def key(self) -> Any:

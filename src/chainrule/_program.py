@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -134,6 +134,7 @@ class Context:
     propagate: Callable[..., list[Value]]
     cost: int = 0
     largest: int = 0  # bytes of the largest array
+    fallbacks: dict[str, None] = field(default_factory=dict)  # primitives that no rule covered, in order
 
     def count(self, *blocks: Block) -> None:
         self.cost += sum(int(np.prod(b.vals.shape)) for b in blocks if not b.static)

@@ -77,8 +77,8 @@ def _by_rule(context: Context, eqn: Any, values: list[Value]) -> Sequence[Value]
     return fallback(context, eqn, [v.filled() if isinstance(v, Tangent) else v for v in values])
 
 
-def sweep(what: str, jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value]) -> tuple[list[Value], int]:
-    """Propagate; give the values and the counted cost.
+def sweep(what: str, jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value]) -> tuple[list[Value], Context]:
+    """Propagate; give the values, and what was counted on the way.
 
     What comes out must fit beside the largest array on the way.
     """
@@ -90,7 +90,7 @@ def sweep(what: str, jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value])
             total += sum(b.vals.size * b.vals.dtype.itemsize for b in v.blocks)  # a sum that waited is taken now
             _measured(context, [v])
     require_memory(f"{what}: J, and the largest array on the way to it", (total + context.largest,), 1, WAY_OUT)
-    return values, context.cost
+    return values, context
 
 
 def require_tangent(value: Value, shape: tuple[int, ...], dtype: Any) -> Tangent:

@@ -264,6 +264,8 @@ def _report(J: Any, times: Times) -> None:
     _out.print(f"order       {J.order}")
     _out.print(f"nonzeros    {J.nnz:,}")
     _out.print(f"cost        {J.cost:,} multiply-adds")
+    if J.fallbacks:
+        _out.print(f"no rule for {', '.join(J.fallbacks)}: applied to dense columns")
     _out.print("times       " + ", ".join(f"{what} {1e3 * t:.3g} ms" for what, t in times.items()))
 
 

@@ -30,6 +30,7 @@ def fallback(context: Context, eqn: Any, values: list[Value]) -> list[Value]:
 
     operands = [v.blocks for v in values if isinstance(v, Tangent) and v.blocks]
     outs = through_columns(eqn.primitive.name, operands, on_tangents)
+    context.fallbacks[eqn.primitive.name] = None
     results: list[Value] = []
     for var, blocks in zip(eqn.outvars, outs, strict=True):
         context.count(*blocks)
