@@ -35,7 +35,16 @@ import chainrule as cr  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
 TOLERANCE = 1e-9  # of the largest difference, relative to the largest entry
-FULL = Limits(turns=50, candidate_s=4.0, quick_s=1.5, dense_bytes=2**30, coloured_pairs=2_000_000, compiles=3, coo=True)
+FULL = Limits(
+    turns=50,
+    candidate_s=4.0,
+    quick_s=1.5,
+    dense_bytes=2**30,
+    coloured_pairs=2_000_000,
+    compiles=3,
+    coo=True,
+    setup_s=40,
+)
 SMOKE = Limits(
     turns=5, candidate_s=0.3, quick_s=0.1, dense_bytes=2**25, coloured_pairs=300_000, compiles=1, coo=False
 )  # fmt: skip
