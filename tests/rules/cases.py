@@ -100,6 +100,7 @@ CASES = [
     Case("imag", lambda a: lax.imag(lax.complex(a, 2.0 * a)), [(1, 2)], (), "f"),
     Case("conj", lambda a: lax.conj(lax.complex(a, a)), [(3,)], (), "f"),
     *[Case("complex", lax.complex, [s, s], (), "f") for s in SHAPES],
+    Case("complex", lambda a, b: jax.vmap(lax.complex, in_axes=(0, None))(a, b), [(3,), ()], (), "f"),
     Case("reduce_precision", lambda a: lax.reduce_precision(a, 11, 52), [(3,)], (), "f"),
     Case("select_n", lambda a, b, m: lax.select_n(m, a, b), [(4,), (4,)], [MASK]),
     Case("select_n", lambda a, b, m: lax.select_n(m, a, b), [(2, 1), (2, 1)], [np.array(True)]),

@@ -54,7 +54,9 @@ def gather(context: Context, eqn: Any, values: list[Value]) -> Any:
     """out[i] = in[source(i)]; an index that fills has no column."""
     fill = eqn.params.get("fill_value")
     operand, indices = values
-    if fill not in (None, 0) or not isinstance(operand, Tangent) or not isinstance(indices, Coefficient):
+    if not isinstance(operand, Tangent) or not isinstance(indices, Coefficient):
+        return NotImplemented
+    if fill not in (None, 0) and not (indices.static and _inside(eqn, operand, indices)):
         return NotImplemented
     if indices.static:
         return _move(eqn, values)
@@ -65,6 +67,12 @@ def gather(context: Context, eqn: Any, values: list[Value]) -> Any:
     batch |= {k: rest[j] for k, j in zip(d.operand_batching_dims, d.start_indices_batching_dims, strict=True)}
     batch |= {k: rest[j] for k, j in _counted(indices, d.start_index_map, operand.shape) if sizes[k] == 1}
     return _mixed(context, eqn, values, 0, batch)
+
+
+def _inside(eqn: Any, operand: Tangent, indices: Coefficient) -> bool:
+    """Say whether no known index is out of range: then nothing is filled in."""
+    found = evaluate_now(as_function(eqn), np.zeros(operand.shape, operand.dtype), indices.value)[0]
+    return bool((found == 0).all())
 
 
 @rule("dynamic_slice", reads="slice_sizes")

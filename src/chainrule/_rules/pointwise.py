@@ -202,7 +202,8 @@ def complex_(context: Context, eqn: Any, values: list[Value]) -> Any:
     dtype, blocks = eqn.outvars[0].aval.dtype, []
     for v, unit in zip(values, (1, 1j), strict=True):
         if isinstance(v, Tangent):
-            blocks += [b.with_vals(b.vals.astype(dtype) * np.asarray(unit, dtype)) for b in v.blocks]
+            own = _broadcast_scalar(v, eqn.outvars[0].aval.shape)
+            blocks += [b.with_vals(b.vals.astype(dtype) * np.asarray(unit, dtype)) for b in own]
     return result(eqn, tidy(blocks))
 
 
