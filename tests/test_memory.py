@@ -60,6 +60,22 @@ def test_a_chunk_is_a_number_of_columns(size):
         cr.jacobian(net, chunk_size=size)(POINT)
 
 
+def test_chunks_are_refused_what_the_whole_is():
+    with pytest.raises(cr.InputTypeError, match="is not one of"):
+        cr.jacobian(net, order="sideways", chunk_size=2)(POINT)
+    with pytest.raises(cr.InputTypeError, match="complex outputs"):
+        cr.jacobian(lambda x: jnp.exp(jax.lax.complex(x, x)), order="reverse", chunk_size=2)(POINT)
+
+
+def test_chunks_of_complex_outputs_go_forwards():
+    def f(x):
+        z = jnp.exp(jax.lax.complex(x, x))
+        return z[:1] * z[1:2]  # fewer outputs than inputs
+
+    J = cr.jacobian(f, chunk_size=2)(jnp.ones(3))
+    np.testing.assert_allclose(J.dense(), cr.jacobian(f)(jnp.ones(3)).dense(), rtol=1e-13)
+
+
 @pytest.mark.parametrize("order", ["auto", "forward", "reverse"])
 @pytest.mark.parametrize("size", [1, 64, 250, 10_000, "auto"])
 def test_chunks_are_the_whole(order, size):

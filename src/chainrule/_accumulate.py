@@ -18,7 +18,7 @@ from chainrule._jacobian import Jacobian
 from chainrule._jax import has_custom_vjp, walk
 from chainrule._layout import Layout
 from chainrule._memory import limited, require_memory
-from chainrule._program import Coefficient, Tangent, as_jax
+from chainrule._program import Coefficient, Tangent, plain
 from chainrule._propagate import require_tangent, sweep
 from chainrule._space import Space, promoted, space_of
 from chainrule._trace import Problem, flat_output, linear_jaxpr, no_forward_program, no_reverse_program, require_inputs
@@ -50,6 +50,11 @@ class Options:
 def accumulate(problem: Problem, options: Options) -> Accumulated:
     """Accumulate within the memory that there is, in parts where that is asked for."""
     has_aux, order, holomorphic = options.has_aux, options.order, options.holomorphic
+    if order not in get_args(Order):
+        raise InputTypeError(f"{problem.what}: order={order!r} is not one of {', '.join(get_args(Order))}")
+    require_inputs(problem, holomorphic)
+    if order == "reverse" and not holomorphic:
+        _require_real_outputs(problem, has_aux)
     with limited(options.memory_limit):
         if options.chunk_size is None:
             return _whole(problem, has_aux, order, holomorphic)
@@ -77,9 +82,7 @@ def in_chunks(problem: Problem, has_aux: bool, order: Order, holomorphic: bool, 
     if order == "auto":
         traced, out = _primal(problem, has_aux)
         m, n = (sum(math.prod(a.shape) for a in arrays) for arrays in (out, problem.leaves))
-        loops = any(e.primitive.name == "while" for e in walk(traced.jaxpr))
-        order = "reverse" if has_custom_vjp(traced.jaxpr) or (m < n and not holomorphic and not loops) else "forward"
-    require_inputs(problem, holomorphic)
+        order = _only_order(traced, out, holomorphic) or ("reverse" if m < n and not holomorphic else "forward")
     function, found = flat_output(problem, has_aux)
     with no_forward_program(problem.what, "order='reverse'"), no_reverse_program(problem.what):
         if order == "reverse":
@@ -91,7 +94,7 @@ def in_chunks(problem: Problem, has_aux: bool, order: Order, holomorphic: bool, 
     shapes = [jax.ShapeDtypeStruct(s, d) for s, d in zip(seeded.shapes, seeded.dtypes, strict=True)]
     closed = jax.make_jaxpr((lambda *t: run(list(t))) if order == "reverse" else run)(*shapes)
     size, dtype = min(size, max(seeded.size, 1)), promoted(*swept.dtypes)
-    count = -(-seeded.size // size)
+    count, part = -(-seeded.size // size), Space(jax.tree.structure(0), ((size,),), (dtype,))
     require_memory(f"{problem.what}: J", (swept.size, count * size), dtype.itemsize, WAY_OUT)
     spent: list[Any] = []
 
@@ -99,8 +102,8 @@ def in_chunks(problem: Problem, has_aux: bool, order: Order, holomorphic: bool, 
         values, context = sweep(problem.what, closed.jaxpr, closed.consts, _chunk_of_seeds(seeded, start, size))
         spent[:] = [context]
         last = zip(values, swept.shapes, swept.dtypes, strict=True)
-        parts = [_columns(require_tangent(*v), size).astype(dtype) for v in last]
-        return jnp.concatenate(parts) if parts else jnp.zeros((0, size), dtype)
+        blocks, _ = _entries([require_tangent(*parts) for parts in last], swept)
+        return Assembled.of(Layout(swept, part, (), dtype), blocks).dense()
 
     chunks = jax.lax.map(one, jnp.arange(count, dtype=jnp.int32) * np.int32(size))  # [chunks, swept, size]
     dense = jnp.moveaxis(chunks, 0, 1).reshape(swept.size, count * size)[:, : seeded.size]
@@ -122,35 +125,10 @@ def _chunk_of_seeds(space: Space, start: Any, size: int) -> list[Tangent]:
     return seeds
 
 
-def _columns(tangent: Tangent, size: int) -> Any:
-    """[elements, size]: a tangent over the columns 0 … size − 1, written out."""
-    out = jnp.zeros((*tangent.shape, size), tangent.dtype)
-    for b in tangent.filled().blocks:
-        place = np.where(b.cols < 0, size, b.cols)
-        full = [
-            np.broadcast_to(a, (*b.shape, b.slots))
-            if isinstance(a, np.ndarray)
-            else jnp.broadcast_to(a, (*b.shape, b.slots))
-            for a in (place, b.vals)
-        ]
-        every = np.arange(size)
-        if np.array_equal(b.cols.reshape(-1), every):
-            out = out + full[1]
-        else:
-            rows = np.indices((*b.shape, b.slots), sparse=True)[:-1]
-            out = out.at[(*rows, full[0])].add(full[1], mode="drop")
-    return out.reshape(-1, size)
-
-
 def _whole(problem: Problem, has_aux: bool, order: Order, holomorphic: bool) -> Accumulated:
     """Accumulate in the order asked for. With 'auto' both are counted, one is kept; XLA never sees the other."""
-    if order not in get_args(Order):
-        raise InputTypeError(f"{problem.what}: order={order!r} is not one of {', '.join(get_args(Order))}")
-    require_inputs(problem, holomorphic)
     if order == "auto":
         return _cheapest(problem, has_aux, holomorphic)
-    if order == "reverse" and not holomorphic:
-        _require_real_outputs(problem, has_aux)
     with no_forward_program(problem.what, "order='reverse' or 'auto'"):
         return _sweep(problem, has_aux, order == "reverse")
 
@@ -158,11 +136,9 @@ def _whole(problem: Problem, has_aux: bool, order: Order, holomorphic: bool) -> 
 def _cheapest(problem: Problem, has_aux: bool, holomorphic: bool) -> Accumulated:
     traced, out = _primal(problem, has_aux)
     m, n = (sum(math.prod(a.shape) for a in arrays) for arrays in (out, problem.leaves))
-    if has_custom_vjp(traced.jaxpr):
-        return _sweep(problem, has_aux, True)
-    complex_out = any(jnp.issubdtype(o.dtype, jnp.complexfloating) for o in out)
-    if n <= 1 or (complex_out and not holomorphic) or any(e.primitive.name == "while" for e in walk(traced.jaxpr)):
-        return _sweep(problem, has_aux, False)
+    only = _only_order(traced, out, holomorphic)
+    if only or n <= 1:
+        return _sweep(problem, has_aux, only == "reverse")
     if m <= 1:
         return _reverse(problem, has_aux) or _sweep(problem, has_aux, False)
     try:
@@ -173,6 +149,15 @@ def _cheapest(problem: Problem, has_aux: bool, holomorphic: bool) -> Accumulated
         return forward  # already within a small multiple of what the function itself costs
     reverse = _reverse(problem, has_aux)
     return reverse if reverse and reverse.jacobian.cost * _TIE < forward.jacobian.cost else forward
+
+
+def _only_order(traced: Any, out: Sequence[Any], holomorphic: bool) -> Order | None:
+    """The one order in which JAX differentiates this function, if there is but one."""
+    if has_custom_vjp(traced.jaxpr):
+        return "reverse"
+    complex_out = any(jnp.issubdtype(o.dtype, jnp.complexfloating) for o in out)
+    loops = any(e.primitive.name == "while" for e in walk(traced.jaxpr))
+    return "forward" if loops or (complex_out and not holomorphic) else None
 
 
 def _reverse(problem: Problem, has_aux: bool) -> Accumulated | None:
@@ -204,17 +189,13 @@ def _sweep(problem: Problem, has_aux: bool, reverse: bool) -> Accumulated:
     inputs = [Coefficient(x) for x in problem.leaves]
     values, spent = sweep(problem.what, closed.jaxpr, closed.consts, [*inputs, *_seeds(seeded)])
     n_y, n_aux = len(y_shape), len(jax.tree.leaves(aux_shape))
-    y = jax.tree.unflatten(found["tree"], [_plain(v) for v in values[:n_y]])
-    aux = jax.tree.unflatten(jax.tree.structure(aux_shape), [_plain(v) for v in values[n_y : n_y + n_aux]])
+    y = jax.tree.unflatten(found["tree"], [plain(v) for v in values[:n_y]])
+    aux = jax.tree.unflatten(jax.tree.structure(aux_shape), [plain(v) for v in values[n_y : n_y + n_aux]])
     last = zip(values[n_y + n_aux :], swept.shapes, swept.dtypes, strict=True)
     blocks, dtype = _entries([require_tangent(*parts) for parts in last], swept)
     order = "reverse" if reverse else "forward"
     layout = Layout(rows, columns, (), dtype, reverse, order, spent.cost, tuple(spent.fallbacks))
     return Accumulated(y, aux, Assembled.of(layout, blocks))
-
-
-def _plain(value: Any) -> Any:
-    return as_jax(value.value) if isinstance(value, Coefficient) else jnp.zeros(value.shape, value.dtype)
 
 
 def _seeds(space: Space) -> list[Tangent]:

@@ -140,5 +140,10 @@ class Context:
         self.cost += sum(int(np.prod(b.vals.shape)) for b in blocks if not b.static)
 
 
+def plain(value: Value) -> Any:
+    """A coefficient's number in JAX, zeros in place of a tangent."""
+    return jnp.zeros(value.shape, value.dtype) if isinstance(value, Tangent) else as_jax(value.value)
+
+
 def as_jax(value: Any) -> Any:
     return jnp.asarray(value) if isinstance(value, np.ndarray) else value

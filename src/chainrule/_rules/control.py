@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from chainrule._errors import MissingRuleError
-from chainrule._program import Coefficient, Context, Tangent, Value, as_jax
+from chainrule._program import Coefficient, Context, Tangent, Value, as_jax, plain
 from chainrule._rules._registry import rule
 from chainrule._rules.pointwise import choose, tidy
 
@@ -48,13 +48,9 @@ def _selected(number: Any, cases: tuple[Value, ...], aval: Any) -> Value:
     if not any(isinstance(case, Tangent) and case.blocks for case in cases):
         if all(isinstance(case, Tangent) or case.zero for case in cases):
             return Tangent(tuple(aval.shape), aval.dtype, ())
-        return Coefficient(jax.lax.select_n(number, *[_plain(case) for case in cases]))
+        return Coefficient(jax.lax.select_n(number, *[plain(case) for case in cases]))
     blocks = []
     for k, case in enumerate(cases):
         if isinstance(case, Tangent):
             blocks += [choose(b, number == k) for b in case.filled().blocks]
     return Tangent(tuple(aval.shape), aval.dtype, tidy(blocks))
-
-
-def _plain(case: Value) -> Any:
-    return jnp.zeros(case.shape, case.dtype) if isinstance(case, Tangent) else as_jax(case.value)

@@ -13,7 +13,7 @@ from chainrule._block import WAY_OUT, Block, densify, expand
 from chainrule._errors import MissingRuleError
 from chainrule._jax import as_function
 from chainrule._memory import require_memory
-from chainrule._program import Context, Tangent, Value, as_jax
+from chainrule._program import Context, Tangent, Value, as_jax, plain
 
 
 def fallback(context: Context, eqn: Any, values: list[Value]) -> list[Value]:
@@ -23,7 +23,7 @@ def fallback(context: Context, eqn: Any, values: list[Value]) -> list[Value]:
     _require_linear(eqn, values, run)
 
     def on_tangents(*columns: Any) -> list[Any]:
-        full = [_zero_or_value(v) for v in values]
+        full = [plain(v) for v in values]
         for k, column in zip(live, columns, strict=True):
             full[k] = column
         return list(run(*full))
@@ -36,12 +36,6 @@ def fallback(context: Context, eqn: Any, values: list[Value]) -> list[Value]:
         context.count(*blocks)
         results.append(Tangent(tuple(var.aval.shape), var.aval.dtype, tuple(blocks)))
     return results
-
-
-def _zero_or_value(value: Value) -> Any:
-    if isinstance(value, Tangent):
-        return jnp.zeros(value.shape, value.dtype)
-    return as_jax(value.value)
 
 
 _LINEAR_LOOPS = {"scan", "while", "cond", "custom_lin"}

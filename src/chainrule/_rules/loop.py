@@ -21,7 +21,7 @@ from chainrule._block import WAY_OUT, Block, compressed, join, place
 from chainrule._errors import MissingRuleError
 from chainrule._jax import Literal, as_callable, count_equations, scan_counts
 from chainrule._memory import require_memory
-from chainrule._program import Coefficient, Context, Tangent, Value, as_jax
+from chainrule._program import Coefficient, Context, Tangent, Value, as_jax, plain
 from chainrule._rules._registry import rule, zeros
 from chainrule._rules.reach import Pattern, blocks_of, position, slots_of
 from chainrule._rules.step import Step, kind_of, numbers_of, whole
@@ -79,10 +79,10 @@ def _mapped(context: Context, eqn: Any, step: Step) -> list[Value]:
     if "coefficient" in step.kinds:  # the carry at every time, from the loop itself; no tangent reaches it
 
         def keep(c: Any, x: Any) -> Any:
-            return run(*map(_plain, step.consts), *c, *x)[:b], c
+            return run(*map(plain, step.consts), *c, *x)[:b], c
 
         ends, entered = jax.lax.scan(
-            keep, list(map(_plain, carry)), list(map(_plain, step.xs)), length=T, reverse=eqn.params["reverse"]
+            keep, list(map(plain, carry)), list(map(plain, step.xs)), length=T, reverse=eqn.params["reverse"]
         )
         last = [v if kind == "zero" else Coefficient(e) for kind, v, e in zip(step.kinds, carry, ends, strict=True)]
         carry = [v if kind == "zero" else Coefficient(e) for kind, v, e in zip(step.kinds, carry, entered, strict=True)]
@@ -141,7 +141,7 @@ def while_loop(context: Context, eqn: Any, values: list[Value]) -> Any:
     layout = _Layout(step, step.reach([], None))
 
     def going(state: Any) -> Any:
-        return test(*map(_plain, values[:a]), *map(_plain, layout.values(state)))[0]
+        return test(*map(plain, values[:a]), *map(plain, layout.values(state)))[0]
 
     def one(state: Any) -> Any:
         after, on = layout.numbers(step.run([*step.consts, *layout.values(state)])), going(state)
@@ -273,10 +273,6 @@ def _shifted(block: Block, spot: np.ndarray, width: int) -> Any:
 
 def _positions_known(v: Value) -> bool:
     return isinstance(v, Coefficient) and v.static and v.value.ndim > 0 and v.value.dtype.kind in "iub"
-
-
-def _plain(v: Value) -> Any:
-    return jnp.zeros(v.shape, v.dtype) if isinstance(v, Tangent) else as_jax(v.value)
 
 
 def _plus(a: Any, b: Any) -> Any:
