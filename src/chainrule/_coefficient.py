@@ -36,7 +36,7 @@ _INDEXED = {
     "pad",
 }
 _LINEAR = {"reduce_window_sum", "fft", "real", "imag", "complex", "conj", "copy", "tile", "stack", "unstack"}
-_SUMS = {"reduce_sum", "cumsum", "dot_general", "add", "add_any"}
+_SUMS = {"reduce_sum", "cumsum", "dot_general"}
 
 
 def known(value: Any) -> Coefficient:
@@ -144,15 +144,12 @@ def _support(eqn: Any, values: list[Coefficient]) -> np.ndarray | None:
         arms = [np.ones(shape, bool) if n is None else n for n in nonzero[1:]]
         known = values[0].static and values[0].value.shape == shape
         return _chosen(values[0].value, arms) if known else np.logical_or.reduce(arms)
-    if name == "sub":
-        return _moved("add", eqn, values)
+    if name in ("add", "add_any", "sub"):
+        return np.logical_or.reduce(np.broadcast_arrays(*[_places(v).astype(bool) for v in values]))
     return _moved(name, eqn, values)
 
 
 def _moved(name: str, eqn: Any, values: list[Coefficient]) -> np.ndarray | None:
-    if (name == "add" and eqn.primitive.name == "sub") or name in ("add", "add_any"):
-        full = [_places(v).astype(bool) for v in values]
-        return np.logical_or.reduce(np.broadcast_arrays(*full))
     if name in _INDEXED and all(v.static or v.value.dtype.kind == "f" for v in values):
         numbers = [_places(v) if v.value.dtype.kind == "f" else v.value for v in values]
         return np.asarray(evaluate_now(lambda *a: run_equation(eqn, a), *numbers)[0]) != 0

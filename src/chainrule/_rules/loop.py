@@ -96,7 +96,7 @@ def _mapped(context: Context, eqn: Any, step: Step) -> list[Value]:
 def _loop(context: Context, eqn: Any, step: Step) -> list[Value]:
     """One `lax.scan` over the values of the carry, in a layout that never changes."""
     T, b = eqn.params["length"], len(step.carry)
-    virtual = Virtual(step, T)
+    virtual = Virtual(step, T, eqn.params["reverse"])
     layout = _Layout(step, step.reach(virtual.patterns(), T))
     outvars, cost = step.body.jaxpr.outvars, context.cost
     handed_on = {v: k for k, v in enumerate(outvars[:b]) if not isinstance(v, Literal) and step.kinds[k] == "tangent"}
@@ -117,7 +117,7 @@ def _loop(context: Context, eqn: Any, step: Step) -> list[Value]:
     over = (jnp.arange(T, dtype=np.int32), virtual.scanned)
     end, ys = jax.lax.scan(one, layout.numbers(step.carry), over, length=T, reverse=eqn.params["reverse"])
     context.cost = cost + T * (context.cost - cost)
-    born = virtual.births(eqn.params["reverse"])
+    born = virtual.births()
     stacked: list[Value] = []
     for v, out, y in zip(outvars[b:], made, ys, strict=True):
         # what a step receives was born before it; what it hands on may be born in it

@@ -25,7 +25,8 @@ class Virtual:
     `table[t, k]` is the column that the virtual column `base + k` stands for at time t, -1 for none.
     """
 
-    def __init__(self, step: Step, T: int):
+    def __init__(self, step: Step, T: int, reverse: bool):
+        self._reverse = reverse
         self._step, self._T, self._base = step, T, step.columns
         self._blocks: list[list[Any]] = []
         self.scanned: list[Any] = []
@@ -108,18 +109,17 @@ class Virtual:
         vals = jnp.broadcast_to(vals, (*b.shape, b.slots)).reshape(-1)
         return jnp.zeros(rows * width, vals.dtype).at[flat].add(vals, mode="drop").reshape((*b.shape, width))
 
-    def births(self, reverse: bool) -> np.ndarray:
+    def births(self) -> np.ndarray:
         """For each column: the first step of the loop (in its order) that it enters with; -1: before all."""
         n, T = self._base, self._T
         born = np.full(n + 1, T)
-        order = self._table[::-1] if reverse else self._table
+        order = self._table[::-1] if self._reverse else self._table
         for t in range(T - 1, -1, -1) if order.size else ():
             born[order[t]] = t
         early = [b for v in [*self._step.consts, *self._step.carry] if isinstance(v, Tangent) for b in blocks_of(v)]
         early += [Block(s, c, v) for own in self._blocks for s, c, _, v in own]
         for b in early:
             born[b.cols[(b.cols >= 0) & (b.cols < n)]] = -1
-        self._clock = np.arange(T)[::-1] if reverse else np.arange(T)
         return born
 
     def stacked(self, out: Value, numbers: Any, born: np.ndarray) -> Value:
@@ -127,10 +127,11 @@ class Virtual:
         if isinstance(out, Coefficient):
             return Coefficient(numbers)
         blocks, T = [], self._T
+        clock = np.arange(T)[::-1] if self._reverse else np.arange(T)
         for b, vals in zip(out.filled().blocks, numbers, strict=True):
             cols = self.columns(b.cols)
             young = (b.cols < self._base) & (b.cols >= 0)
-            age = self._clock.reshape((T, *[1] * b.cols.ndim))
+            age = clock.reshape((T, *[1] * b.cols.ndim))
             cols = np.where(young & (born[np.where(young, b.cols, 0)] > age), np.int32(-1), cols)
             first = cols[:1]
             blocks.append(Block((T, *out.shape), first if (cols == first).all() else cols, vals))
