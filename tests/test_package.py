@@ -27,7 +27,9 @@ FLOORS = [
     *(f"_rules.{name}" for name in ("_registry", "fallback", "pointwise", "contraction", "shape")),
     *(f"_rules.{name}" for name in ("control", "indexing", "reach", "step", "virtual", "loop")),
     *(f"_rules.{name}" for name in ("reduction", "solve", "window")),
-    *("_rules", "_propagate", "_trace", "_structure", "_display", "_layout", "_jacobian", "_assembled", "_matrix_free"),
+    *("_rules", "_propagate", "_linear", "_plan.elimination", "_plan.pattern", "_plan.local", "_plan.cost"),
+    *("_plan.vertices", "_plan.order", "_plan", "_mixed", "_trace", "_structure", "_display", "_layout", "_jacobian"),
+    *("_assembled", "_matrix_free"),
     *("_accumulate", "_compiled", "_api", "_rule_check", "_agreement", "testing", "", "cli", "__main__"),
 ]
 

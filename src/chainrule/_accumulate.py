@@ -12,14 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from chainrule._assembled import Assembled
-from chainrule._block import WAY_OUT, Block, identity
+from chainrule._block import WAY_OUT, Block
 from chainrule._errors import InputTypeError, MemoryLimitError, NotReversibleError
 from chainrule._jacobian import Jacobian
 from chainrule._jax import has_custom_vjp, walk
 from chainrule._layout import Layout
+from chainrule._linear import LinearProgram, push_through, record, section
 from chainrule._memory import limited, require_memory
-from chainrule._program import Coefficient, Tangent, plain
-from chainrule._propagate import require_tangent, sweep
+from chainrule._mixed import Mixed, seeds_of
+from chainrule._plan.order import Chain, Node, chain_of
+from chainrule._program import Coefficient, Context, Linear, Tangent, plain
+from chainrule._propagate import pushing, require_sum, require_tangent, sweep
 from chainrule._space import Space, promoted, space_of
 from chainrule._trace import Problem, flat_output, linear_jaxpr, no_forward_program, no_reverse_program, require_inputs
 
@@ -102,7 +105,7 @@ def in_chunks(problem: Problem, has_aux: bool, order: Order, holomorphic: bool, 
         values, context = sweep(problem.what, closed.jaxpr, closed.consts, _chunk_of_seeds(seeded, start, size))
         spent[:] = [context]
         last = zip(values, swept.shapes, swept.dtypes, strict=True)
-        blocks, _ = _entries([require_tangent(*parts) for parts in last], swept)
+        blocks = _entries([require_tangent(*parts) for parts in last], swept)
         return Assembled.of(Layout(swept, part, (), dtype), blocks).dense()
 
     chunks = jax.lax.map(one, jnp.arange(count, dtype=jnp.int32) * np.int32(size))  # [chunks, swept, size]
@@ -141,8 +144,12 @@ def _cheapest(problem: Problem, has_aux: bool, holomorphic: bool) -> Accumulated
         return _sweep(problem, has_aux, only == "reverse")
     if m <= 1:
         return _reverse(problem, has_aux) or _sweep(problem, has_aux, False)
+    recorded = _recorded(problem, has_aux, False)
+    chain = chain_of(recorded.program)
+    if chain is not None and not (node := chain.best_node).pure:
+        return _carried_out(problem, recorded, chain, node)
     try:
-        forward = _sweep(problem, has_aux, False)
+        forward = _swept(problem, recorded)
     except MemoryLimitError:
         return _sweep(problem, has_aux, True)
     if forward.jacobian.cost <= 4 * (m + n) * max(1, len(traced.jaxpr.eqns)):
@@ -179,35 +186,67 @@ def _require_real_outputs(problem: Problem, has_aux: bool) -> None:
         raise InputTypeError(f"{problem.what}: complex outputs of real inputs need order='forward'")
 
 
-def _sweep(problem: Problem, has_aux: bool, reverse: bool) -> Accumulated:
-    """One assembled Jacobian, from the input or from the output."""
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """A function's value, and the linear program of its Jacobian (in reverse: of the transpose)."""
+
+    value: Any
+    aux: Any
+    rows: Space
+    columns: Space
+    program: LinearProgram
+    reverse: bool
+
+
+def _recorded(problem: Problem, has_aux: bool, reverse: bool) -> Recorded:
     function, found = flat_output(problem, has_aux)
     closed, (y_shape, aux_shape, _) = linear_jaxpr(problem.what, function, problem.leaves, reverse)
     columns = space_of(problem.tree, problem.leaves, problem.f)
     rows = space_of(found["tree"], y_shape, problem.f)
-    seeded, swept = (rows, columns) if reverse else (columns, rows)
-    inputs = [Coefficient(x) for x in problem.leaves]
-    values, spent = sweep(problem.what, closed.jaxpr, closed.consts, [*inputs, *_seeds(seeded)])
+    seeded = rows if reverse else columns
+    seeds = [Linear(s, d) for s, d in zip(seeded.shapes, seeded.dtypes, strict=True)]
+    values, steps = record(closed.jaxpr, closed.consts, [*map(Coefficient, problem.leaves), *seeds])
     n_y, n_aux = len(y_shape), len(jax.tree.leaves(aux_shape))
-    y = jax.tree.unflatten(found["tree"], [plain(v) for v in values[:n_y]])
-    aux = jax.tree.unflatten(jax.tree.structure(aux_shape), [plain(v) for v in values[n_y : n_y + n_aux]])
-    last = zip(values[n_y + n_aux :], swept.shapes, swept.dtypes, strict=True)
-    blocks, dtype = _entries([require_tangent(*parts) for parts in last], swept)
-    order = "reverse" if reverse else "forward"
-    layout = Layout(rows, columns, (), dtype, reverse, order, spent.cost, tuple(spent.fallbacks))
-    return Accumulated(y, aux, Assembled.of(layout, blocks))
+    y = jax.tree.unflatten(found["tree"], [_plain(v) for v in values[:n_y]])
+    aux = jax.tree.unflatten(jax.tree.structure(aux_shape), [_plain(v) for v in values[n_y : n_y + n_aux]])
+    return Recorded(y, aux, rows, columns, section(steps, seeds, values[n_y + n_aux :]), reverse)
 
 
-def _seeds(space: Space) -> list[Tangent]:
-    parts = zip(space.shapes, space.offsets, space.dtypes, strict=True)
-    return [Tangent(s, d, () if 0 in s else (identity(s, o, d),)) for s, o, d in parts]
+def _plain(v: Coefficient | Linear) -> Any:
+    """A value; of what depends on the tangents alone, none of which there is, zeros."""
+    return plain(Tangent(v.shape, v.dtype, ()) if isinstance(v, Linear) else v)
 
 
-def _entries(tangents: Sequence[Tangent], swept: Space) -> tuple[list[tuple[int, Block]], Any]:
-    blocks = [
-        (offset, b)
-        for tangent, offset in zip(tangents, swept.offsets, strict=True)
-        for b in tangent.blocks
-        if (b.cols >= 0).any()
-    ]
-    return blocks, promoted(*[t.dtype for t in tangents])
+def _sweep(problem: Problem, has_aux: bool, reverse: bool) -> Accumulated:
+    """One assembled Jacobian, from the input or from the output."""
+    return _swept(problem, _recorded(problem, has_aux, reverse))
+
+
+def _swept(problem: Problem, recorded: Recorded) -> Accumulated:
+    context = pushing()
+    tangents = push_through(context, recorded.program, seeds_of(recorded.program.inputs))
+    return _assembled(
+        problem, recorded, context, tangents, recorded.reverse, "reverse" if recorded.reverse else "forward"
+    )
+
+
+def _carried_out(problem: Problem, recorded: Recorded, chain: Chain, node: Node) -> Accumulated:
+    context = pushing()
+    part = Mixed(context, recorded.program, chain.cuts).part(node)
+    return _assembled(problem, recorded, context, part.tangents, part.flipped, "mixed")
+
+
+def _assembled(
+    problem: Problem, recorded: Recorded, context: Context, tangents: Sequence[Tangent], flipped: bool, order: str
+) -> Accumulated:
+    require_sum(problem.what, context, tangents)
+    swept = recorded.columns if flipped else recorded.rows
+    blocks = _entries(tangents, swept)
+    dtype, general = promoted(*[t.dtype for t in tangents]), tuple(context.fallbacks)
+    layout = Layout(recorded.rows, recorded.columns, (), dtype, flipped, order, context.cost, general)
+    return Accumulated(recorded.value, recorded.aux, Assembled.of(layout, blocks))
+
+
+def _entries(tangents: Sequence[Tangent], swept: Space) -> list[tuple[int, Block]]:
+    parts = zip(tangents, swept.offsets, strict=True)
+    return [(offset, b) for tangent, offset in parts for b in tangent.blocks if (b.cols >= 0).any()]

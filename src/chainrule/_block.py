@@ -149,7 +149,7 @@ def densify(blocks: Sequence[Block], axes: Sequence[int]) -> Block:
     if len(blocks) == 1 and len(axes) and constant_along(blocks[0], axes):
         return blocks[0]
     if len(blocks) == 1 and len(axes):
-        same = _same_but_absent(blocks[0], axes)
+        same = same_but_absent(blocks[0], axes)
         if same is not None:
             return same
     shape, rank = blocks[0].shape, len(blocks[0].shape)
@@ -170,7 +170,7 @@ def densify(blocks: Sequence[Block], axes: Sequence[int]) -> Block:
     return Block(shape, out_cols, place(full.vals, compressed(spot, rank), full.slots, width, shape), full.rows)
 
 
-def _same_but_absent(block: Block, axes: Sequence[int]) -> Block | None:
+def same_but_absent(block: Block, axes: Sequence[int]) -> Block | None:
     """The block with 0 for what is absent, if its columns are the same along `axes` wherever they are present."""
     cols = block.cols.max(axis=tuple(axes), keepdims=True)
     if not ((block.cols == cols) | (block.cols < 0)).all():

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -124,14 +125,30 @@ class Contracted(Tangent):
         return False
 
 
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """An array of a linear program: a place that a tangent will take."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
 Value = Coefficient | Tangent
 
 
 @dataclass
 class Context:
-    """What a rule may ask of the sweep it is part of: inner jaxprs, and the count of its cost."""
+    """What a rule may ask of the sweep it is part of: inner jaxprs, and the count of its cost.
 
-    propagate: Callable[..., list[Value]]
+    `apply` is what becomes of a linear equation: its rule, or a note of it.
+    """
+
+    propagate: Callable[..., list[Any]]
+    apply: Callable[..., Sequence[Any]]
     cost: int = 0
     largest: int = 0  # bytes of the largest array
     fallbacks: dict[str, None] = field(default_factory=dict)  # primitives that no rule covered, in order

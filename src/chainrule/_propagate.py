@@ -45,11 +45,16 @@ def _equation(context: Context, eqn: Any, values: list[Value]) -> Sequence[Value
     taken = taken_branch(eqn, values[0].value) if values and isinstance(values[0], Coefficient) else None
     if taken is not None:
         return propagate(context, taken.jaxpr, taken.consts, values[1:])
-    if not any(isinstance(v, Tangent) for v in values):
+    if all(isinstance(v, Coefficient) for v in values):
         outs = evaluate(eqn, values)
         if eqn.primitive not in ZEROS or all(isinstance(v, Coefficient) and v.static for v in outs):
             return outs
         return ZEROS[eqn.primitive](context, eqn, values, outs)
+    return context.apply(context, eqn, values)
+
+
+def push(context: Context, eqn: Any, values: list[Value]) -> Sequence[Value]:
+    """One linear equation on tangents, by its rule."""
     vanishing = not any(isinstance(v, Tangent) and not v.vanishes for v in values)
     if vanishing or all(0 in v.aval.shape for v in eqn.outvars):
         return [Tangent(tuple(v.aval.shape), v.aval.dtype, ()) for v in eqn.outvars]
@@ -82,15 +87,26 @@ def sweep(what: str, jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value])
 
     What comes out must fit beside the largest array on the way.
     """
-    context = Context(propagate=lambda *a: propagate(context, *a))
+    context = pushing()
     values = propagate(context, jaxpr, consts, inputs)
+    require_sum(what, context, values)
+    return values, context
+
+
+def pushing() -> Context:
+    """A context that applies the rules."""
+    context = Context(propagate=lambda *a: propagate(context, *a), apply=push)
+    return context
+
+
+def require_sum(what: str, context: Context, values: Sequence[Value]) -> None:
+    """Refuse what would not fit beside the largest array on the way to it."""
     total = 0
     for v in values:
         if isinstance(v, Tangent):
             total += sum(b.vals.size * b.vals.dtype.itemsize for b in v.blocks)  # a sum that waited is taken now
             _measured(context, [v])
     require_memory(f"{what}: J, and the largest array on the way to it", (total + context.largest,), 1, WAY_OUT)
-    return values, context
 
 
 def require_tangent(value: Value, shape: tuple[int, ...], dtype: Any) -> Tangent:

@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import WAY_OUT, Block, compressed, densify, multiply, presence, union, xp
+from chainrule._block import WAY_OUT, Block, compressed, densify, multiply, presence, same_but_absent, union, xp
 from chainrule._errors import MissingRuleError
 from chainrule._memory import require_memory
 from chainrule._program import Coefficient, Context, Contracted, Tangent, Value, as_jax
@@ -194,7 +194,13 @@ def _choose_slots(blocks: list[Block], axes: list[int], track: bool) -> list[tup
     With `track`, what was densified comes with the rows that had each column.
     """
     same: list[tuple[Block, np.ndarray | None]] = [(b, None) for b in blocks if all(b.cols.shape[k] == 1 for k in axes)]
-    vary = [b for b in blocks if not all(b.cols.shape[k] == 1 for k in axes)]
+    vary = []
+    for b in (b for b in blocks if not all(b.cols.shape[k] == 1 for k in axes)):
+        alike = same_but_absent(b, [k for k in axes if b.cols.shape[k] != 1]) if (b.cols < 0).any() else None
+        if alike is None:
+            vary.append(b)
+        else:
+            same.append((alike, presence([b], axes) if track else None))
     if not vary:
         return same
     width = sum(b.slots * int(np.prod([b.shape[k] for k in axes if b.cols.shape[k] != 1])) for b in vary)

@@ -1,0 +1,150 @@
+"""Carry out an order of the product: sweeps between cuts, and products of what they gave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from chainrule._block import Block, identity
+from chainrule._linear import LinearProgram, Step, of_blocks, push_through, section, transposed
+from chainrule._plan.order import Cut, Node
+from chainrule._program import Context, Linear, Tangent
+from chainrule._rules.pointwise import tidy
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The Jacobian between two cuts: tangents of the arrays of the last with columns of the first, or the reverse."""
+
+    start: tuple[Linear, ...]
+    stop: tuple[Linear, ...]
+    tangents: tuple[Tangent, ...]
+    flipped: bool
+
+    def program(self) -> LinearProgram:
+        """This map as a program, from the start to the stop; or its transpose, where that is what is stored."""
+        rows, columns = (self.start, self.stop) if self.flipped else (self.stop, self.start)
+        return of_blocks(self.tangents, rows, columns)
+
+    def map(self) -> LinearProgram:
+        """This map as a program from the start to the stop."""
+        return transposed(self.program()) if self.flipped else self.program()
+
+
+def local(step: Step, source: Linear, result: int) -> LinearProgram:
+    """One step as a program of one of its operands, for one of its results."""
+    return section([step], [source], [step.outs[result]])
+
+
+@dataclass(frozen=True, eq=False)
+class Edge:
+    """The Jacobian of an array by another: a step to be taken yet, or a tangent with columns of the source."""
+
+    source: Linear
+    target: Linear
+    step: LinearProgram | None
+    tangent: Tangent | None = None
+
+    def assembled(self, context: Context) -> Tangent:
+        """The tangent."""
+        if self.tangent is not None:
+            return self.tangent
+        assert self.step is not None
+        (made,) = push_through(context, self.step, seeds_of([self.source]))
+        return made
+
+    def after(self, context: Context, inner: Edge) -> Edge:
+        """The product with an edge that leads to the source of this one."""
+        program = self.step or of_blocks([self.assembled(context)], [self.target], [self.source])
+        (made,) = push_through(context, program, [inner.assembled(context)])
+        return Edge(inner.source, self.target, None, made)
+
+    def plus(self, context: Context, other: Edge) -> Edge:
+        """The sum with a parallel edge."""
+        blocks = [*self.assembled(context).blocks, *other.assembled(context).blocks]
+        return Edge(self.source, self.target, None, Tangent(self.target.shape, self.target.dtype, tidy(blocks)))
+
+
+class Mixed:
+    """The parts of a plan, evaluated on the values of one linear program."""
+
+    def __init__(self, context: Context, program: LinearProgram, cuts: Sequence[Cut]):
+        self.context, self.program, self.cuts = context, program, cuts
+
+    def part(self, node: Node) -> Part:
+        """The Jacobian of a node of the plan."""
+        start, stop = self.cuts[node.start].arrays, self.cuts[node.stop].arrays
+        if node.kind == "product":
+            return self._product(*map(self.part, node.parts))
+        if node.eliminated is not None:
+            return Part(start, stop, tuple(self._eliminated(node.eliminated.order, start, stop)), False)
+        flipped = node.kind == "reverse"
+        near, far = (stop, start) if flipped else (start, stop)
+        if node.parts:
+            first = self._oriented(self.part(node.parts[0]), flipped)
+            near = first.start if flipped else first.stop
+            seeds = first.tangents
+        else:
+            seeds = seeds_of(near)
+        between = self._between(far, near) if flipped else self._between(near, far)
+        through = transposed(between) if flipped else between
+        return Part(start, stop, tuple(push_through(self.context, through, seeds)), flipped)
+
+    def _eliminated(
+        self, order: Sequence[Linear], start: tuple[Linear, ...], stop: tuple[Linear, ...]
+    ) -> Iterator[Tangent]:
+        """Multiply the local Jacobians along the paths through each array in turn, until none is left between."""
+        link = self._between(start, stop)
+        preds: dict[int, dict[int, Edge]] = {}
+        for step in link.steps:
+            for r, out in enumerate(step.outs):
+                for v in {id(v): v for v in step.sources}.values():
+                    preds.setdefault(id(out), {})[id(v)] = Edge(v, out, local(step, v, r))
+        for v in order:
+            through = preds.pop(id(v))
+            outs = [edges for edges in preds.values() if id(v) in edges]
+            for edges in outs:
+                outer = edges.pop(id(v))
+                for key, inner in through.items():
+                    made = outer.after(self.context, inner)
+                    edges[key] = edges[key].plus(self.context, made) if key in edges else made
+        offsets, offset = {}, 0
+        for v in start:
+            offsets[id(v)], offset = offset, offset + v.size
+        for v in stop:
+            blocks = [
+                Block(b.shape, np.where(b.cols >= 0, b.cols + np.int32(offsets[key]), b.cols), b.vals, b.rows)
+                for key, edge in preds.get(id(v), {}).items()
+                for b in edge.assembled(self.context).blocks
+            ]
+            yield Tangent(v.shape, v.dtype, tidy(blocks))
+
+    def _between(self, start: Sequence[Linear], stop: Sequence[Linear]) -> LinearProgram:
+        return section(self.program.steps, start, stop)
+
+    def _oriented(self, part: Part, flipped: bool) -> Part:
+        """The same Jacobian, stored by columns (flipped) or by rows."""
+        if part.flipped == flipped:
+            return part
+        seeds = part.stop if flipped else part.start
+        made = push_through(self.context, transposed(part.program()), seeds_of(seeds))
+        return Part(part.start, part.stop, tuple(made), flipped)
+
+    def _product(self, first: Part, last: Part) -> Part:
+        """The Jacobian of last.stop by first.start."""
+        if first.flipped and last.flipped:
+            made = push_through(self.context, first.program(), last.tangents)
+            return Part(first.start, last.stop, tuple(made), True)
+        made = push_through(self.context, last.map(), self._oriented(first, False).tangents)
+        return Part(first.start, last.stop, tuple(made), False)
+
+
+def seeds_of(arrays: Sequence[Linear]) -> tuple[Tangent, ...]:
+    """The identity: the columns of one array after those of the other."""
+    seeds, offset = [], 0
+    for v in arrays:
+        seeds.append(Tangent(v.shape, v.dtype, (identity(v.shape, offset, v.dtype),) if v.size else ()))
+        offset += v.size
+    return tuple(seeds)

@@ -1,0 +1,126 @@
+"""What an accumulation costs: the work of sweeps over a linear program, from shapes and patterns only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from chainrule._linear import LinearProgram
+from chainrule._plan.local import Local, local
+from chainrule._plan.pattern import Terms, Work, compose, identity, stored, total, transposed
+from chainrule._program import Linear
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Seconds that an operation, a multiply-add, and a number that is read or written take."""
+
+    operation: float
+    multiply_add: float
+    number: float
+
+    def seconds(self, work: Work) -> float:
+        """Time that this work is counted as."""
+        return self.operation * work.operations + self.multiply_add * work.multiply_adds + self.number * work.numbers
+
+
+@dataclass(frozen=True, eq=False)
+class Edge:
+    """The local Jacobian of `target` with respect to `source`, by step number `step`, from operand k to a result."""
+
+    source: Linear
+    target: Linear
+    step: int
+    operand: int
+    result: int
+    local: Local
+
+    @cached_property
+    def pulling(self) -> Terms:
+        """The patterns of the transpose."""
+        return transposed(self.local.terms, self.source.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A linear program with the patterns of its local Jacobians."""
+
+    program: LinearProgram
+    edges: list[list[Edge]]  # of each step
+
+    @classmethod
+    def of(cls, program: LinearProgram) -> Graph:
+        found: dict[Any, Local] = {}
+
+        def edge(number: int, step: Any, k: int, r: int) -> Edge:
+            key = (id(step.equation), k, r)
+            if key not in found:
+                found[key] = local(step.equation, step.operands, k, r)
+            return Edge(step.operands[k], step.outs[r], number, k, r, found[key])
+
+        return cls(
+            program,
+            [
+                [
+                    edge(n, step, k, r)
+                    for r in range(len(step.outs))
+                    for k, v in enumerate(step.operands)
+                    if isinstance(v, Linear) and v.size and step.outs[r].size
+                ]
+                for n, step in enumerate(program.steps)
+            ],
+        )
+
+
+@dataclass(eq=False)
+class Swept:
+    """What a sweep has met: for each array, the patterns by each of the seeds; the work up to each step."""
+
+    seeds: tuple[Linear, ...]
+    terms: dict[int, dict[int, Terms]]  # by the array, by the number of the seed: its columns
+    work: dict[int, Work] = field(default_factory=dict)  # of all steps that were met when this step was done
+    peak: int = 0  # numbers of the largest Jacobian that is neither a seed nor a result
+
+
+def sweep_cost(graph: Graph, seeds: Sequence[Linear], steps: range, reverse: bool = False) -> Swept:
+    """A sweep from the seeds over these steps: forward, or in reverse over the transposed local Jacobians."""
+    swept, work = Swept(tuple(seeds), {id(v): {k: identity(v.shape)} for k, v in enumerate(seeds)}), Work()
+    for n in reversed(steps) if reverse else steps:
+        made: dict[tuple[int, int], list[Terms]] = {}
+        arrays: dict[int, Linear] = {}
+        for e in graph.edges[n]:
+            near, far, outer = (e.target, e.source, e.pulling) if reverse else (e.source, e.target, e.local.terms)
+            arrays[id(far)] = far
+            for k, terms in swept.terms.get(id(near), {}).items():
+                seed = swept.seeds[k]
+                product, cost = compose(outer, terms, (seed.shape, near.shape, far.shape))
+                work = work + applied(e.local, cost, product, far)
+                made.setdefault((id(far), k), []).append(product)
+        work = work + _add(swept, made, arrays)
+        swept.work[n] = work
+    return swept
+
+
+def applied(step: Local, cost: Work, product: Terms, reached: Linear) -> Work:
+    """The work of a product; of an equation that is applied column by column, that of its columns."""
+    if step.column is None:
+        return cost
+    return Work(1, step.column * -(-sum(t.nnz for t in product) // max(reached.size, 1)), cost.numbers)
+
+
+def _add(swept: Swept, made: dict[tuple[int, int], list[Terms]], arrays: dict[int, Linear]) -> Work:
+    """Sum what reaches an array; count the sums of numbers that are stored."""
+    work, seeds = Work(), {id(v) for v in swept.seeds}
+    for (array, k), parts in made.items():
+        old = swept.terms.setdefault(array, {}).get(k)
+        parts = [*([old] if old else []), *parts]
+        terms = parts[0]
+        if len(parts) > 1:
+            terms = total([t for p in parts for t in p], swept.seeds[k].shape, arrays[array].shape)
+            work = work + Work(0, 0, max(0, sum(map(stored, parts)) - stored(terms)))
+        swept.terms[array][k] = terms
+        if array not in seeds:
+            swept.peak = max(swept.peak, sum(map(stored, swept.terms[array].values())))
+    return work

@@ -1,0 +1,204 @@
+"""The cheapest order of the product: cuts at dominators, and dynamic programming over the chain that they make.
+
+An array through which every path from the inputs to the outputs passes cuts the program into links. The Jacobian
+between two cuts i < j is had by a forward sweep (from i), a reverse sweep (from j), the product of two Jacobians that
+meet at a cut k, or a sweep of one of them through the links that the other would cover. The cheapest of these, for all
+pairs, solves the generalised Jacobian chain bracketing problem: U. Naumann, 'On Jacobian accumulation and elimination:
+generalized Jacobian chain products' (2020); without links that are swept it is the matrix chain of Cormen et al.,
+*Introduction to Algorithms*, section 15.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Literal
+
+from chainrule._linear import LinearProgram
+from chainrule._plan.cost import Graph, Swept, Weights, sweep_cost
+from chainrule._plan.pattern import Terms, Work, compose, stored
+from chainrule._plan.vertices import Elimination, eliminations
+from chainrule._program import Linear
+
+Kind = Literal["forward", "reverse", "product", "eliminate"]
+
+
+@dataclass(frozen=True)
+class Node:
+    """How the Jacobian between cuts `start` < `stop` is had.
+
+    'forward' sweeps on from `parts[0]`, or from its start where it has no parts; 'reverse' does so from its
+    stop; 'product' multiplies parts (of start to between, of between to stop); 'eliminate' eliminates the arrays of a
+    link in an order of their own.
+    """
+
+    kind: Kind
+    start: int
+    stop: int
+    parts: tuple[Node, ...] = ()
+    eliminated: Elimination | None = None
+
+    @property
+    def pure(self) -> bool:
+        """Whether this is one sweep."""
+        return not self.parts and self.eliminated is None
+
+    @property
+    def between(self) -> int:
+        """The cut at which a part ends and the rest begins."""
+        return self.parts[0].start if self.kind == "reverse" else self.parts[0].stop
+
+    def walk(self) -> Iterator[Node]:
+        """This node and all parts."""
+        yield self
+        for part in self.parts:
+            yield from part.walk()
+
+
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """Arrays through which every path passes; `after`: the steps before it."""
+
+    arrays: tuple[Linear, ...]
+    after: int
+
+    @property
+    def size(self) -> int:
+        return sum(v.size for v in self.arrays)
+
+
+_MOST_CUTS = 24  # cuts that are tried; of more, the narrowest
+_BUDGET = 6000  # (cuts · steps) that are swept for it
+
+
+def dominators(program: LinearProgram) -> list[Cut]:
+    """The inputs, the arrays through which every path passes, the outputs."""
+    steps, last = program.steps, {id(v): -1 for v in program.inputs}
+    for n, step in enumerate(steps):
+        last.update((id(v), n) for v in step.sources)
+    last.update((id(v), len(steps)) for v in program.targets)
+    reach, found = max([last[id(v)] for v in program.inputs], default=-1), [Cut(program.inputs, 0)]
+    for n, step in enumerate(steps):
+        live = [v for v in step.outs if id(v) in last]
+        # alive after this step: what is used later, of this step and of those before it
+        if reach <= n and len(live) == 1 and last[id(live[0])] < len(steps) and n + 1 < len(steps):
+            found.append(Cut((live[0],), n + 1))
+        reach = max([reach, *[last[id(v)] for v in live]])
+    return [*found, Cut(program.targets, len(steps))]
+
+
+def useful(graph: Graph, cuts: Sequence[Cut]) -> list[Cut]:
+    """Of cuts with nothing but element-wise steps and views between them the first; of too many the narrowest."""
+    inner = [
+        cut for before, cut in pairwise(cuts[:-1]) if before is cuts[0] or _mixes(graph, range(before.after, cut.after))
+    ]
+    most = max(min(_MOST_CUTS, _BUDGET // max(len(graph.edges), 1)), 1)
+    narrow = sorted(inner, key=lambda c: c.size)[:most]
+    return [cuts[0], *(c for c in inner if c in narrow), cuts[-1]]
+
+
+def _mixes(graph: Graph, steps: range) -> bool:
+    return any(t.nnz > max(e.source.size, e.target.size) for n in steps for e in graph.edges[n] for t in e.local.terms)
+
+
+class Chain:
+    """The costs of all sweeps between cuts, and the cheapest way between any two."""
+
+    def __init__(self, graph: Graph, cuts: Sequence[Cut], weights: Weights):
+        self.graph, self.cuts, self.weights = graph, list(cuts), weights
+        steps = len(graph.program.steps)
+        self.forward = [sweep_cost(graph, c.arrays, range(c.after, steps)) for c in self.cuts[:-1]]
+        self.reverse = [sweep_cost(graph, c.arrays, range(c.after), reverse=True) for c in self.cuts[1:]]
+
+    def pushed(self, source: int, i: int, j: int) -> Work:
+        """A forward sweep from cut i to cut j of Jacobians with respect to cut `source`."""
+        return _until(self.forward[source], self.cuts[j].after) - _until(self.forward[source], self.cuts[i].after)
+
+    def pulled(self, target: int, i: int, j: int) -> Work:
+        """A reverse sweep from cut j to cut i of the Jacobians of cut `target`."""
+        return _from(self.reverse[target - 1], self.cuts[i].after) - _from(self.reverse[target - 1], self.cuts[j].after)
+
+    def product(self, i: int, k: int, j: int) -> Work:
+        """The product of the Jacobians of k by i and of j by k."""
+        (between,), work = self.cuts[k].arrays, Work()
+        for s, source in enumerate(self.cuts[i].arrays):
+            inner = self.forward[i].terms.get(id(between), {}).get(s)
+            for target in self.cuts[j].arrays:
+                outer = self.forward[k].terms.get(id(target), {}).get(0)
+                if inner and outer:
+                    work = work + _assembled(outer, inner, source, between, target)
+        return work
+
+    @cached_property
+    def best(self) -> dict[tuple[int, int], tuple[float, Work, Node]]:
+        """For all cuts i < j: seconds, work and the way."""
+        best: dict[tuple[int, int], tuple[float, Work, Node]] = {}
+        for width in range(1, len(self.cuts)):
+            for i in range(len(self.cuts) - width):
+                best[i, i + width] = min(self._ways(best, i, i + width), key=lambda way: way[0])
+        return best
+
+    def _eliminations(self, i: int) -> list[Elimination]:
+        """Orders for a wide link whose sweeps cost much more than to write their result."""
+        a, b = self.cuts[i], self.cuts[i + 1]
+        swept = min(self.weights.seconds(w) for w in (self.pushed(i, i, i + 1), self.pulled(i + 1, i, i + 1)))
+        result = sum(stored(terms) for v in b.arrays for terms in self.forward[i].terms.get(id(v), {}).values())
+        if swept < _WORTHWHILE * (self.weights.seconds(Work(1, 0, result))):
+            return []
+        return eliminations(self.graph, a.arrays, b.arrays, range(a.after, b.after), self.weights)
+
+    @property
+    def best_node(self) -> Node:
+        """The cheapest way of all; one sweep where that costs hardly more, forward rather than reverse."""
+        last = len(self.cuts) - 1
+        seconds, _, node = self.best[0, last]
+        forward, reverse = (self.weights.seconds(w) for w in (self.pushed(0, 0, last), self.pulled(last, 0, last)))
+        if forward <= _TIE * min(seconds, reverse):
+            return Node("forward", 0, last)
+        return Node("reverse", 0, last) if reverse <= _TIE * seconds else node
+
+    def _ways(
+        self, best: dict[tuple[int, int], tuple[float, Work, Node]], i: int, j: int
+    ) -> Iterator[tuple[float, Work, Node]]:
+        def way(work: Work, node: Node) -> tuple[float, Work, Node]:
+            return self.weights.seconds(work), work, node
+
+        yield way(self.pushed(i, i, j), Node("forward", i, j))
+        yield way(self.pulled(j, i, j), Node("reverse", i, j))
+        if j == i + 1:
+            for found in self._eliminations(i):
+                yield way(found.work, Node("eliminate", i, j, (), found))
+        for k in range(i + 1, j):
+            (_, right, first), (_, left, last) = best[i, k], best[k, j]
+            yield way(right + self.pushed(i, k, j), Node("forward", i, j, (first,)))
+            yield way(left + self.pulled(j, i, k), Node("reverse", i, j, (last,)))
+            yield way(right + left + self.product(i, k, j), Node("product", i, j, (first, last)))
+
+
+def _until(swept: Swept, step: int) -> Work:
+    return swept.work[step - 1] if step - 1 in swept.work else Work()
+
+
+def _from(swept: Swept, step: int) -> Work:
+    return swept.work[step] if step in swept.work else Work()
+
+
+def _assembled(outer: Terms, inner: Terms, source: Linear, between: Linear, target: Linear) -> Work:
+    return compose(outer, inner, (source.shape, between.shape, target.shape))[1]
+
+
+# seconds; see benchmarks/calibrate.py
+CPU = Weights(operation=2e-6, multiply_add=3e-11, number=4e-10)
+_WORTHWHILE = 2  # a link is eliminated where its sweeps take so many times what its Jacobian takes to write
+_TIE = 1.3  # costs that differ by less count as equal
+
+
+def chain_of(program: LinearProgram, weights: Weights = CPU) -> Chain | None:
+    """The chain of a program, or None where an output depends on no input, or is one twice."""
+    arrays = {id(v) for v in (*program.inputs, *program.targets)}
+    if len(program.targets) < len(program.outputs) or len(arrays) < len(program.inputs) + len(program.targets):
+        return None
+    graph = Graph.of(program)
+    return Chain(graph, useful(graph, dominators(program)), weights)

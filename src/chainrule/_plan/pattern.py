@@ -1,0 +1,225 @@
+"""What a local Jacobian is, axis by axis, from shapes alone; products and sums of such patterns, and what they cost.
+
+The Jacobian of an array s with respect to an array p is a sum of `Term`s. A term is a Kronecker product of small
+matrices, each over some axes of p and some of s (a `Group`): the diagonal of an axis that both share, the full matrix
+of the axes that a contraction sums and those that it makes, the row of ones of a sum. A product of two terms multiplies
+the groups that meet at an axis of the array between, which has n elements along the axes that meet:
+
+    multiply-adds = nnz(A) nnz(B) / n,   nnz(AB) = min(multiply-adds, rows · columns)
+
+which is exact for diagonals, full matrices and bands of equal rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+Axes = frozenset[int]
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """One factor, over axes `ins` of the source and `outs` of the target; all of its `nnz` entries are 1 if `unit`."""
+
+    ins: Axes
+    outs: Axes
+    rows: int  # elements of the axes of the target
+    nnz: int
+    unit: bool
+
+    @property
+    def slots(self) -> int:
+        """Entries in a row, rounded up."""
+        return -(-self.nnz // max(self.rows, 1))
+
+
+def group(source: Shape, target: Shape, ins: Iterable[int], outs: Iterable[int], nnz: int, unit: bool = True) -> Group:
+    """A group of axes of arrays of these shapes; axes of size 1 are left out."""
+    ins, outs = (frozenset(k for k in axes if shape[k] != 1) for axes, shape in ((ins, source), (outs, target)))
+    return Group(ins, outs, math.prod(target[k] for k in outs), nnz, unit)
+
+
+@dataclass(frozen=True)
+class Term:
+    """A Kronecker product of groups; `key` tells apart what equal groups may hide (a shift of the places)."""
+
+    groups: tuple[Group, ...]
+    key: int = 0
+
+    @cached_property
+    def partition(self) -> frozenset[tuple[Axes, Axes]]:
+        """Which axes belong together."""
+        return frozenset((g.ins, g.outs) for g in self.groups)
+
+    @cached_property
+    def stored(self) -> int:
+        """Numbers that are stored: what is the same along an axis of the rows is stored once; a row is stored whole."""
+        return 1 if self.unit else math.prod(g.slots if g.unit else g.nnz for g in self.groups)
+
+    @cached_property
+    def nnz(self) -> int:
+        """Entries."""
+        return math.prod(g.nnz for g in self.groups)
+
+    @cached_property
+    def unit(self) -> bool:
+        """Whether every entry is 1 (or one number)."""
+        return all(g.unit for g in self.groups)
+
+    @cached_property
+    def owners(self) -> dict[int, int]:
+        """For each axis of the target: the number of its group."""
+        return {axis: k for k, g in enumerate(self.groups) for axis in g.outs}
+
+
+Terms = tuple[Term, ...]
+_MOST_TERMS = 6
+
+
+def identity(shape: Shape) -> Terms:
+    """The pattern of an array with respect to itself."""
+    return (Term(tuple(group(shape, shape, [k], [k], n) for k, n in enumerate(shape) if n != 1)),)
+
+
+def full(source: Shape, target: Shape) -> Term:
+    """Every element of the target depends on every one of the source."""
+    nnz = math.prod(source) * math.prod(target)
+    return Term((group(source, target, range(len(source)), range(len(target)), nnz, False),))
+
+
+def transposed(terms: Terms, source: Shape) -> Terms:
+    """The patterns of the transpose; `source`: the shape of what becomes the target."""
+    return tuple(
+        Term(tuple(Group(g.outs, g.ins, math.prod(source[k] for k in g.ins), g.nnz, g.unit) for g in t.groups), t.key)
+        for t in terms
+    )
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an operation takes: multiply-adds, and numbers that are read and written."""
+
+    operations: int = 0
+    multiply_adds: int = 0
+    numbers: int = 0
+
+    def __add__(self, other: Work) -> Work:
+        return Work(
+            self.operations + other.operations,
+            self.multiply_adds + other.multiply_adds,
+            self.numbers + other.numbers,
+        )
+
+    def __sub__(self, other: Work) -> Work:
+        return self + other.times(-1)
+
+    def times(self, count: int) -> Work:
+        """So many of it."""
+        return Work(count * self.operations, count * self.multiply_adds, count * self.numbers)
+
+
+def compose(outer: Terms, inner: Terms, shapes: tuple[Shape, Shape, Shape]) -> tuple[Terms, Work]:
+    """The product outer · inner of patterns; shapes: of the source, of the array between, of the target."""
+    made, work = [], Work()
+    for b in outer:
+        for a in inner:
+            term, cost = _product(b, a, shapes)
+            made.append(term)
+            work = work + cost
+    return (tuple(made) if len(made) == 1 else total(made, shapes[0], shapes[2])), work
+
+
+def _product(outer: Term, inner: Term, shapes: tuple[Shape, Shape, Shape]) -> tuple[Term, Work]:
+    source, middle, target = shapes
+    groups, multiply_adds, summed = [], 1, False
+    for mine, others in _meeting(outer, inner):
+        ins = frozenset().union(*[g.ins for g in others])
+        outs = frozenset().union(*[g.outs for g in mine])
+        n = math.prod(middle[k] for g in others for k in g.outs)
+        count = math.prod(g.nnz for g in (*mine, *others)) // max(n, 1)
+        nnz = min(count, math.prod(source[k] for k in ins) * math.prod(target[k] for k in outs))
+        unit = all(g.unit for g in (*mine, *others))
+        summed = summed or nnz < count
+        made = group(source, target, ins, outs, nnz, unit)
+        multiply_adds *= made.slots if unit else count
+        if ins or outs or nnz != 1:
+            groups.append(made)
+    term = Term(tuple(groups), hash((outer.key, inner.key)) if outer.key and inner.key else outer.key or inner.key)
+    if (outer.unit or inner.unit) and not summed:  # entries are taken over, or copied: XLA fuses it
+        return term, Work()
+    return term, Work(1, multiply_adds, outer.stored + inner.stored + term.stored)
+
+
+def _meeting(outer: Term, inner: Term) -> list[tuple[list[Group], list[Group]]]:
+    """The groups of both that are connected by axes of the array between."""
+    parts: list[tuple[list[Group], list[Group]]] = []
+    left = set(range(len(inner.groups)))
+    pending = list(outer.groups)
+    while pending:
+        mine, others, axes = [pending.pop()], [], None
+        while axes is None or axes:
+            axes = frozenset().union(*[g.ins for g in mine])
+            new = {k for k in left if inner.groups[k].outs & axes}
+            left -= new
+            others += [inner.groups[k] for k in new]
+            reached = frozenset().union(*[inner.groups[k].outs for k in new])
+            grown = [g for g in pending if g.ins & reached]
+            pending = [g for g in pending if not g.ins & reached]
+            mine += grown
+            axes = frozenset() if not grown else None
+        parts.append((mine, others))
+    return parts + [([], [inner.groups[k]]) for k in sorted(left)]
+
+
+def total(terms: Sequence[Term], source: Shape, target: Shape) -> Terms:
+    """The sum: equal places are added, many different ones are joined."""
+    kept: dict[object, Term] = {}
+    for t in terms:
+        key = (t.partition, t.key)
+        found = kept.get(key)
+        kept[key] = t if found is None else _sum(found, t)
+    if len(kept) > _MOST_TERMS:
+        joined: dict[object, Term] = {}
+        for t in kept.values():
+            found = joined.get(t.partition)
+            joined[t.partition] = t if found is None else _joined(found, t, source, target)
+        kept = joined
+    count, most = sum(t.nnz for t in kept.values()), math.prod(source) * math.prod(target)
+    if len(kept) > 1 and (len(kept) > _MOST_TERMS or count >= most > 1):
+        unit = count < most and all(t.unit for t in kept.values())
+        every = group(source, target, range(len(source)), range(len(target)), min(count, most), unit)
+        return (Term((every,), hash(tuple(t.key for t in kept.values()))),)
+    return tuple(kept.values())
+
+
+def _sum(a: Term, b: Term) -> Term:
+    others = {(g.ins, g.outs): g for g in b.groups}
+    return Term(
+        tuple(
+            Group(g.ins, g.outs, g.rows, max(g.nnz, o.nnz), g.unit and o.unit)
+            for g in a.groups
+            for o in [others[g.ins, g.outs]]
+        ),
+        a.key,
+    )
+
+
+def _joined(a: Term, b: Term, source: Shape, target: Shape) -> Term:
+    """Entries of both, as more of them in the first group that a diagonal or a full matrix is."""
+    same, groups = _sum(a, b), []
+    left = (a.nnz + b.nnz) / max(same.nnz, 1)
+    for g in same.groups:
+        most = math.prod(source[k] for k in g.ins) * g.rows
+        more = min(math.ceil(g.nnz * left), max(most, 1)) if g.ins and g.outs and left > 1 else g.nnz
+        groups.append(Group(g.ins, g.outs, g.rows, more, g.unit))
+        left *= g.nnz / max(more, 1)
+    return Term(tuple(groups), hash((a.key, b.key)))
+
+
+def stored(terms: Terms) -> int:
+    """Numbers that a sum of terms stores."""
+    return sum(t.stored for t in terms if not t.unit)

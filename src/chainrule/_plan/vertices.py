@@ -1,0 +1,119 @@
+"""Orders of elimination of a wide link, over arrays: the scalar rules on edges that are patterns.
+
+The cost of eliminating an array is counted as time, so that a view costs nothing and a small product an operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from chainrule._plan import elimination
+from chainrule._plan.cost import Edge, Graph, Weights
+from chainrule._plan.pattern import Shape, Terms, Work, compose, stored, total
+from chainrule._program import Linear
+
+_MOST = 120  # arrays of a link; larger ones are swept
+
+
+@dataclass(frozen=True)
+class _Pattern:
+    """The Jacobian of an array by another, and the work of pushing one column through it where that is counted."""
+
+    source: Shape
+    target: Shape
+    terms: Terms
+    column: int | None = None
+
+
+@dataclass(frozen=True)
+class Elimination:
+    """The arrays of a link in the order of their elimination, what it takes, and the rule that found it."""
+
+    order: tuple[Linear, ...]
+    work: Work
+    rule: str
+
+
+def eliminations(
+    graph: Graph, start: Sequence[Linear], stop: Sequence[Linear], steps: range, weights: Weights
+) -> list[Elimination]:
+    """What each rule gives for the link of these steps; nothing where it is a single path, or too large."""
+    edges = [e for n in steps for e in graph.edges[n]]
+    sources = {id(v) for v in start}
+    numbers = {id(v): k for k, v in enumerate([*start, *(v for n in steps for v in graph.program.steps[n].outs)])}
+    paths: dict[tuple[int, int], _Pattern] = {}
+    for e in edges:
+        if id(e.source) in numbers and id(e.target) not in sources:
+            _note(paths, (numbers[id(e.source)], numbers[id(e.target)]), e)
+    arrays = {numbers[id(v)]: v for e in edges for v in (e.source, e.target) if id(v) in numbers}
+    if not 2 < len(arrays) <= _MOST or len(paths) < len(arrays):
+        return []
+    ends = {numbers[id(v)] for v in stop}
+    if any(p in ends for p, _ in paths):  # an output that is used further
+        return []
+    algebra = elimination.Algebra(_Composing(weights), _add, lambda p: weights.seconds(Work(0, 0, stored(p.terms))))
+    width = min(sum(v.size for v in start), sum(v.size for v in stop))
+    diagonal = {
+        s for (_, s), p in paths.items() if all(t.nnz <= max(_size(p.source), _size(p.target)) for t in p.terms)
+    }
+    orders = {
+        "Markowitz": elimination.markowitz(paths, algebra),
+        "ELIAD": elimination.eliad(paths, algebra, lambda v: v in diagonal),
+        "delta": elimination.delta_greedy(paths, algebra, min(width, 64)),
+    }
+    return [
+        Elimination(tuple(arrays[v] for v in order), _work(paths, order, algebra), rule)
+        for rule, order in orders.items()
+    ]
+
+
+def _size(shape: Shape) -> int:
+    size = 1
+    for n in shape:
+        size *= n
+    return size
+
+
+def _note(paths: dict[tuple[int, int], _Pattern], key: tuple[int, int], e: Edge) -> None:
+    found = _Pattern(e.source.shape, e.target.shape, e.local.terms, e.local.column)
+    paths[key] = _add(paths[key], found) if key in paths else found
+
+
+def _add(a: _Pattern, b: _Pattern) -> _Pattern:
+    column = None if a.column is b.column is None else (a.column or 0) + (b.column or 0)
+    return _Pattern(a.source, a.target, total([*a.terms, *b.terms], a.source, a.target), column)
+
+
+class _Composing:
+    """Products of patterns, and their time; `work` of them is kept, to be summed up."""
+
+    def __init__(self, weights: Weights):
+        self.weights = weights
+        self.known: dict[tuple[_Pattern, _Pattern], tuple[_Pattern, Work]] = {}
+
+    def __call__(self, outer: _Pattern, inner: _Pattern) -> tuple[_Pattern, float]:
+        made, work = self.product(outer, inner)
+        return made, self.weights.seconds(work)
+
+    def product(self, outer: _Pattern, inner: _Pattern) -> tuple[_Pattern, Work]:
+        key = (outer, inner)
+        if key not in self.known:
+            terms, work = compose(outer.terms, inner.terms, (inner.source, inner.target, outer.target))
+            for p in (outer, inner):
+                if p.column is not None:
+                    columns = -(-sum(t.nnz for t in terms) // max(_size(outer.target), 1))
+                    work = work + Work(1, p.column * columns, 0)
+            self.known[key] = (_Pattern(inner.source, outer.target, terms), work)
+        return self.known[key]
+
+
+def _work(paths: dict[tuple[int, int], _Pattern], order: Sequence[int], algebra: elimination.Algebra) -> Work:
+    """The work of an order, product by product."""
+    graph, work, composing = elimination.Graph(paths, algebra), Work(), algebra.compose
+    for v in order:
+        for inner in graph.preds[v].values():
+            for outer in graph.succs[v].values():
+                work = work + composing.product(outer, inner)[1]  # type: ignore[attr-defined]
+        graph.eliminate(v)
+    return work
