@@ -23,7 +23,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 # from the ground up, without the leading "chainrule.": a module imports only what stands before it
 FLOORS = [
-    *("_errors", "_memory", "_jax", "_space", "_block", "_program", "_coefficient"),
+    *("_errors", "_memory", "_jax", "_substitution", "_space", "_block", "_program", "_coefficient"),
     *(f"_rules.{name}" for name in ("_registry", "fallback", "pointwise", "contraction", "shape")),
     *(f"_rules.{name}" for name in ("control", "indexing", "reach", "step", "virtual", "loop")),
     *(f"_rules.{name}" for name in ("reduction", "solve", "window")),

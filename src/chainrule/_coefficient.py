@@ -11,6 +11,7 @@ import numpy as np
 
 from chainrule._jax import evaluate_now, is_static, run_equation
 from chainrule._program import Coefficient, Value, as_jax
+from chainrule._substitution import with_substitution
 
 _FOLD_LIMIT = 2**24  # elements; a larger known value is left to the compiled program
 _DRAW_LIMIT = 2**18  # random numbers of a known key: they rarely shape a pattern
@@ -55,6 +56,7 @@ def evaluate(eqn: Any, values: list[Any]) -> list[Value]:
     foldable = not eqn.effects and sum(sizes) <= (_FOLD_LIMIT if plain else _DRAW_LIMIT)
     if foldable and all(is_static(v.value) for v in values):
         return [known(o) for o in _fold(eqn, [v.value for v in values])]
+    operands, small = [as_jax(v.value) for v in values], with_substitution(eqn)
     if plain and foldable and len(eqn.outvars) == 1:
         support, drowned, places = _support(eqn, values), _drowned(eqn, values), _places_known(eqn, values)
         aval = eqn.outvars[0].aval
@@ -64,8 +66,8 @@ def evaluate(eqn: Any, values: list[Any]) -> list[Value]:
         product = _sparse_product(eqn, values)
         if product is not None:
             return [Coefficient(product, support)]
-        return [Coefficient(run_equation(eqn, [as_jax(v.value) for v in values])[0], support, drowned, places)]
-    outs: list[Value] = [Coefficient(o) for o in run_equation(eqn, [as_jax(v.value) for v in values])]
+        return [Coefficient(run_equation(small, operands)[0], support, drowned, places)]
+    outs: list[Value] = [Coefficient(o) for o in run_equation(small, operands)]
     if foldable and eqn.primitive.name == "sort":
         return _sorted_by_known(eqn, values, outs)
     return outs

@@ -14,6 +14,7 @@ import numpy as np
 from jax import lax
 from jax.extend.core import primitives
 
+ClosedJaxpr = jex.ClosedJaxpr
 Literal = jex.Literal
 Primitive = Any
 Equation = Any

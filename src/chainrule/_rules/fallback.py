@@ -14,6 +14,7 @@ from chainrule._errors import MissingRuleError
 from chainrule._jax import as_function
 from chainrule._memory import require_memory
 from chainrule._program import Context, Tangent, Value, as_jax, plain
+from chainrule._substitution import with_substitution
 
 
 def fallback(context: Context, eqn: Any, values: list[Value]) -> list[Value]:
@@ -79,7 +80,7 @@ def mix(
     tangent = values[operand]
     assert isinstance(tangent, Tangent)
     packed = densify(tangent.blocks, axes)
-    block, run = expand(packed, range(len(tangent.shape))), as_function(eqn)
+    block, run = expand(packed, range(len(tangent.shape))), as_function(with_substitution(eqn))
 
     def column(vals: Any) -> Any:
         full = [as_jax(v.value) if not isinstance(v, Tangent) else vals for v in values]

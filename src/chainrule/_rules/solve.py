@@ -6,17 +6,15 @@ import math
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import Block, densify, expand, identity
-from chainrule._program import Coefficient, Context, Tangent, Value, as_jax
+from chainrule._block import identity
+from chainrule._program import Coefficient, Context, Tangent, Value
 from chainrule._rules._registry import rule
 from chainrule._rules.fallback import mix
+from chainrule._substitution import SMALL
 
-_SOLVE = 8  # times as long as a product of the same size: a solve goes row by row
-_SMALL = 8  # unknowns up to which a step for each of them takes less time than LAPACK's calls, one for each matrix
-_SMALL = 8  # unknowns up to which a step for each of them takes less time than LAPACK's calls, one for each matrix
+_SOLVE = 8  # times as long as a product of the same size: a large solve goes row by row
 
 
 @rule("triangular_solve", reads="conjugate_a left_side lower transpose_a unit_diagonal")
@@ -27,37 +25,8 @@ def triangular_solve(context: Context, eqn: Any, values: list[Value]) -> Any:
         return NotImplemented
     rank = len(b.shape)
     axis = rank - 2 if eqn.params["left_side"] else rank - 1
-    if b.shape[axis] > _SMALL:
-        return mix(context, eqn, values, 1, (axis,), work=_SOLVE * b.shape[axis])
-    block = densify(b.blocks, (axis,))
-    vals = substituted(eqn.params, as_jax(a.value), as_jax(expand(block, (axis,)).vals), axis)
-    context.cost += vals.size * b.shape[axis]
-    return [Tangent(b.shape, eqn.outvars[0].aval.dtype, (Block(b.shape, block.cols, vals),))]
-
-
-def substituted(params: Any, a: Any, b: Any, axis: int) -> Any:
-    """Solve M x = b along `axis` for small triangular M by substitution; b has the axes of B, and any others after.
-
-    LAPACK takes the matrices of a batch one by one, in a layout of its own. Here every step is one operation
-    for the whole batch, and XLA fuses it with what stands around; the arithmetic is the same.
-    """
-    transposed = params["transpose_a"] == params["left_side"]  # X A = B is Aᵀ Xᵀ = Bᵀ
-    lower, size, cut = params["lower"] != transposed, a.shape[-1], jax.lax.slice_in_dim
-    a = jnp.swapaxes(a, -1, -2) if transposed else a
-    a = a.conj() if params["conjugate_a"] else a
-    before, after = axis - a.ndim + 2, b.ndim - axis - 1
-    m = a.reshape((*a.shape[:-2], *[1] * before, size, *[1] * after, size))  # its rows lie along `axis` of b
-    b = jnp.broadcast_to(b, np.broadcast_shapes(b.shape, m.shape[:-1]))
-    found: list[Any] = []
-    for k in range(size) if lower else reversed(range(size)):
-        column, own = m[..., k], 0 if lower else k
-        x = cut(b, own, own + 1, axis=axis)
-        x = x if params["unit_diagonal"] else x / cut(column, k, k + 1, axis=axis)
-        found.append(x)
-        low, high = (k + 1, size) if lower else (0, k)  # the unknowns that are left
-        later = cut(b, int(lower), high - low + int(lower), axis=axis)
-        b = later - cut(column, low, high, axis=axis) * x
-    return jnp.concatenate(found if lower else found[::-1], axis)
+    size = b.shape[axis]
+    return mix(context, eqn, values, 1, (axis,), work=size if size <= SMALL else _SOLVE * size)
 
 
 @rule("fft", reads="fft_lengths fft_type")
