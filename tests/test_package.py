@@ -25,7 +25,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 FLOORS = [
     *("_errors", "_memory", "_jax", "_substitution", "_space", "_block", "_program", "_coefficient"),
     *(f"_rules.{name}" for name in ("_registry", "fallback", "pointwise", "contraction", "shape")),
-    *(f"_rules.{name}" for name in ("control", "indexing", "reach", "step", "virtual", "loop")),
+    *(f"_rules.{name}" for name in ("control", "indexing", "reach", "step", "virtual", "stencil", "loop")),
     *(f"_rules.{name}" for name in ("reduction", "solve", "window")),
     *("_rules", "_propagate", "_linear", "_plan.elimination", "_plan.pattern", "_plan.local", "_plan.cost"),
     *("_plan.vertices", "_plan.order", "_plan", "_mixed", "_trace", "_structure", "_display", "_layout", "_jacobian"),

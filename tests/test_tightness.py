@@ -451,7 +451,7 @@ LOOPS = [
         "stencil, 2 steps kept",
         lambda u: lax.scan(lambda u, _: (diffusion(u), u), u, None, length=2)[1],
         [(9,)],
-        looser=54,
+        looser=36,
         why=LOOP,
     ),
     Case(

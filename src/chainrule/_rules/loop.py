@@ -1,4 +1,4 @@
-"""Loops: the columns that a carry can ever hold by reachability, then one loop over its values.
+"""Loops: the columns that a carry can ever hold by reachability, then a loop, or a few in turn, over its values.
 
 One step of a loop is a linear map (constants, carry, inputs of the step) -> (carry, outputs of the step). Its sparsity
 pattern, found once, says which columns the carry can ever hold; the loop then runs on values in this layout. Columns
@@ -8,6 +8,7 @@ holds their numbers at each step.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,12 +24,17 @@ from chainrule._jax import Literal, as_callable, count_equations, scan_counts
 from chainrule._memory import require_memory
 from chainrule._program import Coefficient, Context, Tangent, Value, as_jax, plain
 from chainrule._rules._registry import rule, zeros
+from chainrule._rules.pointwise import present
 from chainrule._rules.reach import Pattern, blocks_of, position, slots_of
+from chainrule._rules.stencil import Stencil, stencil_of
 from chainrule._rules.step import Step, kind_of, numbers_of, whole
 from chainrule._rules.virtual import Virtual
 
 # a loop over known positions or masks is written out up to this length and size, so that every step keeps its own
 _UNROLLED_STEPS, _UNROLLED_EQUATIONS = 32, 512
+# a carry that holds no more than this part of its columns by half-time is worth a few loops, each as wide as it needs,
+# or as many as there are steps, where these are few and short
+_GROWN, _STAGES, _SINGLE_STEPS = 0.75, 4, 16
 
 
 @rule("scan", reads="jaxpr length reverse unroll num_consts num_carry ft_in ft_out")
@@ -52,7 +58,7 @@ def _scan(context: Context, eqn: Any, values: list[Value]) -> list[Value]:
     step = Step(context, body, consts, carry, xs)
     if "tangent" not in step.kinds:
         return _mapped(context, eqn, step)
-    return _loop(context, eqn, step)
+    return _staged(context, eqn, step)
 
 
 def _unrolled(context: Context, eqn: Any, values: list[Value]) -> list[Value]:
@@ -93,13 +99,72 @@ def _mapped(context: Context, eqn: Any, step: Step) -> list[Value]:
     return [*last, *context.propagate(batched.jaxpr, batched.consts, operands)[b:]]
 
 
-def _loop(context: Context, eqn: Any, step: Step) -> list[Value]:
+def _staged(context: Context, eqn: Any, step: Step) -> list[Value]:
+    """The loop in stages, each with a layout of its own, where the columns of the carry become more and more."""
+    T, b, reverse = eqn.params["length"], len(step.carry), eqn.params["reverse"]
+    virtual = Virtual(step, T, reverse)
+    grown = step.reach(virtual.patterns(), T)
+    only_carry = all(_among(v, step.handed_on | step.received) for v in step.body.jaxpr.outvars[b:])
+    stencil = stencil_of(step, virtual) if only_carry else None
+    count = T if stencil is not None and T <= _SINGLE_STEPS else min(T, _STAGES)
+    small = stencil is not None or count * count_equations(step.body.jaxpr) <= _UNROLLED_EQUATIONS
+    if not small or not _grows(step, grown, T, reverse):
+        return _loop(context, step, range(T), virtual, _Layout(step, grown), stencil)
+    carry, made = step.carry, []
+    for start, stop in itertools.pairwise(k * T // count for k in range(count + 1)):
+        times = _of_order(start, stop, T, reverse)
+        stage = step.during(carry, times)
+        virtual = Virtual(stage, len(times), reverse)
+        layout = _Layout(stage, stage.reach(virtual.patterns(), len(times)))
+        outs = _loop(context, stage, times, virtual, layout, stencil)
+        carry = outs[:b]
+        made.append((times, outs[b:]))
+    made.sort(key=lambda m: m[0].start)
+    ys = zip(*[outs for _, outs in made], strict=True)
+    return [*carry, *[_in_sequence(list(y), [times for times, _ in made], T) for y in ys]]
+
+
+def _grows(step: Step, grown: Pattern, T: int, reverse: bool) -> bool:
+    """Say whether many of the columns that the carry holds in the end reach it in the second half."""
+    half = step.during(step.carry, _of_order(0, T // 2, T, reverse))
+    return bool(half.reach(Virtual(half, T // 2, reverse).patterns(), T // 2).nnz <= _GROWN * grown.nnz)
+
+
+def _of_order(start: int, stop: int, T: int, reverse: bool) -> range:
+    """The times of these steps of the loop, in increasing order."""
+    return range(T - stop, T - start) if reverse else range(start, stop)
+
+
+def _in_sequence(parts: list[Value], times: list[range], T: int) -> Value:
+    """What the stages gave, one after the other; each keeps its own columns."""
+    if all(isinstance(v, Coefficient) for v in parts):
+        return Coefficient(jnp.concatenate([as_jax(v.value) for v in parts if isinstance(v, Coefficient)]))
+    shape, blocks = parts[0].shape[1:], []
+    for v, own in zip(parts, times, strict=True):
+        rows = np.arange(own.start * math.prod(shape), own.stop * math.prod(shape)).reshape((len(own), *shape))
+        blocks += [Block(b.shape, b.cols, b.vals, rows) for b in blocks_of(v)]
+    return Tangent((T, *shape), parts[0].dtype, tuple(blocks))
+
+
+def _loop(
+    context: Context, step: Step, times: range, virtual: Virtual, layout: _Layout, stencil: Stencil | None
+) -> list[Value]:
     """One `lax.scan` over the values of the carry, in a layout that never changes."""
-    T, b = eqn.params["length"], len(step.carry)
-    virtual = Virtual(step, T, eqn.params["reverse"])
-    layout = _Layout(step, step.reach(virtual.patterns(), T))
-    outvars, cost = step.body.jaxpr.outvars, context.cost
-    handed_on = {v: k for k, v in enumerate(outvars[:b]) if not isinstance(v, Literal) and step.kinds[k] == "tangent"}
+    outvars, b = step.body.jaxpr.outvars, len(step.carry)
+    done = None if stencil is None else _by_sums(context, step, times, virtual.reverse, layout, stencil)
+    end, made, ys = _by_equations(context, step, virtual, layout) if done is None else done
+    born = virtual.births()
+    stacked: list[Value] = []
+    for v, out, y in zip(outvars[b:], made, ys, strict=True):
+        # what a step receives was born before it; what it hands on may be born in it
+        stacked.append(virtual.stacked(out, y, born if _among(v, step.handed_on) else born + 1))
+    return [*layout.values(end), *stacked]
+
+
+def _by_equations(context: Context, step: Step, virtual: Virtual, layout: _Layout) -> tuple[Any, list[Value], Any]:
+    """Every step through its equations: the carry in the end, what a step gives, and its numbers at all times."""
+    T, b, cost = virtual.length, len(step.carry), context.cost
+    outvars = step.body.jaxpr.outvars
     made: list[Value] = []
 
     def one(state: Any, slices: Any) -> Any:
@@ -109,20 +174,59 @@ def _loop(context: Context, eqn: Any, step: Step) -> list[Value]:
         state = layout.numbers(outs[:b], virtual, time)
         carried = layout.values(state)
         made[:] = [
-            carried[handed_on[v]] if _among(v, handed_on) else whole(out)
+            carried[step.handed_on[v]] if _among(v, step.handed_on) else whole(out)
             for v, out in zip(outvars[b:], outs[b:], strict=True)
         ]
         return state, [numbers_of(out) for out in made]
 
     over = (jnp.arange(T, dtype=np.int32), virtual.scanned)
-    end, ys = jax.lax.scan(one, layout.numbers(step.carry), over, length=T, reverse=eqn.params["reverse"])
+    end, ys = jax.lax.scan(one, layout.numbers(step.carry), over, length=T, reverse=virtual.reverse)
     context.cost = cost + T * (context.cost - cost)
-    born = virtual.births()
-    stacked: list[Value] = []
-    for v, out, y in zip(outvars[b:], made, ys, strict=True):
-        # what a step receives was born before it; what it hands on may be born in it
-        stacked.append(virtual.stacked(out, y, born if _among(v, handed_on) else born + 1))
-    return [*layout.values(end), *stacked]
+    return end, made, ys
+
+
+def _by_sums(
+    context: Context, step: Step, times: range, reverse: bool, layout: _Layout, stencil: Stencil
+) -> tuple[Any, list[Value], Any] | None:
+    """The same by weighted sums of neighbours; None where the columns of these do not move alike in all rows."""
+    moves = stencil.shifts(layout.cols, layout.cols)
+    if moves is None:
+        return None
+    full = [None if c is None else (*v.shape, c.shape[-1]) for c, v in zip(layout.cols, step.carry, strict=True)]
+    weights = [w[times.start : times.stop] for w in stencil.weights]
+    given = step.body.jaxpr.outvars[len(step.carry) :]
+    own = [v.blocks[0] if isinstance(v, Tangent) and len(v.blocks) == 1 else None for v in step.carry]
+    narrow = None
+    if len(times) == 1 and all(b is not None or c is None for b, c in zip(own, layout.cols, strict=True)):
+        narrow = stencil.shifts([None if b is None else b.cols for b in own], layout.cols)
+    if narrow is None:
+        entering = iter(layout.numbers(step.carry))
+        own = [None if s is None else Block(s[:-1], c, next(entering)) for s, c in zip(full, layout.cols, strict=True)]
+    shifts, exact = moves if narrow is None else narrow
+    state = [None if b is None else _all_numbers(b, exact) for b in own]
+
+    def one(state: Any, weights: Any) -> Any:
+        after = stencil.advance(state, weights, shifts, full)
+        return after, [[after[step.handed_on[v]] if v in step.handed_on else state[step.received[v]]] for v in given]
+
+    if narrow is None:
+        end, ys = jax.lax.scan(one, state, weights, length=len(times), reverse=reverse)
+    else:  # a single step takes the carry as it comes
+        end, ys = one(state, [w[0] for w in weights])
+        ys = [[y[None]] for (y,) in ys]
+    context.cost += len(times) * sum(math.prod(full[t.target] or ()) for t in stencil.taps)
+    numbers = [a for a in end if a is not None]
+    after = layout.values(numbers)
+    before: list[Value] = [
+        v if b is None else Tangent(v.shape, v.dtype, (b,)) for b, v in zip(own, step.carry, strict=True)
+    ]
+    made = [after[step.handed_on[v]] if v in step.handed_on else before[step.received[v]] for v in given]
+    return numbers, made, ys
+
+
+def _all_numbers(b: Block, exact: bool) -> Any:
+    """[*rows, slots]; 0 where absent, unless nothing is made of what is absent."""
+    return jnp.broadcast_to(as_jax(b.vals if exact else present(b)), (*b.shape, b.slots))
 
 
 def _among(v: Any, handed_on: dict[Any, int]) -> bool:
@@ -196,22 +300,22 @@ class _Layout:
 
     def __init__(self, step: Step, pattern: Pattern):
         self._step = step
-        self._cols: list[Any] = []
+        self.cols: list[Any] = []
         start = 0
         for kind, v, shape in zip(step.kinds, step.carry, step.rows, strict=True):
             if kind != "tangent":
-                self._cols.append(None)
+                self.cols.append(None)
                 continue
             rows = pattern[start : start + math.prod(shape)]
             start += math.prod(shape)
             cols = compressed(slots_of(rows, shape).reshape((*shape, -1)), len(shape))
             require_memory("jacobian: a loop", (*shape, cols.shape[-1]), v.dtype.itemsize, WAY_OUT)
-            self._cols.append(cols)
+            self.cols.append(cols)
 
     def values(self, state: Sequence[Any]) -> list[Value]:
         """The carry, from its numbers."""
         left, out = iter(state), []
-        for kind, v, cols in zip(self._step.kinds, self._step.carry, self._cols, strict=True):
+        for kind, v, cols in zip(self._step.kinds, self._step.carry, self.cols, strict=True):
             if kind == "zero":
                 out.append(v)
             elif kind == "coefficient":
@@ -223,7 +327,7 @@ class _Layout:
     def numbers(self, carry: Sequence[Value], virtual: Virtual | None = None, time: Any = None) -> list[Any]:
         """The numbers of the carry: coefficients as they are, tangents [*rows, columns of the layout]."""
         out = []
-        for kind, own, v, cols in zip(self._step.kinds, self._step.carry, carry, self._cols, strict=True):
+        for kind, own, v, cols in zip(self._step.kinds, self._step.carry, carry, self.cols, strict=True):
             if kind == "coefficient":
                 assert isinstance(v, Coefficient)
                 out.append(as_jax(v.value))

@@ -48,7 +48,7 @@ def _overlaid(blocks: list[Block]) -> list[Block]:
         for k, a in enumerate(out):
             cols = None if a.static or b.static or a.slots != b.slots else _common(a.cols, b.cols)
             if cols is not None:
-                out[k] = Block(a.shape, cols, _present(a) + _present(b), a.rows)
+                out[k] = Block(a.shape, cols, present(a) + present(b), a.rows)
                 break
         else:
             out.append(b)
@@ -62,7 +62,7 @@ def _common(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
     return compressed(np.maximum(a, b), len(shape) - 1)
 
 
-def _present(b: Block) -> Any:
+def present(b: Block) -> Any:
     """The values, 0 where the column is absent."""
     mask = compressed(b.cols >= 0)
     return b.vals if mask.all() else jnp.where(mask, b.vals, jnp.zeros((), b.vals.dtype))

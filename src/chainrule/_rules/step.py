@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
 import jax
 import numpy as np
 
-from chainrule._block import identity
+from chainrule._block import Block, identity
+from chainrule._jax import Literal
 from chainrule._program import Coefficient, Context, Tangent, Value, as_jax
 from chainrule._rules.reach import Pattern, blocks_of, filled, rows_of
 
@@ -25,20 +27,57 @@ class Step:
         self.kinds = [kind_of(v) for v in carry]
         cost = context.cost
         while True:
+            before = context.cost
             outs = self._probe(carry)
             kinds = [kind_of(o) if k == "zero" else k for k, o in zip(self.kinds, outs, strict=False)]
             if kinds == self.kinds:
                 break
             self.kinds = kinds
+        entries = sum(math.prod(b.shape) * b.slots for o in outs if isinstance(o, Tangent) for b in o.blocks)
+        self.heavy = context.cost - before > entries
+        """Whether the equations of the step cost more than a product with its own Jacobian would."""
         context.cost = cost
         self.outs = outs
         self.carry = [_as_kind(kind, v) for kind, v in zip(kinds, carry, strict=True)]
         self.rows = [v.shape if kind == "tangent" else () for kind, v in zip(kinds, carry, strict=True)]
+        self.received, self.handed_on = (self._parts(v) for v in (body.jaxpr.invars[len(consts) :], body.jaxpr.outvars))
         self._local = rows_of([o if k == "tangent" else None for k, o in zip(kinds, outs, strict=False)], self._width)
+
+    def _parts(self, variables: list[Any]) -> dict[Any, int]:
+        """The parts of the carry that hold tangents, by the variables of the body that stand for them."""
+        pairs = zip(variables, self.kinds, strict=False)
+        return {v: k for k, (v, kind) in enumerate(pairs) if kind == "tangent" and not isinstance(v, Literal)}
 
     def run(self, operands: list[Value]) -> list[Value]:
         """One step on blocks."""
         return self.context.propagate(self.body.jaxpr, self.body.consts, operands)
+
+    def during(self, carry: list[Value], times: range) -> Step:
+        """The same step, entered with this carry, at some of the times only."""
+        stage = copy.copy(self)
+        stage.carry = [_as_kind(kind, v) for kind, v in zip(self.kinds, carry, strict=True)]
+        stage.xs = [_at_times(v, times) for v in self.xs]
+        return stage
+
+    def local(self, operands: list[Value]) -> list[Value]:
+        """The Jacobian of one step, with a column of its own for every element of what carries a tangent."""
+        return [whole(v) for v in self.run([self._own(k, v) for k, v in enumerate(operands)])]
+
+    def _own(self, k: int, v: Value) -> Value:
+        if isinstance(v, Coefficient):
+            return v
+        return Tangent(v.shape, v.dtype, (identity(v.shape, self._starts[k], v.dtype),))
+
+    def first_column(self, part: int) -> int:
+        """The first of the columns that `local` gives to a part of the carry."""
+        return self._starts[len(self.consts) + part]
+
+    def part_of(self, column: int) -> int | None:
+        """The part of the carry whose column of `local` this is; None for one of a constant or of an input."""
+        for k, (kind, v) in enumerate(zip(self.kinds, self.carry, strict=True)):
+            if kind == "tangent" and 0 <= column - self.first_column(k) < math.prod(v.shape):
+                return k
+        return None
 
     def _probe(self, carry: list[Value]) -> list[Value]:
         """The outputs of a step, with a column of its own for every element of what carries a tangent."""
@@ -89,6 +128,18 @@ class Step:
         for k, pattern in zip(self._starts[a + len(self.carry) :], xs, strict=True):
             held = held + self._local[:, k : k + pattern.shape[0]] @ pattern
         return filled(own, held, steps)
+
+
+def _at_times(v: Value, times: range) -> Value:
+    cut = slice(times.start, times.stop)
+    if isinstance(v, Coefficient):
+        support = None if v.support is None or not v.support.ndim else v.support[cut]
+        return Coefficient(v.value[cut], v.support if support is None else support)
+    blocks = [
+        Block((len(times), *b.shape[1:]), *(a if a.shape[0] == 1 else a[cut] for a in (b.cols, b.vals)))
+        for b in blocks_of(v)
+    ]
+    return Tangent((len(times), *v.shape[1:]), v.dtype, tuple(blocks))
 
 
 def whole(v: Value) -> Value:

@@ -26,8 +26,8 @@ class Virtual:
     """
 
     def __init__(self, step: Step, T: int, reverse: bool):
-        self._reverse = reverse
-        self._step, self._T, self._base = step, T, step.columns
+        self.reverse = reverse
+        self._step, self.length, self._base = step, T, step.columns
         self._blocks: list[list[Any]] = []
         self.scanned: list[Any] = []
         tables: list[np.ndarray] = [np.zeros((T, 0), np.int32)]
@@ -81,7 +81,7 @@ class Virtual:
 
     def columns(self, cols: np.ndarray) -> np.ndarray:
         """[*rows, q] -> [T, *rows, q]: the columns that virtual ones stand for."""
-        out = np.broadcast_to(cols, (self._T, *cols.shape)).copy()
+        out = np.broadcast_to(cols, (self.length, *cols.shape)).copy()
         where = cols >= self._base
         out[:, where] = self._table[:, cols[where] - self._base]
         return out
@@ -111,9 +111,9 @@ class Virtual:
 
     def births(self) -> np.ndarray:
         """For each column: the first step of the loop (in its order) that it enters with; -1: before all."""
-        n, T = self._base, self._T
+        n, T = self._base, self.length
         born = np.full(n + 1, T)
-        order = self._table[::-1] if self._reverse else self._table
+        order = self._table[::-1] if self.reverse else self._table
         for t in range(T - 1, -1, -1) if order.size else ():
             born[order[t]] = t
         early = [b for v in [*self._step.consts, *self._step.carry] if isinstance(v, Tangent) for b in blocks_of(v)]
@@ -126,8 +126,8 @@ class Virtual:
         """An output of all steps, from its numbers at each: columns that were not born are absent."""
         if isinstance(out, Coefficient):
             return Coefficient(numbers)
-        blocks, T = [], self._T
-        clock = np.arange(T)[::-1] if self._reverse else np.arange(T)
+        blocks, T = [], self.length
+        clock = np.arange(T)[::-1] if self.reverse else np.arange(T)
         for b, vals in zip(out.filled().blocks, numbers, strict=True):
             cols = self.columns(b.cols)
             young = (b.cols < self._base) & (b.cols >= 0)
