@@ -442,9 +442,45 @@ MASKS = [
     Case("power at zero", lambda x: x**2 + x**3 + jnp.power(jnp.abs(x) + 0.5, x), draw=with_zero),
 ]
 
+
+def platform_solve(x: Any) -> Any:
+    """What only the branch of another platform reads has a cotangent of zeros, which a solve hands on."""
+    y = jnp.linalg.solve(jnp.diag(x) + 3 * jnp.eye(4), x)
+    return lax.platform_dependent(x, cpu=jnp.tanh, default=lambda t: t * y)
+
+
+def platform_window(x: Any) -> Any:
+    def smallest(t: Any) -> Any:
+        return lax.reduce_window(t, jnp.inf, lax.min, (2,), (1,), "SAME")
+
+    y = lax.cond(x.sum() > 0.1, jnp.sin, smallest, x)
+    return lax.platform_dependent(x, cpu=jnp.tanh, default=lambda t: t * y)
+
+
+def scalar_product_unused(x: Any) -> Any:
+    def step(carry: Any, row: Any) -> tuple[Any, Any]:
+        v = jnp.vdot(carry, x)
+        return jnp.tanh(v * jnp.ones(4)), v
+
+    return lax.scan(step, jnp.zeros(4), jnp.outer(jnp.ones(3), x))[0]
+
+
+ZEROS = [
+    Case("solve for another platform", platform_solve),
+    Case("window for another platform", platform_window),
+    Case("product of a carry that starts as zeros", scalar_product_unused),
+]
+
 CASES = {
     f"{group}: {case.name}": case
-    for group, cases in {"cached": CACHED, "loop": LOOPS, "custom": CUSTOM, "index": INDICES, "mask": MASKS}.items()
+    for group, cases in {
+        "cached": CACHED,
+        "loop": LOOPS,
+        "custom": CUSTOM,
+        "index": INDICES,
+        "mask": MASKS,
+        "zero": ZEROS,
+    }.items()
     for case in cases
 }
 

@@ -22,6 +22,8 @@ _LINEAR_IN = {
     "dynamic_slice": (0,),
     "gather": (0,),
     "triangular_solve": (1,),
+    "select_and_scatter_add": (0,),
+    "select_and_gather_add": (0,),
     "dynamic_update_slice": (0, 1),
     "pad": (0, 1),
     **{f"scatter{kind}": (0, 2) for kind in ("", "-add", "-sub", "_add", "_sub")},
@@ -134,6 +136,8 @@ def _support(eqn: Any, values: list[Coefficient]) -> np.ndarray | None:
     if all(n is None for n in nonzero):
         return None
     linear = [values[k] for k in _LINEAR_IN.get(name, range(len(values)) if name in _LINEAR else ())]
+    if name == "custom_linear_solve":  # the right-hand sides come after the constants of the matrix
+        linear = values[sum(eqn.params["const_lengths"]) :]
     if linear and all(v.zero for v in linear):
         return np.zeros(shape, bool)
     if name == "conv_general_dilated":

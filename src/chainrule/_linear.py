@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import Block
+from chainrule._block import Block, densify, presence, union_of_lines
 from chainrule._jax import run_equation
 from chainrule._program import Coefficient, Context, Linear, Tangent
 from chainrule._propagate import propagate, require_tangent
@@ -133,17 +133,39 @@ def _aval(v: Coefficient | Linear) -> Any:
 
 def of_blocks(tangents: Sequence[Tangent], targets: Sequence[Linear], sources: Sequence[Linear]) -> LinearProgram:
     """The program of the Jacobians of some arrays with respect to the sources laid flat, one after another."""
-    own = [t.filled().blocks for t in tangents]
+    own = [[_even(b) for b in t.filled().blocks] for t in tangents]
+    coefficients = [Coefficient(b.vals, there) for blocks in own for b, there in blocks]
 
     def run(values: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
         flat = inputs[0] if len(inputs) == 1 else jnp.concatenate([x.reshape(-1) for x in inputs])
         left, outs = iter(values), []
         for v, blocks in zip(targets, own, strict=True):
-            terms = [_term(b, next(left), flat, v.dtype) for b in blocks]
+            terms = [_term(b, next(left), flat, v.dtype) for b, _ in blocks]
             outs.append(functools.reduce(jnp.add, terms) if terms else jnp.zeros(v.shape, v.dtype))
         return outs
 
-    return traced(run, [Coefficient(b.vals) for blocks in own for b in blocks], sources)
+    return traced(run, coefficients, sources)
+
+
+def _even(b: Block) -> tuple[Block, np.ndarray | None]:
+    """The block with one row of columns for all places of an axis, where these have most of their columns in common.
+
+    With it: which of its entries are there, where not all are.
+    """
+    own = b
+    for axis in [k for k, n in enumerate(b.cols.shape[:-1]) if n != 1]:
+        lines = np.moveaxis(own.cols, axis, -1).reshape((*np.delete(own.cols.shape[:-1], axis), -1))
+        if union_of_lines(lines.reshape(-1, lines.shape[-1]))[0].shape[-1] <= _COMMON * own.slots:
+            own = densify([own], [axis])
+    there = (own.cols >= 0) if own is b else presence([b], _along(b, own))
+    return own, None if there.all() else there
+
+
+def _along(b: Block, own: Block) -> list[int]:
+    return [k for k, (n, m) in enumerate(zip(b.cols.shape, own.cols.shape, strict=True)) if n != m and k < len(b.shape)]
+
+
+_COMMON = 1.5  # times the columns of one row
 
 
 def _term(b: Block, vals: Any, flat: Any, dtype: Any) -> Any:

@@ -153,11 +153,21 @@ class Chain:
     def best_node(self) -> Node:
         """The cheapest way of all; one sweep where that costs hardly more, forward rather than reverse."""
         last = len(self.cuts) - 1
-        seconds, _, node = self.best[0, last]
-        forward, reverse = (self.weights.seconds(w) for w in (self.pushed(0, 0, last), self.pulled(last, 0, last)))
-        if forward <= _TIE * min(seconds, reverse):
-            return Node("forward", 0, last)
-        return Node("reverse", 0, last) if reverse <= _TIE * seconds else node
+        seconds, work, node = self.best[0, last]
+        pure = {"forward": self.pushed(0, 0, last), "reverse": self.pulled(last, 0, last)}
+        forward, reverse = map(self.weights.seconds, pure.values())
+        fewest = min(w.multiply_adds for w in pure.values())
+        # XLA fuses what a sweep only moves and scales, and sparse products gather: only arithmetic saved is sure to pay
+        least = _FEWER if self._dense() else _FEWER_OF_SPARSE
+        if node.pure or min(forward, reverse) <= _TIE * seconds or fewest < least * work.multiply_adds:
+            return Node("forward" if forward <= _TIE * reverse else "reverse", 0, last)
+        return node
+
+    def _dense(self) -> bool:
+        """Whether every output depends on every input."""
+        first, last = self.cuts[0], self.cuts[-1]
+        found = sum(t.nnz for v in last.arrays for terms in self.forward[0].terms[id(v)].values() for t in terms)
+        return found >= first.size * last.size
 
     def _ways(
         self, best: dict[tuple[int, int], tuple[float, Work, Node]], i: int, j: int
@@ -192,6 +202,7 @@ def _assembled(outer: Terms, inner: Terms, source: Linear, between: Linear, targ
 # seconds; see benchmarks/calibrate.py
 CPU = Weights(operation=2e-6, multiply_add=3e-11, number=4e-10)
 _WORTHWHILE = 2  # a link is eliminated where its sweeps take so many times what its Jacobian takes to write
+_FEWER, _FEWER_OF_SPARSE = 1.5, 2.5  # times the multiply-adds of a mixed order that the sweeps take at least
 _TIE = 1.3  # costs that differ by less count as equal
 
 

@@ -17,6 +17,7 @@ from chainrule._rules._registry import rule
 from chainrule._space import converted
 
 _FEW_SLOTS, _FEW_ROWS = 16, 2**17  # up to these, blocks are looked through for common columns
+_FEW_PLACES = 8  # blocks of different rows of one array, up to which each is scaled by itself
 _MANY = 16  # above this many blocks of one array, XLA's compile time costs more than wider slots
 
 
@@ -25,7 +26,29 @@ def tidy(blocks: list[Block]) -> tuple[Block, ...]:
     groups: dict[Any, list[Block]] = {}
     for b in merge(blocks):
         groups.setdefault((b.shape, None if b.rows is None else b.rows.tobytes()), []).append(b)
-    return tuple(b for group in groups.values() for b in _tidy_group(group))
+    out = [b for group in groups.values() for b in _tidy_group(group)]
+    return tuple(_stacked(out) if len(out) > _FEW_PLACES else out)
+
+
+def _stacked(blocks: list[Block]) -> list[Block]:
+    """Put scattered blocks of about as many slots one under the other: each step costs one operation for each block."""
+    classes: dict[int, list[Block]] = {}
+    for b in blocks:
+        classes.setdefault(-1 if b.rows is None else b.slots.bit_length(), []).append(b)
+    return [b for key, group in classes.items() for b in (group if key < 0 or len(group) == 1 else [_pile(group)])]
+
+
+def _pile(blocks: list[Block]) -> Block:
+    """Scattered blocks as one of all their rows, laid flat; what is narrower gets absent columns."""
+    width, cols, vals = max(b.slots for b in blocks), [], []
+    for b in blocks:
+        size = (math.prod(b.shape), b.slots)
+        more = ((0, 0), (0, width - b.slots))
+        cols.append(np.pad(np.broadcast_to(b.cols, (*b.shape, b.slots)).reshape(size), more, constant_values=-1))
+        own = jnp.broadcast_to(jnp.asarray(b.vals), (*b.shape, b.slots)).reshape(size)
+        vals.append(jnp.pad(own, more))
+    rows = np.concatenate([b.rows.reshape(-1) for b in blocks if b.rows is not None])
+    return Block((len(rows),), np.concatenate(cols), jnp.concatenate(vals), rows)
 
 
 def _tidy_group(blocks: list[Block]) -> list[Block]:
@@ -70,7 +93,7 @@ def present(b: Block) -> Any:
 
 def union_width(blocks: list[Block], rows: int) -> int:
     """The number of distinct columns in one row, at most; taken from the first rows."""
-    shape = np.broadcast_shapes(*[b.cols.shape[:-1] for b in blocks])
+    shape = np.broadcast_shapes((1,), *[b.cols.shape[:-1] for b in blocks])
     if math.prod(shape) > rows >= _FEW_ROWS:
         return sys.maxsize
     first = np.unravel_index(np.arange(min(rows, math.prod(shape))), shape)
