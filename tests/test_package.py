@@ -23,14 +23,16 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 # from the ground up, without the leading "chainrule.": a module imports only what stands before it
 FLOORS = [
-    *("_errors", "_memory", "_jax", "_substitution", "_space", "_block", "_program", "_coefficient"),
+    *("_errors", "_memory", "_plan", "_plan.pattern", "_plan.node", "_plan.plan", "_jax", "_substitution", "_space"),
+    *("_block", "_program", "_coefficient"),
     *(f"_rules.{name}" for name in ("_registry", "fallback", "pointwise", "contraction", "shape")),
     *(f"_rules.{name}" for name in ("control", "indexing", "reach", "step", "virtual", "stencil", "loop")),
     *(f"_rules.{name}" for name in ("reduction", "solve", "window")),
-    *("_rules", "_propagate", "_linear", "_plan.elimination", "_plan.pattern", "_plan.local", "_plan.cost"),
-    *("_plan.vertices", "_plan.order", "_plan", "_mixed", "_trace", "_structure", "_display", "_layout", "_jacobian"),
-    *("_assembled", "_matrix_free"),
-    *("_accumulate", "_compiled", "_api", "_rule_check", "_agreement", "testing", "", "cli", "__main__"),
+    *("_rules", "_propagate", "_linear"),
+    *(f"_plan.{name}" for name in ("elimination", "local", "cost", "vertices", "order", "planner")),
+    *("_mixed", "_trace", "_structure", "_display", "_layout", "_jacobian", "_assembled", "_matrix_free"),
+    *("_factored", "_recorded", "_accumulate", "_compiled", "_api", "_planning"),
+    *("_rule_check", "_agreement", "testing", "", "cli", "__main__"),
 ]
 
 
@@ -156,7 +158,7 @@ def python_blocks(name: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("code", python_blocks("README.md"), ids=["first screen", "use"])
+@pytest.mark.parametrize("code", python_blocks("README.md"), ids=["first screen", "use", "plan"])
 def test_code_in_the_readme_runs(code):
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):  # as a user has it
         exec(compile(code, "README.md", "exec"), {})

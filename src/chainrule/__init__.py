@@ -14,5 +14,8 @@ from chainrule._errors import MemoryLimitError as MemoryLimitError
 from chainrule._errors import MissingRuleError as MissingRuleError
 from chainrule._errors import ShapeError as ShapeError
 from chainrule._jacobian import Jacobian as Jacobian
+from chainrule._plan.plan import Plan as Plan
+from chainrule._plan.plan import PlanCache as PlanCache
+from chainrule._planning import plan as plan
 
 __version__ = "0.1.0"

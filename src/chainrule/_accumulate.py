@@ -1,10 +1,10 @@
-"""Accumulate a Jacobian in one direction, or in the cheaper of the two by counted cost."""
+"""Accumulate a Jacobian in the order asked for, in the cheapest one, or in chunks that fit in memory."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import jax
@@ -14,29 +14,22 @@ import numpy as np
 from chainrule._assembled import Assembled
 from chainrule._block import WAY_OUT, Block
 from chainrule._errors import InputTypeError, MemoryLimitError, NotReversibleError
-from chainrule._jacobian import Jacobian
+from chainrule._factored import Factored
 from chainrule._jax import has_custom_vjp, walk
 from chainrule._layout import Layout
-from chainrule._linear import LinearProgram, push_through, record, section
 from chainrule._memory import limited, require_memory
-from chainrule._mixed import Mixed, seeds_of
-from chainrule._plan.order import Chain, Node, chain_of
-from chainrule._program import Coefficient, Context, Linear, Tangent, plain
-from chainrule._propagate import pushing, require_sum, require_tangent, sweep
-from chainrule._space import Space, promoted, space_of
-from chainrule._trace import Problem, flat_output, linear_jaxpr, no_forward_program, no_reverse_program, require_inputs
+from chainrule._plan.cost import CPU
+from chainrule._plan.order import Chain, chain_of
+from chainrule._plan.plan import Plan, counted
+from chainrule._plan.planner import cuts_of, planned
+from chainrule._program import Tangent
+from chainrule._propagate import require_tangent, sweep
+from chainrule._recorded import Accumulated, Recorded, carried_out, entries, in_links, recorded_program, swept
+from chainrule._space import Space, name_of, promoted, space_of
+from chainrule._trace import Problem, flat_output, no_forward_program, no_reverse_program, require_inputs
 
-Order = Literal["auto", "forward", "reverse"]
-_TIE = 1.3  # orders whose counted costs differ by less are taken as equal; forward is kept
-
-
-@dataclass(frozen=True, eq=False)
-class Accumulated:
-    """A function's value and auxiliary output, and its Jacobian."""
-
-    value: Any
-    aux: Any
-    jacobian: Jacobian
+Kind = Literal["forward", "reverse"]
+Order = Literal["auto", "forward", "reverse", "factored"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +37,7 @@ class Options:
     """What may be asked of an accumulation; see `chainrule.jacobian`."""
 
     has_aux: bool = False
-    order: Order = "auto"
+    order: Order | Plan = "auto"
     holomorphic: bool = False
     chunk_size: int | Literal["auto"] | None = None
     memory_limit: int | None = None
@@ -53,8 +46,8 @@ class Options:
 def accumulate(problem: Problem, options: Options) -> Accumulated:
     """Accumulate within the memory that there is, in parts where that is asked for."""
     has_aux, order, holomorphic = options.has_aux, options.order, options.holomorphic
-    if order not in get_args(Order):
-        raise InputTypeError(f"{problem.what}: order={order!r} is not one of {', '.join(get_args(Order))}")
+    if not isinstance(order, Plan) and order not in get_args(Order):
+        raise InputTypeError(f"{problem.what}: order={order!r} is not one of {', '.join(get_args(Order))}, nor a Plan")
     require_inputs(problem, holomorphic)
     if order == "reverse" and not holomorphic:
         _require_real_outputs(problem, has_aux)
@@ -69,7 +62,7 @@ def accumulate(problem: Problem, options: Options) -> Accumulated:
             return _largest_chunks(problem, has_aux, order, holomorphic)
 
 
-def _largest_chunks(problem: Problem, has_aux: bool, order: Order, holomorphic: bool) -> Accumulated:
+def _largest_chunks(problem: Problem, has_aux: bool, order: Order | Plan, holomorphic: bool) -> Accumulated:
     size = 1024
     while True:
         try:
@@ -80,8 +73,10 @@ def _largest_chunks(problem: Problem, has_aux: bool, order: Order, holomorphic: 
             size //= 2
 
 
-def in_chunks(problem: Problem, has_aux: bool, order: Order, holomorphic: bool, size: int) -> Accumulated:
+def in_chunks(problem: Problem, has_aux: bool, order: Order | Plan, holomorphic: bool, size: int) -> Accumulated:
     """A dense Jacobian, `size` columns (or rows) at a time: each chunk is one step of a loop."""
+    if isinstance(order, Plan) or order == "factored":
+        raise InputTypeError(f"{problem.what}: chunks are parts of one sweep; give order='forward' or 'reverse'")
     if order == "auto":
         traced, out = _primal(problem, has_aux)
         m, n = (sum(math.prod(a.shape) for a in arrays) for arrays in (out, problem.leaves))
@@ -93,27 +88,27 @@ def in_chunks(problem: Problem, has_aux: bool, order: Order, holomorphic: bool, 
         else:
             y, run, aux = jax.linearize(function, *problem.leaves, has_aux=True)
     columns, rows = space_of(problem.tree, problem.leaves, problem.f), space_of(found["tree"], y, problem.f)
-    seeded, swept = (rows, columns) if order == "reverse" else (columns, rows)
+    seeded, other = (rows, columns) if order == "reverse" else (columns, rows)
     shapes = [jax.ShapeDtypeStruct(s, d) for s, d in zip(seeded.shapes, seeded.dtypes, strict=True)]
     closed = jax.make_jaxpr((lambda *t: run(list(t))) if order == "reverse" else run)(*shapes)
-    size, dtype = min(size, max(seeded.size, 1)), promoted(*swept.dtypes)
+    size, dtype = min(size, max(seeded.size, 1)), promoted(*other.dtypes)
     count, part = -(-seeded.size // size), Space(jax.tree.structure(0), ((size,),), (dtype,))
-    require_memory(f"{problem.what}: J", (swept.size, count * size), dtype.itemsize, WAY_OUT)
+    require_memory(f"{problem.what}: J", (other.size, count * size), dtype.itemsize, WAY_OUT)
     spent: list[Any] = []
 
     def one(start: Any) -> Any:
         values, context = sweep(problem.what, closed.jaxpr, closed.consts, _chunk_of_seeds(seeded, start, size))
         spent[:] = [context]
-        last = zip(values, swept.shapes, swept.dtypes, strict=True)
-        blocks = _entries([require_tangent(*parts) for parts in last], swept)
-        return Assembled.of(Layout(swept, part, (), dtype), blocks).dense()
+        last = zip(values, other.shapes, other.dtypes, strict=True)
+        blocks = entries([require_tangent(*parts) for parts in last], other)
+        return Assembled.of(Layout(other, part, (), dtype), blocks).dense()
 
     chunks = jax.lax.map(one, jnp.arange(count, dtype=jnp.int32) * np.int32(size))  # [chunks, swept, size]
-    dense = jnp.moveaxis(chunks, 0, 1).reshape(swept.size, count * size)[:, : seeded.size]
+    dense = jnp.moveaxis(chunks, 0, 1).reshape(other.size, count * size)[:, : seeded.size]
     cost, general = (spent[0].cost * count, tuple(spent[0].fallbacks)) if spent else (0, ())
     layout = Layout(rows, columns, (), dtype, order == "reverse", order, cost, general)
     every = np.arange(seeded.size, dtype=np.int32)[None]
-    whole = [(0, Block((swept.size,), every, dense))] if dense.size else []
+    whole = [(0, Block((other.size,), every, dense))] if dense.size else []
     return Accumulated(jax.tree.unflatten(found["tree"], y), aux, Assembled.of(layout, whole))
 
 
@@ -128,37 +123,111 @@ def _chunk_of_seeds(space: Space, start: Any, size: int) -> list[Tangent]:
     return seeds
 
 
-def _whole(problem: Problem, has_aux: bool, order: Order, holomorphic: bool) -> Accumulated:
-    """Accumulate in the order asked for. With 'auto' both are counted, one is kept; XLA never sees the other."""
+def _whole(problem: Problem, has_aux: bool, order: Order | Plan, holomorphic: bool) -> Accumulated:
+    """Accumulate in the order asked for; with 'auto' in the one that costs least: XLA never sees another."""
     if order == "auto":
         return _cheapest(problem, has_aux, holomorphic)
     with no_forward_program(problem.what, "order='reverse' or 'auto'"):
+        if isinstance(order, Plan):
+            return _replayed(problem, has_aux, order)
+        if order == "factored":
+            return _linked(problem, has_aux, holomorphic)
         return _sweep(problem, has_aux, order == "reverse")
 
 
+def _sweep(problem: Problem, has_aux: bool, reverse: bool) -> Accumulated:
+    """One assembled Jacobian, from the input or from the output."""
+    return swept(problem, recorded_program(problem, has_aux, reverse))
+
+
+def _replayed(problem: Problem, has_aux: bool, plan: Plan) -> Accumulated:
+    recorded = recorded_program(problem, has_aux, _only_reverse(plan))
+    cuts = cuts_of(plan, recorded.program, problem.what)
+    if plan.chosen == "mixed":
+        return carried_out(problem, recorded, cuts, plan.node)
+    return swept(problem, recorded) if recorded.reverse or plan.chosen == "forward" else _sweep(problem, has_aux, True)
+
+
+def _linked(problem: Problem, has_aux: bool, holomorphic: bool) -> Accumulated:
+    """One link for each cut; a function that has but one direction is a single link."""
+    only, sole = only_order(problem, has_aux, holomorphic)
+    if sole:
+        done = _sweep(problem, has_aux, only == "reverse")
+        return replace(done, jacobian=Factored([done.jacobian]))  # type: ignore[list-item]
+    recorded = recorded_program(problem, has_aux, False)
+    with no_reverse_program(problem.what):
+        return in_links(problem, recorded, chain_of(recorded.program, CPU))
+
+
+def _only_reverse(plan: Plan) -> bool:
+    return [o.name for o in plan.orders] == ["reverse"]
+
+
+def plan_of(problem: Problem, has_aux: bool, holomorphic: bool, effort: int) -> Plan:
+    """The costs of all orders; f is traced, never run."""
+    require_inputs(problem, holomorphic)
+    only, sole = only_order(problem, has_aux, holomorphic)
+    recorded = recorded_program(problem, has_aux, sole and only == "reverse")
+    plan, chain = planned(recorded.program, name_of(problem.f), only, sole, effort)
+    if only is None and chain.best_node.pure and chain.has_loops:
+        sweeps = {"forward": _forward(problem, recorded), "reverse": _reverse(problem, has_aux)}
+        return counted(plan, {k: v.jacobian.cost for k, v in sweeps.items() if v}, _cheaper(*sweeps.values()))
+    return plan
+
+
+def _forward(problem: Problem, recorded: Recorded) -> Accumulated | None:
+    try:
+        return swept(problem, recorded)
+    except MemoryLimitError:
+        return None
+
+
+def _cheaper(forward: Accumulated | None, reverse: Accumulated | None) -> str:
+    if forward is None or reverse is None:
+        return "forward" if reverse is None else "reverse"
+    return "reverse" if reverse.jacobian.cost * Chain.tie < forward.jacobian.cost else "forward"
+
+
 def _cheapest(problem: Problem, has_aux: bool, holomorphic: bool) -> Accumulated:
+    only, sole = only_order(problem, has_aux, holomorphic)
+    if only is not None:
+        done = _reverse(problem, has_aux) if only == "reverse" and not sole else None
+        return done or _sweep(problem, has_aux, sole and only == "reverse")
+    recorded = recorded_program(problem, has_aux, False)
+    chain = chain_of(recorded.program, CPU)
+    node = chain.best_node
+    try:
+        if not node.pure:
+            with no_reverse_program(problem.what):
+                return carried_out(problem, recorded, chain.cuts, node)
+        if node.kind == "forward" and not chain.has_loops:
+            return swept(problem, recorded)
+    except (NotReversibleError, MemoryLimitError):
+        return _reverse(problem, has_aux) or swept(problem, recorded)
+    if not chain.has_loops:
+        return _reverse(problem, has_aux) or swept(problem, recorded)
+    return _counted(problem, has_aux, recorded)
+
+
+def _counted(problem: Problem, has_aux: bool, recorded: Recorded) -> Accumulated:
+    """The cheaper of both sweeps by the blocks that they meet: patterns inside of loops show in no other way."""
+    forward, reverse = _forward(problem, recorded), _reverse(problem, has_aux)
+    chosen = forward if _cheaper(forward, reverse) == "forward" else reverse
+    return chosen or swept(problem, recorded)  # where neither fits, the error of the first
+
+
+def only_order(problem: Problem, has_aux: bool, holomorphic: bool) -> tuple[Kind | None, bool]:
+    """The one order in which JAX differentiates this function, or the one that a single input or output calls for.
+
+    With it: whether there is no other.
+    """
     traced, out = _primal(problem, has_aux)
     m, n = (sum(math.prod(a.shape) for a in arrays) for arrays in (out, problem.leaves))
     only = _only_order(traced, out, holomorphic)
-    if only or n <= 1:
-        return _sweep(problem, has_aux, only == "reverse")
-    if m <= 1:
-        return _reverse(problem, has_aux) or _sweep(problem, has_aux, False)
-    recorded = _recorded(problem, has_aux, False)
-    chain = chain_of(recorded.program)
-    if chain is not None and not (node := chain.best_node).pure:
-        return _carried_out(problem, recorded, chain, node)
-    try:
-        forward = _swept(problem, recorded)
-    except MemoryLimitError:
-        return _sweep(problem, has_aux, True)
-    if forward.jacobian.cost <= 4 * (m + n) * max(1, len(traced.jaxpr.eqns)):
-        return forward  # already within a small multiple of what the function itself costs
-    reverse = _reverse(problem, has_aux)
-    return reverse if reverse and reverse.jacobian.cost * _TIE < forward.jacobian.cost else forward
+    return only or ("forward" if n <= 1 else "reverse" if m <= 1 else None), only is not None
 
 
-def _only_order(traced: Any, out: Sequence[Any], holomorphic: bool) -> Order | None:
+def _only_order(traced: Any, out: Sequence[Any], holomorphic: bool) -> Kind | None:
     """The one order in which JAX differentiates this function, if there is but one."""
     if has_custom_vjp(traced.jaxpr):
         return "reverse"
@@ -184,69 +253,3 @@ def _primal(problem: Problem, has_aux: bool) -> tuple[Any, list[Any]]:
 def _require_real_outputs(problem: Problem, has_aux: bool) -> None:
     if any(jnp.issubdtype(o.dtype, jnp.complexfloating) for o in _primal(problem, has_aux)[1]):
         raise InputTypeError(f"{problem.what}: complex outputs of real inputs need order='forward'")
-
-
-@dataclass(frozen=True, eq=False)
-class Recorded:
-    """A function's value, and the linear program of its Jacobian (in reverse: of the transpose)."""
-
-    value: Any
-    aux: Any
-    rows: Space
-    columns: Space
-    program: LinearProgram
-    reverse: bool
-
-
-def _recorded(problem: Problem, has_aux: bool, reverse: bool) -> Recorded:
-    function, found = flat_output(problem, has_aux)
-    closed, (y_shape, aux_shape, _) = linear_jaxpr(problem.what, function, problem.leaves, reverse)
-    columns = space_of(problem.tree, problem.leaves, problem.f)
-    rows = space_of(found["tree"], y_shape, problem.f)
-    seeded = rows if reverse else columns
-    seeds = [Linear(s, d) for s, d in zip(seeded.shapes, seeded.dtypes, strict=True)]
-    values, steps = record(closed.jaxpr, closed.consts, [*map(Coefficient, problem.leaves), *seeds])
-    n_y, n_aux = len(y_shape), len(jax.tree.leaves(aux_shape))
-    y = jax.tree.unflatten(found["tree"], [_plain(v) for v in values[:n_y]])
-    aux = jax.tree.unflatten(jax.tree.structure(aux_shape), [_plain(v) for v in values[n_y : n_y + n_aux]])
-    return Recorded(y, aux, rows, columns, section(steps, seeds, values[n_y + n_aux :]), reverse)
-
-
-def _plain(v: Coefficient | Linear) -> Any:
-    """A value; of what depends on the tangents alone, none of which there is, zeros."""
-    return plain(Tangent(v.shape, v.dtype, ()) if isinstance(v, Linear) else v)
-
-
-def _sweep(problem: Problem, has_aux: bool, reverse: bool) -> Accumulated:
-    """One assembled Jacobian, from the input or from the output."""
-    return _swept(problem, _recorded(problem, has_aux, reverse))
-
-
-def _swept(problem: Problem, recorded: Recorded) -> Accumulated:
-    context = pushing()
-    tangents = push_through(context, recorded.program, seeds_of(recorded.program.inputs))
-    return _assembled(
-        problem, recorded, context, tangents, recorded.reverse, "reverse" if recorded.reverse else "forward"
-    )
-
-
-def _carried_out(problem: Problem, recorded: Recorded, chain: Chain, node: Node) -> Accumulated:
-    context = pushing()
-    part = Mixed(context, recorded.program, chain.cuts).part(node)
-    return _assembled(problem, recorded, context, part.tangents, part.flipped, "mixed")
-
-
-def _assembled(
-    problem: Problem, recorded: Recorded, context: Context, tangents: Sequence[Tangent], flipped: bool, order: str
-) -> Accumulated:
-    require_sum(problem.what, context, tangents)
-    swept = recorded.columns if flipped else recorded.rows
-    blocks = _entries(tangents, swept)
-    dtype, general = promoted(*[t.dtype for t in tangents]), tuple(context.fallbacks)
-    layout = Layout(recorded.rows, recorded.columns, (), dtype, flipped, order, context.cost, general)
-    return Accumulated(recorded.value, recorded.aux, Assembled.of(layout, blocks))
-
-
-def _entries(tangents: Sequence[Tangent], swept: Space) -> list[tuple[int, Block]]:
-    parts = zip(tangents, swept.offsets, strict=True)
-    return [(offset, b) for tangent, offset in parts for b in tangent.blocks if (b.cols >= 0).any()]

@@ -19,7 +19,9 @@ from chainrule._space import name_of
 from chainrule._trace import Problem, pick, require_inputs, scalar_function
 
 if TYPE_CHECKING:
-    from chainrule._accumulate import Accumulated, Order
+    from chainrule._accumulate import Order
+    from chainrule._plan.plan import Plan
+    from chainrule._recorded import Accumulated
 
 Argnums = int | Sequence[int]
 ChunkSize = int | Literal["auto"] | None
@@ -50,7 +52,7 @@ def _is_count(size: Any) -> bool:
     return isinstance(size, int) and not isinstance(size, bool) and size > 0
 
 
-def _places(argnums: int | tuple[int, ...]) -> tuple[int, ...]:
+def places(argnums: int | tuple[int, ...]) -> tuple[int, ...]:
     return argnums if isinstance(argnums, tuple) else (argnums,)
 
 
@@ -66,7 +68,7 @@ def _accumulating(
 
         return finish(accumulate(pick(name, function, numbers, args), Options(*options)))
 
-    return Transform(name, f, _places(numbers), body, (name, numbers, *options), patterned=True)
+    return Transform(name, f, places(numbers), body, (name, numbers, *options), patterned=True)
 
 
 def jacobian(
@@ -75,7 +77,7 @@ def jacobian(
     *,
     has_aux: bool = False,
     holomorphic: bool = False,
-    order: Order = "auto",
+    order: Order | Plan = "auto",
     chunk_size: ChunkSize = None,
     memory_limit: int | None = None,
 ) -> Transform:
@@ -92,8 +94,10 @@ def jacobian(
         Whether `f` returns a pair (output, aux).
     holomorphic : bool
         Promise that `f` is complex-differentiable; needed for complex inputs.
-    order : {'auto', 'forward', 'reverse'}
-        Accumulate from the input, from the output, or whichever costs fewer counted multiply-adds.
+    order : {'auto', 'forward', 'reverse', 'factored'} or Plan
+        Accumulate from the input, from the output, or in the order that costs least, a mixed one included; or in that
+        of a plan that `plan` made for this function and these shapes. 'factored' keeps the product of the links
+        between arrays that every path passes through: see `J.factors` and `J.assemble()`.
     chunk_size : int or 'auto', optional
         Compute a dense Jacobian so many columns (in reverse order: rows) at a time, which takes less memory; its
         pattern is not looked for. 'auto' does so only where the whole would not fit, in parts that do.
@@ -141,7 +145,7 @@ def value_and_jacobian(
     *,
     has_aux: bool = False,
     holomorphic: bool = False,
-    order: Order = "auto",
+    order: Order | Plan = "auto",
     chunk_size: ChunkSize = None,
     memory_limit: int | None = None,
 ) -> Transform:
@@ -180,7 +184,7 @@ def hessian(
     argnums: Argnums = 0,
     *,
     has_aux: bool = False,
-    order: Order = "auto",
+    order: Order | Plan = "auto",
     chunk_size: ChunkSize = None,
     memory_limit: int | None = None,
 ) -> Transform:
@@ -221,7 +225,7 @@ def hessian(
         return _with_aux(found) if has_aux else _bare(found)
 
     key = ("hessian", numbers, has_aux, order, chunk_size, memory_limit)
-    return Transform("hessian", f, _places(numbers), body, key, patterned=True)
+    return Transform("hessian", f, places(numbers), body, key, patterned=True)
 
 
 def gradient(f: Callable[..., Any], argnums: Argnums = 0, *, has_aux: bool = False) -> Transform:
@@ -243,7 +247,7 @@ def gradient(f: Callable[..., Any], argnums: Argnums = 0, *, has_aux: bool = Fal
         require_inputs(pick("gradient", function, numbers, args), False, complex_too=True)
         return jax.grad(scalar_function("gradient", function, has_aux), numbers, has_aux=has_aux)(*args)
 
-    return Transform("gradient", f, _places(numbers), body, ("gradient", numbers, has_aux))
+    return Transform("gradient", f, places(numbers), body, ("gradient", numbers, has_aux))
 
 
 def linearize(
@@ -273,7 +277,7 @@ def linearize(
         J, aux = linearized(problem, has_aux)
         return (J, aux) if has_aux else J
 
-    return Transform("linearize", f, _places(numbers), body, ("linearize", numbers, has_aux, holomorphic))
+    return Transform("linearize", f, places(numbers), body, ("linearize", numbers, has_aux, holomorphic))
 
 
 def pushforward(f: Callable[..., Any], argnums: Argnums = 0) -> Transform:
@@ -350,7 +354,7 @@ def hvp(f: Callable[..., Any], argnums: Argnums = 0) -> Transform:
 
 def _with_last(argnums: int | tuple[int, ...]) -> tuple[int, ...]:
     """Places among (*args, direction) of the arguments' numbers, and of the direction, which is not the function's."""
-    return (*(k if k >= 0 else k - 1 for k in _places(argnums)), -1)
+    return (*(k if k >= 0 else k - 1 for k in places(argnums)), -1)
 
 
 def _problem_and_last(name: str, f: Any, argnums: int | tuple[int, ...], args: tuple[Any, ...]) -> tuple[Problem, Any]:

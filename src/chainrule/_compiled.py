@@ -154,7 +154,7 @@ def _run(body: Body, reference: Callable[[], Any], keywords: dict[str, Any], *ar
 
 
 def _known_while_tracing(x: Any, patterned: bool) -> bool:
-    if isinstance(x, (jax.core.Tracer, float, complex)):
+    if isinstance(x, (jax.core.Tracer, jax.ShapeDtypeStruct, float, complex)):
         return False
     if not hasattr(x, "dtype"):
         return True  # a Python whole number, a string, an option

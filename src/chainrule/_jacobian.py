@@ -96,6 +96,15 @@ class Jacobian:
         """
         raise NotImplementedError
 
+    @property
+    def factors(self) -> tuple[Any, ...]:
+        """The links of a product that is not multiplied out, the last one first; of any other Jacobian itself."""
+        return (self,)
+
+    def assemble(self) -> Any:
+        """The same map with its entries stored, as one factor."""
+        return self
+
     # what all of them share ----------------------------------------------------------------------
 
     @property

@@ -51,6 +51,11 @@ class LinearProgram:
         return [v for step in self.steps for v in step.operands if isinstance(v, Coefficient)]
 
     @cached_property
+    def arrays(self) -> list[Linear]:
+        """The inputs and what each step gives, in order: their numbers name them in a plan."""
+        return [*self.inputs, *(v for step in self.steps for v in step.outs)]
+
+    @cached_property
     def targets(self) -> tuple[Linear, ...]:
         """The outputs that depend on an input."""
         return tuple(v for v in self.outputs if isinstance(v, Linear))

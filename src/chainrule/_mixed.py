@@ -9,7 +9,8 @@ import numpy as np
 
 from chainrule._block import Block, identity
 from chainrule._linear import LinearProgram, Step, of_blocks, push_through, section, transposed
-from chainrule._plan.order import Cut, Node
+from chainrule._plan.node import Node
+from chainrule._plan.order import Cut
 from chainrule._program import Context, Linear, Tangent
 from chainrule._rules.pointwise import tidy
 
@@ -93,7 +94,7 @@ class Mixed:
         return Part(start, stop, tuple(push_through(self.context, through, seeds)), flipped)
 
     def _eliminated(
-        self, order: Sequence[Linear], start: tuple[Linear, ...], stop: tuple[Linear, ...]
+        self, order: Sequence[int], start: tuple[Linear, ...], stop: tuple[Linear, ...]
     ) -> Iterator[Tangent]:
         """Multiply the local Jacobians along the paths through each array in turn, until none is left between."""
         link = self._between(start, stop)
@@ -102,7 +103,7 @@ class Mixed:
             for r, out in enumerate(step.outs):
                 for v in {id(v): v for v in step.sources}.values():
                     preds.setdefault(id(out), {})[id(v)] = Edge(v, out, local(step, v, r))
-        for v in order:
+        for v in (self.program.arrays[k] for k in order):
             through = preds.pop(id(v))
             outs = [edges for edges in preds.values() if id(v) in edges]
             for edges in outs:

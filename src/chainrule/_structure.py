@@ -14,7 +14,7 @@ class Structure:
     """The kind of a pattern and its parameters; `str()` gives the words.
 
     kind : 'zero', 'identity', 'diagonal', 'permutation', 'scaled permutation', 'block-diagonal', 'banded',
-        'lower triangular', 'upper triangular', 'sparse', 'dense' or 'matrix-free'.
+        'lower triangular', 'upper triangular', 'sparse', 'dense', 'product' or 'matrix-free'.
     parameters : banded: (l, u); block-diagonal: (blocks, rows of one, columns of one), or (blocks,) where their sizes
         differ; sparse, and dense with some entries absent: (nonzeros, entries); none for the others.
 
@@ -37,6 +37,8 @@ class Structure:
                 return f"block-diagonal ({blocks:,} blocks)"
             case (("sparse" | "dense"), (nonzeros, entries)):
                 return f"{self.kind} ({nonzeros:,} nonzeros, {percent(nonzeros, entries)})"
+            case "product", sizes:
+                return f"product of {len(sizes) - 1} ({'-'.join(map(str, sizes))})"
         return self.kind
 
 

@@ -26,6 +26,10 @@ class Weights:
         return self.operation * work.operations + self.multiply_add * work.multiply_adds + self.number * work.numbers
 
 
+# seconds on the CPU; `python benchmarks/calibrate.py` measures them
+CPU = Weights(operation=2e-6, multiply_add=3e-11, number=4e-10)
+
+
 @dataclass(frozen=True, eq=False)
 class Edge:
     """The local Jacobian of `target` with respect to `source`, by step number `step`, from operand k to a result."""
@@ -81,7 +85,10 @@ class Swept:
     seeds: tuple[Linear, ...]
     terms: dict[int, dict[int, Terms]]  # by the array, by the number of the seed: its columns
     work: dict[int, Work] = field(default_factory=dict)  # of all steps that were met when this step was done
-    peak: int = 0  # numbers of the largest Jacobian that is neither a seed nor a result
+
+    def numbers(self, array: Linear) -> int:
+        """Numbers that the Jacobian of an array stores."""
+        return sum(map(stored, self.terms.get(id(array), {}).values()))
 
 
 def sweep_cost(graph: Graph, seeds: Sequence[Linear], steps: range, reverse: bool = False) -> Swept:
@@ -112,7 +119,7 @@ def applied(step: Local, cost: Work, product: Terms, reached: Linear) -> Work:
 
 def _add(swept: Swept, made: dict[tuple[int, int], list[Terms]], arrays: dict[int, Linear]) -> Work:
     """Sum what reaches an array; count the sums of numbers that are stored."""
-    work, seeds = Work(), {id(v) for v in swept.seeds}
+    work = Work()
     for (array, k), parts in made.items():
         old = swept.terms.setdefault(array, {}).get(k)
         parts = [*([old] if old else []), *parts]
@@ -121,6 +128,4 @@ def _add(swept: Swept, made: dict[tuple[int, int], list[Terms]], arrays: dict[in
             terms = total([t for p in parts for t in p], swept.seeds[k].shape, arrays[array].shape)
             work = work + Work(0, 0, max(0, sum(map(stored, parts)) - stored(terms)))
         swept.terms[array][k] = terms
-        if array not in seeds:
-            swept.peak = max(swept.peak, sum(map(stored, swept.terms[array].values())))
     return work

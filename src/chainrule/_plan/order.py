@@ -14,47 +14,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Literal
 
 from chainrule._linear import LinearProgram
 from chainrule._plan.cost import Graph, Swept, Weights, sweep_cost
+from chainrule._plan.node import Elimination, Node
 from chainrule._plan.pattern import Terms, Work, compose, stored
-from chainrule._plan.vertices import Elimination, eliminations
+from chainrule._plan.vertices import eliminations
 from chainrule._program import Linear
-
-Kind = Literal["forward", "reverse", "product", "eliminate"]
-
-
-@dataclass(frozen=True)
-class Node:
-    """How the Jacobian between cuts `start` < `stop` is had.
-
-    'forward' sweeps on from `parts[0]`, or from its start where it has no parts; 'reverse' does so from its
-    stop; 'product' multiplies parts (of start to between, of between to stop); 'eliminate' eliminates the arrays of a
-    link in an order of their own.
-    """
-
-    kind: Kind
-    start: int
-    stop: int
-    parts: tuple[Node, ...] = ()
-    eliminated: Elimination | None = None
-
-    @property
-    def pure(self) -> bool:
-        """Whether this is one sweep."""
-        return not self.parts and self.eliminated is None
-
-    @property
-    def between(self) -> int:
-        """The cut at which a part ends and the rest begins."""
-        return self.parts[0].start if self.kind == "reverse" else self.parts[0].stop
-
-    def walk(self) -> Iterator[Node]:
-        """This node and all parts."""
-        yield self
-        for part in self.parts:
-            yield from part.walk()
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +60,8 @@ def useful(graph: Graph, cuts: Sequence[Cut]) -> list[Cut]:
     inner = [
         cut for before, cut in pairwise(cuts[:-1]) if before is cuts[0] or _mixes(graph, range(before.after, cut.after))
     ]
+    if inner and not _mixes(graph, range(inner[-1].after, cuts[-1].after)):
+        inner.pop()
     most = max(min(_MOST_CUTS, _BUDGET // max(len(graph.edges), 1)), 1)
     narrow = sorted(inner, key=lambda c: c.size)[:most]
     return [cuts[0], *(c for c in inner if c in narrow), cuts[-1]]
@@ -106,11 +74,18 @@ def _mixes(graph: Graph, steps: range) -> bool:
 class Chain:
     """The costs of all sweeps between cuts, and the cheapest way between any two."""
 
-    def __init__(self, graph: Graph, cuts: Sequence[Cut], weights: Weights):
-        self.graph, self.cuts, self.weights = graph, list(cuts), weights
+    tie = 1.3  # costs that differ by less count as equal
+
+    def __init__(self, graph: Graph, cuts: Sequence[Cut], weights: Weights, effort: int):
+        self.graph, self.cuts, self.weights, self.effort = graph, list(cuts), weights, effort
         steps = len(graph.program.steps)
         self.forward = [sweep_cost(graph, c.arrays, range(c.after, steps)) for c in self.cuts[:-1]]
         self.reverse = [sweep_cost(graph, c.arrays, range(c.after), reverse=True) for c in self.cuts[1:]]
+
+    @property
+    def has_loops(self) -> bool:
+        """Whether a step is applied as a whole, column by column: its own pattern is not known here."""
+        return any(e.local.column is not None for edges in self.graph.edges for e in edges)
 
     def pushed(self, source: int, i: int, j: int) -> Work:
         """A forward sweep from cut i to cut j of Jacobians with respect to cut `source`."""
@@ -145,9 +120,9 @@ class Chain:
         a, b = self.cuts[i], self.cuts[i + 1]
         swept = min(self.weights.seconds(w) for w in (self.pushed(i, i, i + 1), self.pulled(i + 1, i, i + 1)))
         result = sum(stored(terms) for v in b.arrays for terms in self.forward[i].terms.get(id(v), {}).values())
-        if swept < _WORTHWHILE * (self.weights.seconds(Work(1, 0, result))):
+        if self.effort < 0 or swept < _WORTHWHILE * (self.weights.seconds(Work(1, 0, result))):
             return []
-        return eliminations(self.graph, a.arrays, b.arrays, range(a.after, b.after), self.weights)
+        return eliminations(self.graph, a.arrays, b.arrays, range(a.after, b.after), self.weights, self.effort)
 
     @property
     def best_node(self) -> Node:
@@ -159,14 +134,46 @@ class Chain:
         fewest = min(w.multiply_adds for w in pure.values())
         # XLA fuses what a sweep only moves and scales, and sparse products gather: only arithmetic saved is sure to pay
         least = _FEWER if self._dense() else _FEWER_OF_SPARSE
-        if node.pure or min(forward, reverse) <= _TIE * seconds or fewest < least * work.multiply_adds:
-            return Node("forward" if forward <= _TIE * reverse else "reverse", 0, last)
+        if node.pure or min(forward, reverse) <= self.tie * seconds or fewest < least * work.multiply_adds:
+            return Node("forward" if forward <= self.tie * reverse else "reverse", 0, last)
         return node
+
+    def work(self, node: Node) -> Work:
+        """What a node takes, with its parts."""
+        i, j, work = node.start, node.stop, sum(map(self.work, node.parts), Work())
+        if node.eliminated is not None:
+            return node.eliminated.work
+        if node.kind == "product":
+            return work + self.product(i, node.between, j)
+        if node.kind == "forward":
+            return work + self.pushed(i, node.between if node.parts else i, j)
+        return work + self.pulled(j, i, node.between if node.parts else j)
+
+    def peak(self, node: Node) -> int:
+        """Numbers of the largest Jacobian on the way to that of a node, which itself is not counted."""
+        i, j = node.start, node.stop
+        if node.eliminated is not None:
+            return node.eliminated.peak
+        parts = [max(self.peak(p), self._stored(p)) for p in node.parts]
+        if node.kind == "product":
+            return max(parts)
+        k = node.between if node.parts else (i if node.kind == "forward" else j)
+        low, high = (k, j) if node.kind == "forward" else (i, k)
+        swept = self.forward[i] if node.kind == "forward" else self.reverse[j - 1]
+        ends = {id(v) for cut in (self.cuts[i], self.cuts[j]) for v in cut.arrays}
+        steps = self.graph.program.steps[self.cuts[low].after : self.cuts[high].after]
+        between = {id(v): v for step in steps for v in (*step.outs, *step.sources) if id(v) not in ends}
+        return max([*parts, *map(swept.numbers, between.values())], default=0)
+
+    def _stored(self, node: Node) -> int:
+        return sum(self.forward[node.start].numbers(v) for v in self.cuts[node.stop].arrays)
 
     def _dense(self) -> bool:
         """Whether every output depends on every input."""
         first, last = self.cuts[0], self.cuts[-1]
-        found = sum(t.nnz for v in last.arrays for terms in self.forward[0].terms[id(v)].values() for t in terms)
+        found = sum(
+            t.nnz for v in last.arrays for terms in self.forward[0].terms.get(id(v), {}).values() for t in terms
+        )
         return found >= first.size * last.size
 
     def _ways(
@@ -199,17 +206,13 @@ def _assembled(outer: Terms, inner: Terms, source: Linear, between: Linear, targ
     return compose(outer, inner, (source.shape, between.shape, target.shape))[1]
 
 
-# seconds; see benchmarks/calibrate.py
-CPU = Weights(operation=2e-6, multiply_add=3e-11, number=4e-10)
 _WORTHWHILE = 2  # a link is eliminated where its sweeps take so many times what its Jacobian takes to write
 _FEWER, _FEWER_OF_SPARSE = 1.5, 2.5  # times the multiply-adds of a mixed order that the sweeps take at least
-_TIE = 1.3  # costs that differ by less count as equal
 
 
-def chain_of(program: LinearProgram, weights: Weights = CPU) -> Chain | None:
-    """The chain of a program, or None where an output depends on no input, or is one twice."""
-    arrays = {id(v) for v in (*program.inputs, *program.targets)}
-    if len(program.targets) < len(program.outputs) or len(arrays) < len(program.inputs) + len(program.targets):
-        return None
-    graph = Graph.of(program)
-    return Chain(graph, useful(graph, dominators(program)), weights)
+def chain_of(program: LinearProgram, weights: Weights, effort: int = 0) -> Chain:
+    """The chain of a program: a single link where an output depends on no input, or is one twice."""
+    graph, arrays = Graph.of(program), {id(v) for v in (*program.inputs, *program.targets)}
+    whole = len(program.targets) == len(program.outputs) and len(arrays) == len(program.inputs) + len(program.targets)
+    cuts = dominators(program) if whole else [Cut(program.inputs, 0), Cut(program.targets, len(program.steps))]
+    return Chain(graph, useful(graph, cuts), weights, effort if whole else -1)

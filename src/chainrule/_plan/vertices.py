@@ -5,11 +5,13 @@ The cost of eliminating an array is counted as time, so that a view costs nothin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chainrule._plan import elimination
 from chainrule._plan.cost import Edge, Graph, Weights
+from chainrule._plan.node import Elimination
 from chainrule._plan.pattern import Shape, Terms, Work, compose, stored, total
 from chainrule._program import Linear
 
@@ -26,53 +28,42 @@ class _Pattern:
     column: int | None = None
 
 
-@dataclass(frozen=True)
-class Elimination:
-    """The arrays of a link in the order of their elimination, what it takes, and the rule that found it."""
-
-    order: tuple[Linear, ...]
-    work: Work
-    rule: str
-
-
 def eliminations(
-    graph: Graph, start: Sequence[Linear], stop: Sequence[Linear], steps: range, weights: Weights
+    graph: Graph, start: Sequence[Linear], stop: Sequence[Linear], steps: range, weights: Weights, effort: int = 0
 ) -> list[Elimination]:
     """What each rule gives for the link of these steps; nothing where it is a single path, or too large."""
     edges = [e for n in steps for e in graph.edges[n]]
-    sources = {id(v) for v in start}
-    numbers = {id(v): k for k, v in enumerate([*start, *(v for n in steps for v in graph.program.steps[n].outs)])}
+    sources, numbers = {id(v) for v in start}, {id(v): k for k, v in enumerate(graph.program.arrays)}
+    inside = sources | {id(v) for n in steps for v in graph.program.steps[n].outs}
     paths: dict[tuple[int, int], _Pattern] = {}
     for e in edges:
-        if id(e.source) in numbers and id(e.target) not in sources:
+        if id(e.source) in inside and id(e.target) not in sources:
             _note(paths, (numbers[id(e.source)], numbers[id(e.target)]), e)
-    arrays = {numbers[id(v)]: v for e in edges for v in (e.source, e.target) if id(v) in numbers}
+    arrays = {k for key in paths for k in key}
     if not 2 < len(arrays) <= _MOST or len(paths) < len(arrays):
         return []
     ends = {numbers[id(v)] for v in stop}
     if any(p in ends for p, _ in paths):  # an output that is used further
         return []
-    algebra = elimination.Algebra(_Composing(weights), _add, lambda p: weights.seconds(Work(0, 0, stored(p.terms))))
+    composing = _Composing(weights)
+    algebra = elimination.Algebra(composing, _add, lambda p: weights.seconds(Work(0, 0, stored(p.terms))))
     width = min(sum(v.size for v in start), sum(v.size for v in stop))
-    diagonal = {
-        s for (_, s), p in paths.items() if all(t.nnz <= max(_size(p.source), _size(p.target)) for t in p.terms)
-    }
+    diagonal = {s for (_, s), p in paths.items() if _is_diagonal(p)}
     orders = {
         "Markowitz": elimination.markowitz(paths, algebra),
         "ELIAD": elimination.eliad(paths, algebra, lambda v: v in diagonal),
         "delta": elimination.delta_greedy(paths, algebra, min(width, 64)),
     }
-    return [
-        Elimination(tuple(arrays[v] for v in order), _work(paths, order, algebra), rule)
-        for rule, order in orders.items()
+    found = [
+        elimination.Plan(rule, tuple(order), elimination.count(paths, order, algebra)) for rule, order in orders.items()
     ]
+    if effort:
+        found.append(elimination.anneal(paths, min(found, key=lambda p: p.cost), algebra, effort))
+    return [Elimination(p.order, p.rule, *_work(paths, p.order, algebra, composing)) for p in found]
 
 
-def _size(shape: Shape) -> int:
-    size = 1
-    for n in shape:
-        size *= n
-    return size
+def _is_diagonal(p: _Pattern) -> bool:
+    return all(t.nnz <= max(math.prod(p.source), math.prod(p.target)) for t in p.terms)
 
 
 def _note(paths: dict[tuple[int, int], _Pattern], key: tuple[int, int], e: Edge) -> None:
@@ -102,18 +93,21 @@ class _Composing:
             terms, work = compose(outer.terms, inner.terms, (inner.source, inner.target, outer.target))
             for p in (outer, inner):
                 if p.column is not None:
-                    columns = -(-sum(t.nnz for t in terms) // max(_size(outer.target), 1))
+                    columns = -(-sum(t.nnz for t in terms) // max(math.prod(outer.target), 1))
                     work = work + Work(1, p.column * columns, 0)
             self.known[key] = (_Pattern(inner.source, outer.target, terms), work)
         return self.known[key]
 
 
-def _work(paths: dict[tuple[int, int], _Pattern], order: Sequence[int], algebra: elimination.Algebra) -> Work:
-    """The work of an order, product by product."""
-    graph, work, composing = elimination.Graph(paths, algebra), Work(), algebra.compose
+def _work(
+    paths: dict[tuple[int, int], _Pattern], order: Sequence[int], algebra: elimination.Algebra, composing: _Composing
+) -> tuple[Work, int]:
+    """The work of an order, product by product, and the numbers of the largest product."""
+    graph, work, peak = elimination.Graph(paths, algebra), Work(), 0
     for v in order:
         for inner in graph.preds[v].values():
             for outer in graph.succs[v].values():
-                work = work + composing.product(outer, inner)[1]  # type: ignore[attr-defined]
+                made, cost = composing.product(outer, inner)
+                work, peak = work + cost, max(peak, stored(made.terms))
         graph.eliminate(v)
-    return work
+    return work, peak

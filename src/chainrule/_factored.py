@@ -1,0 +1,126 @@
+"""The Jacobian as a product of Jacobians that is not multiplied out."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from chainrule._assembled import Assembled
+from chainrule._jacobian import Jacobian
+from chainrule._space import promoted
+from chainrule._structure import Structure
+
+if TYPE_CHECKING:
+    from jax import Array
+    from jaxtyping import Inexact
+
+
+@jax.tree_util.register_pytree_node_class
+class Factored(Jacobian):
+    """A Jacobian that stays a product of links: J = L_k … L_1, of which each is assembled.
+
+    Products go link by link; what needs the entries multiplies out (`.assemble()`). The factors of its determinant,
+    of a solve or of a rank bound are those of the links.
+    """
+
+    def __init__(self, factors: Sequence[Assembled], order: str = "factored"):
+        self.__dict__.update(_factors=tuple(factors), order=order)
+
+    @property
+    def factors(self) -> tuple[Assembled, ...]:
+        """The links, the last one first."""
+        return self._factors
+
+    _factors: tuple[Assembled, ...]
+
+    def tree_flatten(self) -> tuple[tuple[Assembled, ...], str]:
+        return self.factors, self.order
+
+    @classmethod
+    def tree_unflatten(cls, order: str, factors: Any) -> Factored:
+        return cls(factors, order)
+
+    @property
+    def _rows(self) -> Any:  # type: ignore[override]
+        return self.factors[0]._rows
+
+    @property
+    def _columns(self) -> Any:  # type: ignore[override]
+        return self.factors[-1]._columns
+
+    @property
+    def _batch(self) -> int:
+        return self.factors[0]._batch
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of the entries."""
+        return promoted(*[J.dtype for J in self.factors])
+
+    @property
+    def cost(self) -> int:  # type: ignore[override]
+        """Multiply-adds of the accumulation of all links, counted from shapes."""
+        return sum(J.cost for J in self.factors)
+
+    @property
+    def fallbacks(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The primitives that no rule covered."""
+        return tuple(dict.fromkeys(name for J in self.factors for name in J.fallbacks))
+
+    @property
+    def nnz(self) -> int:
+        """Number of entries that are stored: those of all factors."""
+        return sum(J.nnz for J in self.factors)
+
+    @property
+    def structure(self) -> Structure:
+        """A product of Jacobians, with the sizes that they have between them."""
+        return Structure("product", (self.shape[0], *(J.shape[1] for J in self.factors)))
+
+    @property
+    def T(self) -> Factored:
+        """The transpose: the transposed factors in the opposite order."""
+        return Factored([J.T for J in reversed(self.factors)], self.order)
+
+    def assemble(self) -> Assembled:
+        """Multiply out, the pair that takes least first."""
+        if self._batch:
+            return jax.vmap(Factored.assemble)(self)
+        factors: list[Any] = list(self.factors)
+        while len(factors) > 1:
+            counts = [a.shape[0] * a.shape[1] * b.shape[1] for a, b in pairwise(factors)]
+            k = int(np.argmin(counts))
+            factors[k : k + 2] = [factors[k]._after(factors[k + 1])]
+        return factors[0]
+
+    def dense(self) -> Inexact[Array, "*batch m n"]:
+        """Give the (m, n) array. Raises MemoryLimitError before it allocates what would not fit."""
+        self._require_memory("dense")
+        return self.assemble().dense()
+
+    def coo(self) -> tuple[np.ndarray, np.ndarray, Any]:
+        """Give (rows, cols, values) of the product, unique and row-major."""
+        return self.assemble().coo()
+
+    def _apply(self, v: Inexact[Array, " n"]) -> Inexact[Array, " m"]:
+        return functools.reduce(lambda x, J: J._apply(x), reversed(self.factors), v)
+
+    def _times(self, scalar: Any) -> Factored:
+        first, *rest = self.factors
+        return Factored([first._times(scalar), *rest], self.order)
+
+    def _plus(self, other: Jacobian) -> Jacobian:
+        return self.assemble()._plus(other.assemble())
+
+    def _after(self, other: Jacobian) -> Jacobian:
+        if isinstance(other, (Factored, Assembled)):
+            return Factored([*self.factors, *other.factors], self.order)
+        return other._before(self)  # type: ignore[attr-defined]
+
+    def _before(self, other: Assembled) -> Factored:
+        return Factored([other, *self.factors], self.order)

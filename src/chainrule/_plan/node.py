@@ -1,0 +1,56 @@
+"""How a Jacobian between two cuts of a program is had: plain values, which can be compared and written down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from chainrule._plan.pattern import Work
+
+
+@dataclass(frozen=True)
+class Elimination:
+    """The arrays of a link, by number, in the order of their elimination; and the rule that found it."""
+
+    order: tuple[int, ...]
+    rule: str
+    work: Work = field(compare=False)
+    peak: int = field(compare=False)
+
+
+Kind = Literal["forward", "reverse", "product", "eliminate"]
+
+
+@dataclass(frozen=True)
+class Node:
+    """How the Jacobian between cuts `start` < `stop` is had.
+
+    'forward' sweeps on from `parts[0]`, or from its start where it has no parts; 'reverse' does so from its
+    stop; 'product' multiplies parts (of start to between, of between to stop); 'eliminate' eliminates the arrays of a
+    link in an order of their own.
+    """
+
+    kind: Kind
+    start: int
+    stop: int
+    parts: tuple[Node, ...] = ()
+    eliminated: Elimination | None = None
+
+    @property
+    def pure(self) -> bool:
+        """Whether this is one sweep."""
+        return not self.parts and self.eliminated is None
+
+    @property
+    def between(self) -> int:
+        """The cut at which a part ends and the rest begins."""
+        return self.parts[0].start if self.kind == "reverse" else self.parts[0].stop
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> Node:
+        """The node that `dataclasses.asdict` took apart."""
+        found = given["eliminated"]
+        if found is not None:
+            found = Elimination(tuple(found["order"]), found["rule"], Work(**found["work"]), found["peak"])
+        return cls(given["kind"], given["start"], given["stop"], tuple(map(cls.from_dict, given["parts"])), found)

@@ -1,0 +1,109 @@
+"""From a linear program to its plan."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from dataclasses import replace
+
+from chainrule._errors import InputTypeError
+from chainrule._linear import LinearProgram
+from chainrule._plan.cost import CPU, Graph
+from chainrule._plan.node import Node
+from chainrule._plan.order import Chain, Cut, chain_of
+from chainrule._plan.plan import OrderCost, Plan
+
+_ADDRESS = re.compile(r"0x[0-9a-f]+")
+
+
+def digest_of(program: LinearProgram) -> str:
+    """Equal programs have equal digests: the equations, their shapes and how they are wired."""
+    number = {id(v): k for k, v in enumerate(program.arrays)}
+    text = hashlib.blake2b(digest_size=12)
+    text.update(repr([(v.shape, str(v.dtype)) for v in program.inputs]).encode())
+    for step in program.steps:
+        wires = [number.get(id(v), tuple(v.shape)) for v in step.operands]
+        params = _ADDRESS.sub("", str(step.equation.params))
+        text.update(repr((step.equation.primitive.name, wires, params)).encode())
+    text.update(repr([number.get(id(v), -1) for v in program.outputs]).encode())
+    return text.hexdigest()
+
+
+def planned(program: LinearProgram, what: str, only: str | None, sole: bool, effort: int) -> tuple[Plan, Chain]:
+    """Find the cheapest order of a program, or say what its orders cost where `only` one comes into question.
+
+    `sole`: JAX has no other; the program of one that has no forward sweep is that of the cotangents.
+    """
+    chain = chain_of(program, CPU, effort)
+    last, number = len(chain.cuts) - 1, {id(v): k for k, v in enumerate(program.arrays)}
+    m, n = (sum(math.prod(v.shape) for v in arrays) for arrays in (program.outputs, program.inputs))
+    backwards = sole and only == "reverse"  # the program is that of the cotangents, from the outputs to the inputs
+    if backwards:
+        m, n = n, m
+    nodes = {kind: Node(kind, 0, last) for kind in ("forward", "reverse") if not sole or only == kind}
+    if backwards:
+        nodes = {"reverse": Node("forward", 0, last)}
+    mixed = chain.best[0, last][2]
+    if not mixed.pure and only is None:
+        nodes["mixed"] = mixed
+    best = chain.best_node
+    plan = Plan(
+        *(what, (m, n), tuple(_cost(name, chain, node) for name, node in nodes.items())),
+        chosen=only or (best.kind if best.pure else "mixed"),
+        reason=f"{only}: {'the only order in which JAX differentiates this' if sole else _SINGLE}" if only else "",
+        single=single(chain.graph),
+        digest=digest_of(program),
+        cuts=tuple(tuple(number[id(v)] for v in cut.arrays) for cut in chain.cuts),
+        labels=tuple(_label(chain.graph, cut, k, last) for k, cut in enumerate(chain.cuts)),
+    )
+    return (plan if only else replace(plan, reason=_reason(plan))), chain
+
+
+_SINGLE = "one sweep with a single column is all that it takes"
+
+
+def _cost(name: str, chain: Chain, node: Node) -> OrderCost:
+    work, peak = chain.work(node), chain.peak(node)
+    return OrderCost(name, work.multiply_adds, peak, work.numbers, work.operations, chain.weights.seconds(work), node)
+
+
+def single(graph: Graph) -> tuple[int, int]:
+    """Multiply-adds of one pushforward, and of one pullback: every entry of every local Jacobian once."""
+    count = sum(
+        e.local.column if e.local.column is not None else sum(t.nnz for t in e.local.terms if not t.unit)
+        for edges in graph.edges
+        for e in edges
+    )
+    return count, count
+
+
+def _label(graph: Graph, cut: Cut, k: int, last: int) -> str:
+    if k in (0, last):
+        return "x" if k == 0 else "y"
+    name = graph.program.steps[cut.after - 1].equation.primitive.name
+    return f"the {'×'.join(map(str, cut.arrays[0].shape)) or 'number'} of step {cut.after} ({name})"
+
+
+def _reason(plan: Plan) -> str:
+    forward, reverse = plan["forward"], plan["reverse"]
+    own = plan[plan.chosen]
+    best = min(forward, reverse, key=lambda o: o.seconds)
+    if plan.chosen == "mixed":
+        factor = best.multiply_adds / max(own.multiply_adds, 1)
+        return f"mixed: {factor:,.1f} times fewer multiply-adds than {best.name}, the better of the two sweeps"
+    other = reverse if own is forward else forward
+    if other.seconds > Chain.tie * own.seconds:
+        return f"{own.name}: {other.seconds / max(own.seconds, 1e-12):,.1f} times cheaper than {other.name}"
+    return f"{own.name}: no other order is sure to be cheaper; of equal ones a single sweep from the input is taken"
+
+
+def cuts_of(plan: Plan, program: LinearProgram, what: str) -> list[Cut]:
+    """The cuts of a plan in the program that it was made for. Raises InputTypeError for another program."""
+    if plan.digest != digest_of(program):
+        raise InputTypeError(
+            f"{what}: the plan is of another program ({plan.what}, {plan.shape[0]}×{plan.shape[1]}); "
+            "make one with chainrule.plan for this function and these shapes"
+        )
+    arrays = program.arrays
+    return [Cut(tuple(arrays[k] for k in cut), -1) for cut in plan.cuts]

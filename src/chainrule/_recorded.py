@@ -1,0 +1,114 @@
+"""A function's value and the linear program of its Jacobian; and the Jacobian that a sweep, or a plan, makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from chainrule._assembled import Assembled
+from chainrule._block import Block
+from chainrule._factored import Factored
+from chainrule._jacobian import Jacobian
+from chainrule._layout import Layout
+from chainrule._linear import LinearProgram, push_through, record, section
+from chainrule._mixed import Mixed, seeds_of
+from chainrule._plan.node import Node
+from chainrule._plan.order import Chain, Cut
+from chainrule._program import Coefficient, Context, Linear, Tangent, plain
+from chainrule._propagate import pushing, require_sum
+from chainrule._space import Space, promoted, space_of
+from chainrule._trace import Problem, flat_output, linear_jaxpr
+
+
+@dataclass(frozen=True, eq=False)
+class Accumulated:
+    """A function's value and auxiliary output, and its Jacobian."""
+
+    value: Any
+    aux: Any
+    jacobian: Jacobian
+
+
+@dataclass(frozen=True, eq=False)
+class Recorded:
+    """A function's value, and the linear program of its Jacobian (in reverse: of the transpose)."""
+
+    value: Any
+    aux: Any
+    rows: Space
+    columns: Space
+    program: LinearProgram
+    reverse: bool
+
+
+def recorded_program(problem: Problem, has_aux: bool, reverse: bool) -> Recorded:
+    function, found = flat_output(problem, has_aux)
+    closed, (y_shape, aux_shape, _) = linear_jaxpr(problem.what, function, problem.leaves, reverse)
+    columns = space_of(problem.tree, problem.leaves, problem.f)
+    rows = space_of(found["tree"], y_shape, problem.f)
+    seeded = rows if reverse else columns
+    seeds = [Linear(s, d) for s, d in zip(seeded.shapes, seeded.dtypes, strict=True)]
+    values, steps = record(closed.jaxpr, closed.consts, [*map(Coefficient, problem.leaves), *seeds])
+    n_y, n_aux = len(y_shape), len(jax.tree.leaves(aux_shape))
+    y = jax.tree.unflatten(found["tree"], [_plain(v) for v in values[:n_y]])
+    aux = jax.tree.unflatten(jax.tree.structure(aux_shape), [_plain(v) for v in values[n_y : n_y + n_aux]])
+    return Recorded(y, aux, rows, columns, section(steps, seeds, values[n_y + n_aux :]), reverse)
+
+
+def _plain(v: Coefficient | Linear) -> Any:
+    """A value; of what depends on the tangents alone, none of which there is, zeros."""
+    return plain(Tangent(v.shape, v.dtype, ()) if isinstance(v, Linear) else v)
+
+
+def swept(problem: Problem, recorded: Recorded) -> Accumulated:
+    context = pushing()
+    tangents = push_through(context, recorded.program, seeds_of(recorded.program.inputs))
+    return _assembled(
+        problem, recorded, context, tangents, recorded.reverse, "reverse" if recorded.reverse else "forward"
+    )
+
+
+def carried_out(problem: Problem, recorded: Recorded, cuts: Sequence[Cut], node: Node) -> Accumulated:
+    context = pushing()
+    part = Mixed(context, recorded.program, cuts).part(node)
+    return _assembled(problem, recorded, context, part.tangents, part.flipped, "mixed")
+
+
+def in_links(problem: Problem, recorded: Recorded, chain: Chain) -> Accumulated:
+    """The Jacobian as the product of its links between cuts, each of them in its cheapest order."""
+    links, last = [], len(chain.cuts) - 1
+    for k in range(last):
+        context = pushing()
+        part = Mixed(context, recorded.program, chain.cuts).part(chain.best[k, k + 1][2])
+        require_sum(problem.what, context, part.tangents)
+        columns = recorded.columns if k == 0 else _space(part.start)
+        rows = recorded.rows if k == last - 1 else _space(part.stop)
+        blocks = entries(part.tangents, columns if part.flipped else rows)
+        dtype, general = promoted(*[t.dtype for t in part.tangents]), tuple(context.fallbacks)
+        layout = Layout(rows, columns, (), dtype, part.flipped, "factored", context.cost, general)
+        links.append(Assembled.of(layout, blocks))
+    return Accumulated(recorded.value, recorded.aux, Factored(links[::-1]))
+
+
+def _space(arrays: Sequence[Linear]) -> Space:
+    (own,) = arrays
+    return Space(jax.tree.structure(0), (own.shape,), (own.dtype,), "a link")
+
+
+def _assembled(
+    problem: Problem, recorded: Recorded, context: Context, tangents: Sequence[Tangent], flipped: bool, order: str
+) -> Accumulated:
+    require_sum(problem.what, context, tangents)
+    swept = recorded.columns if flipped else recorded.rows
+    blocks = entries(tangents, swept)
+    dtype, general = promoted(*[t.dtype for t in tangents]), tuple(context.fallbacks)
+    layout = Layout(recorded.rows, recorded.columns, (), dtype, flipped, order, context.cost, general)
+    return Accumulated(recorded.value, recorded.aux, Assembled.of(layout, blocks))
+
+
+def entries(tangents: Sequence[Tangent], swept: Space) -> list[tuple[int, Block]]:
+    parts = zip(tangents, swept.offsets, strict=True)
+    return [(offset, b) for tangent, offset in parts for b in tangent.blocks if (b.cols >= 0).any()]

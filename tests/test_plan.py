@@ -1,0 +1,329 @@
+"""Orders of the product: what they cost, which is chosen, that all give one value, and that plans can be kept."""
+
+import functools
+import itertools
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import chainrule as cr
+from chainrule._plan.pattern import Group, Term, compose, full, identity, total, transposed
+
+S = jax.ShapeDtypeStruct
+
+
+def chain(*sizes, seed=0):
+    """Dense linear maps, one after the other."""
+    rng = np.random.default_rng(seed)
+    matrices = [rng.normal(size=(m, n)) / np.sqrt(n) for n, m in itertools.pairwise(sizes)]
+    return lambda x: functools.reduce(lambda u, A: A @ u, matrices, x)
+
+
+def layers(*sizes, seed=0):
+    """The same with tanh in between."""
+    rng = np.random.default_rng(seed)
+    matrices = [rng.normal(size=(m, n)) / np.sqrt(n) for n, m in itertools.pairwise(sizes)]
+    return lambda x: functools.reduce(lambda u, A: jnp.tanh(A @ u), matrices, x)
+
+
+def brute_force(sizes):
+    """Multiply-adds of the best bracketing of dense matrices of these sizes."""
+
+    @functools.cache
+    def best(i, j):
+        if j - i < 2:
+            return 0
+        return min(best(i, k) + best(k, j) + sizes[i] * sizes[k] * sizes[j] for k in range(i + 1, j))
+
+    return best(0, len(sizes) - 1)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.integers(2, 60), min_size=3, max_size=9))
+def test_the_bracketing_of_a_chain_is_that_of_brute_force(sizes):
+    p = cr.plan(chain(*sizes))(S((sizes[0],), jnp.float64))
+    cheapest = min(o.multiply_adds for o in p.orders)
+    # what is counted as time may take a few more of them in fewer operations
+    assert brute_force(sizes) <= cheapest
+    weighed = cr._plan.order.Chain.tie * brute_force(sizes) + 100_000
+    assert cheapest <= weighed
+
+
+def test_brute_force_is_reached_where_arithmetic_is_all():
+    sizes = (900, 300, 1000, 20, 700, 400, 900, 30, 800)
+    p = cr.plan(chain(*sizes))(S((sizes[0],), jnp.float64))
+    assert p["mixed"].multiply_adds == brute_force(sizes)
+
+
+WAIST = layers(100, 80, 4, 80, 100)
+
+
+@pytest.mark.parametrize(
+    ("f", "n"),
+    [
+        (WAIST, 100),
+        (layers(50, 40, 3, 60, 4, 40, 50), 50),
+        (lambda x: jnp.stack([jax.nn.softmax(WAIST(x)), WAIST(x) * x]), 100),
+        (lambda x: jax.lax.scan(lambda h, _: (jnp.tanh(layers(5, 30, 5)(h)), None), layers(40, 5)(x), None, 7)[0], 40),
+        (lambda x: (lambda h: h[None] * layers(5, 60)(h)[:, None])(layers(60, 5)(x)), 60),
+    ],
+)
+def test_all_orders_give_one_value(f, n):
+    x = jnp.asarray(np.random.default_rng(1).normal(size=n))
+    wanted = jax.jacfwd(f)(x).reshape(-1, n)
+    p = cr.plan(f)(x)
+    for order in p.orders:
+        J = cr.jacobian(f, order=cr.Plan(**{**vars(p), "chosen": order.name}))(x)
+        assert J.order == order.name
+        np.testing.assert_allclose(J.dense(), wanted, rtol=1e-10, atol=1e-12)
+        v = jnp.ones(n)
+        np.testing.assert_allclose(J @ v if J.out_shapes == ((len(wanted),),) else (J @ v).reshape(-1), wanted @ v)
+
+
+@pytest.mark.parametrize("transform", [jax.jit, lambda f: jax.jit(jax.vmap(f)), None])
+def test_a_mixed_order_goes_through_transforms(transform):
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(3, 100)))
+
+    def ours(x):
+        return cr.jacobian(WAIST)(x).dense()
+
+    assert cr.jacobian(WAIST)(x[0]).order == "mixed"
+    if transform is None:
+        grads = (
+            jax.grad(lambda x: (ours(x) ** 2).sum())(x[0]),
+            jax.grad(lambda x: (jax.jacfwd(WAIST)(x) ** 2).sum())(x[0]),
+        )
+        np.testing.assert_allclose(*grads, rtol=1e-9, atol=1e-12)
+    elif transform is jax.jit:
+        np.testing.assert_allclose(transform(ours)(x[0]), jax.jacfwd(WAIST)(x[0]), rtol=1e-10, atol=1e-12)
+    else:
+        np.testing.assert_allclose(transform(ours)(x), jax.vmap(jax.jacfwd(WAIST))(x), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "wanted"),
+    [((100, 50, 20, 5), "reverse"), ((5, 20, 50, 100), "forward"), ((5, 400, 400, 50), "forward")],
+)
+def test_a_pure_mode_is_returned_where_it_is_best(sizes, wanted):
+    assert cr.plan(layers(*sizes))(S((sizes[0],), jnp.float64)).chosen == wanted
+
+
+def test_a_scalar_loss_goes_in_reverse_and_a_curve_forward():
+    assert cr.plan(lambda x: (WAIST(x) ** 2).sum())(S((100,), jnp.float64)).chosen == "reverse"
+    assert cr.plan(lambda t: WAIST(t * jnp.ones(100)))(S((), jnp.float64)).chosen == "forward"
+
+
+def two_sided(x):
+    """Two dense rows behind wide layers, two dense columns before wide layers, and a diagonal."""
+    rows, columns = layers(200, 300, 300, 2, seed=1), layers(2, 300, 300, 200, seed=2)
+    return jnp.concatenate([x**2 + columns(x[:2]), rows(x)])
+
+
+def test_few_dense_rows_and_few_dense_columns_are_had_from_both_sides():
+    x = jnp.asarray(np.random.default_rng(1).normal(size=200))
+    p = cr.plan(two_sided)(x)
+    assert p.chosen == "mixed"
+    assert p["mixed"].multiply_adds * 5 < min(p["forward"].multiply_adds, p["reverse"].multiply_adds)
+    J = cr.jacobian(two_sided)(x)
+    np.testing.assert_allclose(J.dense(), jax.jacfwd(two_sided)(x), rtol=1e-10, atol=1e-10)
+    assert J.nnz <= 200 * 2 + 200 + 2 * 200
+
+
+def test_equal_programs_have_equal_plans_and_others_are_refused():
+    x = S((100,), jnp.float64)
+    p, q = cr.plan(layers(100, 80, 4, 80, 100))(x), cr.plan(WAIST)(x)
+    assert p == q
+    assert hash(p) == hash(q)
+    assert p.digest == q.digest != cr.plan(layers(100, 80, 5, 80, 100))(x).digest
+    with pytest.raises(cr.InputTypeError, match=r"the plan is of another program \(<lambda>, 100×100\)"):
+        cr.jacobian(lambda x: jnp.sin(x) * 2.0, order=p)(jnp.ones(100))
+
+
+def test_a_plan_is_a_value_that_can_be_written_down():
+    p = cr.plan(WAIST)(S((100,), jnp.float64))
+    q = cr.Plan.from_dict(json.loads(json.dumps(p.to_dict())))
+    assert q == p
+    assert q.steps() == p.steps()
+    assert str(q) == str(p)
+    np.testing.assert_allclose(
+        cr.jacobian(WAIST, order=q)(jnp.ones(100)).dense(), jax.jacfwd(WAIST)(jnp.ones(100)), atol=1e-12
+    )
+    for broken in ({}, {"orders": 3}, {**p.to_dict(), "more": 1}):
+        with pytest.raises(cr.InputTypeError, match="no plan"):
+            cr.Plan.from_dict(broken)
+    with pytest.raises(cr.InputTypeError, match="no order 'sideways'"):
+        p["sideways"]
+
+
+def test_a_plan_says_why():
+    p = cr.plan(WAIST)(S((100,), jnp.float64))
+    text = str(p)
+    assert "→ mixed" in text
+    assert "times fewer multiply-adds than" in text
+    assert "that meet at the 4 of step" in text
+    assert "<li>multiply the Jacobians" in p._repr_html_()
+    only = cr.plan(lambda x: jax.lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, jnp.sin(c[1])), (0, x))[1])
+    assert "the only order" in str(only(S((3,), jnp.float64)))
+
+
+def test_nothing_is_run_and_nothing_large_is_made():
+    def f(x, W):
+        jax.debug.callback(lambda: pytest.fail("f was run"))
+        return W @ jnp.tanh(W.T @ x)
+
+    p = cr.plan(f)(S((10**7,), jnp.float32), S((10**7, 3), jnp.float32))
+    assert p.shape == (10**7, 10**7)
+    assert p["forward"].multiply_adds >= 3 * 10**14
+
+
+def test_a_plan_of_a_custom_vjp_knows_its_only_order():
+    @jax.custom_vjp
+    def g(x):
+        return x**2
+
+    g.defvjp(lambda x: (x**2, x), lambda x, w: (2 * x * w,))
+    p = cr.plan(lambda x: g(x)[:3])(jnp.ones(5))
+    assert (p.chosen, p.shape) == ("reverse", (3, 5))
+    np.testing.assert_allclose(cr.jacobian(lambda x: g(x)[:3], order=p)(jnp.ones(5)).dense(), 2 * np.eye(3, 5))
+
+
+def test_measured_plans_are_kept(tmp_path):
+    cache, x = cr.PlanCache(), jnp.ones(100)
+    p = cr.plan(WAIST, measure=True, cache=cache)(x)
+    assert "measured" in p.reason
+    assert p.chosen == min(p.orders, key=lambda o: o.seconds).name
+    cache.save(tmp_path / "plans.json")
+    known = cr.PlanCache.load(tmp_path / "plans.json")
+    assert cr.plan(WAIST, measure=True, cache=known)(x) == p
+    (tmp_path / "broken.json").write_text("{")
+    with pytest.raises(cr.InputTypeError, match="no JSON"):
+        cr.PlanCache.load(tmp_path / "broken.json")
+    with pytest.raises(cr.InputTypeError, match="measure=True"):
+        cr.plan(WAIST, cache=cache)
+
+
+@pytest.mark.parametrize("effort", [-1, 1.5, True])
+def test_effort_is_a_count(effort):
+    with pytest.raises(cr.InputTypeError, match="no number of trials"):
+        cr.plan(WAIST, effort=effort)
+
+
+def test_effort_does_not_make_it_worse():
+    def attention(x):
+        return jax.nn.softmax(x @ x.T) @ x
+
+    x = S((12, 8), jnp.float64)
+    plain, annealed = cr.plan(attention)(x), cr.plan(attention, effort=200)(x)
+    assert annealed["mixed"].seconds <= plain["mixed"].seconds
+
+
+# factors ------------------------------------------------------------------------------------------------
+
+
+def test_factors_are_kept_and_multiply_out():
+    x = jnp.asarray(np.random.default_rng(1).normal(size=100))
+    J, wanted = cr.jacobian(WAIST, order="factored")(x), jax.jacfwd(WAIST)(x)
+    assert [K.shape for K in J.factors] == [(100, 80), (80, 4), (4, 80), (80, 100)]
+    assert str(J.structure) == "product of 4 (100-80-4-80-100)"
+    assert J.nnz == 2 * (100 * 80 + 80 * 4)
+    v = jnp.asarray(np.random.default_rng(2).normal(size=100))
+    for got, right in [
+        (J.dense(), wanted),
+        (J.assemble().dense(), wanted),
+        (J @ v, wanted @ v),
+        (J.T @ v, wanted.T @ v),
+        (J.T.dense(), wanted.T),
+        ((2.0 * J).dense(), 2 * wanted),
+        ((J + J).dense(), 2 * wanted),
+        ((J - cr.jacobian(WAIST)(x)).dense(), 0 * wanted),
+        ((J @ J).dense(), wanted @ wanted),
+        ((cr.jacobian(WAIST)(x) @ J).dense(), wanted @ wanted),
+        ((J @ cr.linearize(WAIST)(x)) @ v, wanted @ (wanted @ v)),
+        (J[3, 5], wanted[3, 5]),
+        (J.row(2), wanted[2]),
+        (J.diagonal(), jnp.diag(wanted)),
+        (J.tree(), wanted),
+    ]:
+        np.testing.assert_allclose(got, right, rtol=1e-9, atol=1e-11)
+    assert cr.jacobian(WAIST)(x).factors[0].order == "mixed"
+
+
+def test_factors_go_through_transforms():
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(3, 100)))
+    J = jax.jit(jax.vmap(cr.jacobian(WAIST, order="factored")))(x)
+    np.testing.assert_allclose(J.dense(), jax.vmap(jax.jacfwd(WAIST))(x), rtol=1e-9, atol=1e-11)
+    np.testing.assert_allclose((J @ x)[1], jax.jacfwd(WAIST)(x[1]) @ x[1], rtol=1e-9, atol=1e-11)
+
+
+def test_sparse_factors_stay_sparse():
+    def step(u):
+        return u + 0.1 * (jnp.roll(u, 1) - 2 * u + jnp.roll(u, -1)) * u
+
+    def f(u):
+        return step(step(step(u)))
+
+    J = cr.jacobian(f, order="factored")(jnp.arange(50.0))
+    np.testing.assert_allclose(J.dense(), jax.jacfwd(f)(jnp.arange(50.0)), rtol=1e-9, atol=1e-9)
+    assert J.nnz <= 3 * 3 * 50
+
+
+def test_a_factored_jacobian_in_chunks_is_refused():
+    with pytest.raises(cr.InputTypeError, match="parts of one sweep"):
+        cr.jacobian(WAIST, order="factored", chunk_size=4)(jnp.ones(100))
+
+
+# the model ----------------------------------------------------------------------------------------------
+
+
+def test_products_of_patterns_by_hand():
+    dense_23, dense_34 = (full((3,), (2,)),), (full((4,), (3,)),)
+    made, work = compose(dense_23, dense_34, ((4,), (3,), (2,)))
+    assert (made[0].nnz, work.multiply_adds, work.operations) == (8, 24, 1)
+    diagonal = (Term((Group(frozenset([0]), frozenset([0]), 3, 3, False),)),)
+    made, work = compose(diagonal, dense_34, ((4,), (3,), (3,)))
+    assert (made[0].nnz, work.multiply_adds) == (12, 12)
+    made, work = compose(identity((3,)), dense_34, ((4,), (3,), (3,)))
+    assert (made, work.multiply_adds) == (dense_34, 0)
+
+
+def test_a_batch_multiplies_sample_by_sample():
+    axes = [frozenset([k]) for k in range(2)]
+    batch = Group(axes[0], axes[0], 64, 64, False)
+    layer = (Term((batch, Group(axes[1], axes[1], 32, 32 * 16, False))),)
+    before = (Term((batch, Group(axes[1], axes[1], 16, 16 * 8, False))),)
+    made, work = compose(layer, before, ((64, 8), (64, 16), (64, 32)))
+    assert work.multiply_adds == 64 * 32 * 16 * 8
+    assert made[0].nnz == 64 * 32 * 8
+
+
+def test_transposing_patterns_twice_gives_them_back():
+    terms = (full((3,), (2,)),)
+    assert transposed(transposed(terms, (3,)), (2,)) == terms
+
+
+def test_sums_of_patterns_stay_few_and_within_the_matrix():
+    shifted = [Term((Group(frozenset([0]), frozenset([0]), 100, 99, True),), key) for key in range(1, 40)]
+    found = total(shifted, (100,), (100,))
+    assert len(found) <= 6
+    assert sum(t.nnz for t in found) == pytest.approx(39 * 99, rel=0.05)
+
+
+@pytest.mark.parametrize("depth", [100, 1000])
+def test_planning_grows_with_the_program(depth):
+    """The sweeps that are counted do not grow faster than the steps: cuts times steps stay bounded."""
+
+    def f(x):
+        for k in range(depth):
+            x = jnp.sin(x) * (1.0 + k)
+        return x
+
+    p = cr.plan(f)(S((4,), jnp.float64))
+    assert p.chosen == "forward"
+    assert len(p.cuts) <= 26
+    assert math.prod((len(p.cuts), 2 * depth)) <= 60_000
