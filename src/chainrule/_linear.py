@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import Block, densify, presence, union_of_lines
+from chainrule._block import Block, compressed, densify, presence, union_of_lines, xp
 from chainrule._jax import run_equation
 from chainrule._program import Coefficient, Context, Linear, Tangent
 from chainrule._propagate import propagate, require_tangent
@@ -163,7 +163,10 @@ def _even(b: Block) -> tuple[Block, np.ndarray | None]:
         if union_of_lines(lines.reshape(-1, lines.shape[-1]))[0].shape[-1] <= _COMMON * own.slots:
             own = densify([own], [axis])
     there = (own.cols >= 0) if own is b else presence([b], _along(b, own))
-    return own, None if there.all() else there
+    if there.all():
+        return own, None
+    vals = xp(own.vals).broadcast_to(own.vals, np.broadcast_shapes(own.vals.shape, compressed(there).shape))
+    return own.with_vals(vals), np.broadcast_to(compressed(there), vals.shape)
 
 
 def _along(b: Block, own: Block) -> list[int]:

@@ -156,6 +156,9 @@ def _product(outer: Term, inner: Term, shapes: tuple[Shape, Shape, Shape]) -> tu
 
 def _meeting(outer: Term, inner: Term) -> list[tuple[list[Group], list[Group]]]:
     """The groups of both that are connected by axes of the array between."""
+    if len(outer.groups) == 1 == len(inner.groups):  # vectors
+        (mine,), (other,) = outer.groups, inner.groups
+        return [([mine], [other])] if mine.ins & other.outs else [([mine], []), ([], [other])]
     parts: list[tuple[list[Group], list[Group]]] = []
     left = set(range(len(inner.groups)))
     pending = list(outer.groups)
