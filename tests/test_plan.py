@@ -284,7 +284,9 @@ def test_a_factored_jacobian_in_chunks_is_refused():
 def test_products_of_patterns_by_hand():
     dense_23, dense_34 = (full((3,), (2,)),), (full((4,), (3,)),)
     made, work = compose(dense_23, dense_34, ((4,), (3,), (2,)))
-    assert (made[0].nnz, work.multiply_adds, work.operations) == (8, 24, 1)
+    assert (made[0].nnz, work.multiply_adds, work.numbers, work.operations) == (8, 24, 6 + 12 + 8, 0)
+    made, work = compose((full((30,), (20,)),), (full((40,), (30,)),), ((40,), (30,), (20,)))
+    assert (made[0].nnz, work.multiply_adds, work.operations) == (800, 24_000, 1)
     diagonal = (Term((Group(frozenset([0]), frozenset([0]), 3, 3, False),)),)
     made, work = compose(diagonal, dense_34, ((4,), (3,), (3,)))
     assert (made[0].nnz, work.multiply_adds) == (12, 12)

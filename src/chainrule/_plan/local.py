@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from chainrule._jax import count_operations, scan_counts
-from chainrule._plan.pattern import Group, Shape, Term, Terms, full, group
+from chainrule._plan.pattern import NUMBER, Group, Shape, Term, Terms, full, group
 from chainrule._program import Coefficient
 
 
@@ -57,7 +57,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _numbers(terms: Terms) -> Terms:
-    return tuple(Term(tuple(replace(g, unit=True) for g in t.groups), t.key) for t in terms)
+    return tuple(Term(tuple(replace(g, unit=True) for g in t.groups if g is not NUMBER), t.key) for t in terms)
 
 
 def _kept(source: Shape, target: Shape, pairs: Any, unit: bool = True, part: bool = False) -> Iterator[Group]:
@@ -81,7 +81,7 @@ def _same(equation: Any, k: int, source: Shape, target: Shape) -> Terms:
 
 @_of("mul", "div", "select_n")
 def _scaled(equation: Any, k: int, source: Shape, target: Shape) -> Terms:
-    return (Term(tuple(_kept(source, target, _aligned(source, target), unit=False))),)
+    return (Term((*_kept(source, target, _aligned(source, target), unit=False), NUMBER)),)
 
 
 def _aligned(source: Shape, target: Shape) -> list[tuple[int, int]]:

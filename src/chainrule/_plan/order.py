@@ -120,7 +120,8 @@ class Chain:
         a, b = self.cuts[i], self.cuts[i + 1]
         swept = min(self.weights.seconds(w) for w in (self.pushed(i, i, i + 1), self.pulled(i + 1, i, i + 1)))
         result = sum(stored(terms) for v in b.arrays for terms in self.forward[i].terms.get(id(v), {}).values())
-        if self.effort < 0 or swept < _WORTHWHILE * (self.weights.seconds(Work(1, 0, result))):
+        little = swept < _WORTHWHILE * self.weights.seconds(Work(1, 0, result))
+        if self.effort < 0 or (little and not self.effort):
             return []
         return eliminations(self.graph, a.arrays, b.arrays, range(a.after, b.after), self.weights, self.effort)
 

@@ -43,6 +43,9 @@ def group(source: Shape, target: Shape, ins: Iterable[int], outs: Iterable[int],
     return Group(ins, outs, math.prod(target[k] for k in outs), nnz, unit)
 
 
+NUMBER = Group(frozenset(), frozenset(), 1, 1, False)  # a number other than 1, of no axis
+
+
 @dataclass(frozen=True)
 class Term:
     """A Kronecker product of groups; `key` tells apart what equal groups may hide (a shift of the places)."""
@@ -78,6 +81,7 @@ class Term:
 
 Terms = tuple[Term, ...]
 _MOST_TERMS = 6
+_FUSED = 16  # numbers; XLA lays smaller products together, which then take no time of their own
 
 
 def identity(shape: Shape) -> Terms:
@@ -135,47 +139,39 @@ def compose(outer: Terms, inner: Terms, shapes: tuple[Shape, Shape, Shape]) -> t
 
 def _product(outer: Term, inner: Term, shapes: tuple[Shape, Shape, Shape]) -> tuple[Term, Work]:
     source, middle, target = shapes
-    groups, multiply_adds, summed = [], 1, False
+    groups, multiply_adds, summed, scaled = [], 1, False, False
     for mine, others in _meeting(outer, inner):
         ins = frozenset().union(*[g.ins for g in others])
         outs = frozenset().union(*[g.outs for g in mine])
         n = math.prod(middle[k] for g in others for k in g.outs)
         count = math.prod(g.nnz for g in (*mine, *others)) // max(n, 1)
         nnz = min(count, math.prod(source[k] for k in ins) * math.prod(target[k] for k in outs))
-        unit = all(g.unit for g in (*mine, *others))
+        made = group(source, target, ins, outs, nnz, all(g.unit for g in (*mine, *others)))
         summed = summed or nnz < count
-        made = group(source, target, ins, outs, nnz, unit)
-        multiply_adds *= made.slots if unit else count
-        if ins or outs or nnz != 1:
+        multiply_adds *= made.slots if made.unit else count
+        scaled = scaled or not made.unit
+        if made.ins or made.outs or nnz != 1:
             groups.append(made)
+    if scaled and all(g.unit for g in groups):
+        groups.append(NUMBER)
     term = Term(tuple(groups), hash((outer.key, inner.key)) if outer.key and inner.key else outer.key or inner.key)
     if (outer.unit or inner.unit) and not summed:  # entries are taken over, or copied: XLA fuses it
         return term, Work()
-    return term, Work(1, multiply_adds, outer.stored + inner.stored + term.stored)
+    return term, Work(int(term.stored >= _FUSED), multiply_adds, outer.stored + inner.stored + term.stored)
 
 
 def _meeting(outer: Term, inner: Term) -> list[tuple[list[Group], list[Group]]]:
     """The groups of both that are connected by axes of the array between."""
-    if len(outer.groups) == 1 == len(inner.groups):  # vectors
-        (mine,), (other,) = outer.groups, inner.groups
-        return [([mine], [other])] if mine.ins & other.outs else [([mine], []), ([], [other])]
-    parts: list[tuple[list[Group], list[Group]]] = []
-    left = set(range(len(inner.groups)))
-    pending = list(outer.groups)
-    while pending:
-        mine, others, axes = [pending.pop()], [], None
-        while axes is None or axes:
-            axes = frozenset().union(*[g.ins for g in mine])
-            new = {k for k in left if inner.groups[k].outs & axes}
-            left -= new
-            others += [inner.groups[k] for k in new]
-            reached = frozenset().union(*[inner.groups[k].outs for k in new])
-            grown = [g for g in pending if g.ins & reached]
-            pending = [g for g in pending if not g.ins & reached]
-            mine += grown
-            axes = frozenset() if not grown else None
-        parts.append((mine, others))
-    return parts + [([], [inner.groups[k]]) for k in sorted(left)]
+    parts: list[tuple[list[Group], list[Group], Axes]] = [([], [g], g.outs) for g in inner.groups]
+    for g in outer.groups:
+        mine, others, axes, apart = [g], list[Group](), g.ins, []
+        for part in parts:
+            if part[2] & g.ins:
+                mine, others, axes = mine + part[0], others + part[1], axes | part[2]
+            else:
+                apart.append(part)
+        parts = [*apart, (mine, others, axes)]
+    return [(mine, others) for mine, others, _ in parts]
 
 
 def total(terms: Sequence[Term], source: Shape, target: Shape) -> Terms:

@@ -15,7 +15,7 @@ from chainrule._plan.node import Elimination
 from chainrule._plan.pattern import Shape, Terms, Work, compose, stored, total
 from chainrule._program import Linear
 
-_MOST = 120  # arrays of a link; larger ones are swept
+_MOST = 120  # arrays of a link; larger ones are swept, unless an effort is asked for
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def eliminations(
         if id(e.source) in inside and id(e.target) not in sources:
             _note(paths, (numbers[id(e.source)], numbers[id(e.target)]), e)
     arrays = {k for key in paths for k in key}
-    if not 2 < len(arrays) <= _MOST or len(paths) < len(arrays):
+    if not 2 < len(arrays) <= (_MOST + effort) or len(paths) < len(arrays):
         return []
     ends = {numbers[id(v)] for v in stop}
     if any(p in ends for p, _ in paths):  # an output that is used further
