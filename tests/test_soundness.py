@@ -465,7 +465,25 @@ def scalar_product_unused(x: Any) -> Any:
     return lax.scan(step, jnp.zeros(4), jnp.outer(jnp.ones(3), x))[0]
 
 
+def checkpointed_loop(x: Any) -> Any:
+    """What is recomputed is a loop that carries values beside their tangents."""
+
+    def steps(t: Any) -> Any:
+        return jnp.tanh(lax.fori_loop(0, 2, lambda i, t: jnp.sin(t) * (i + 1.0), t))
+
+    return jax.checkpoint(steps, policy=jax.checkpoint_policies.dots_saveable)(x)
+
+
+def checkpointed_scan(x: Any) -> Any:
+    def steps(t: Any) -> Any:
+        return jnp.tanh(lax.scan(lambda s, t: (jnp.tanh(s + t), s * t), jnp.zeros(()), t)[1])
+
+    return jax.checkpoint(steps)(x)
+
+
 ZEROS = [
+    Case("loop in a checkpoint", checkpointed_loop),
+    Case("scan in a checkpoint", checkpointed_scan),
     Case("solve for another platform", platform_solve),
     Case("window for another platform", platform_window),
     Case("product of a carry that starts as zeros", scalar_product_unused),

@@ -66,6 +66,40 @@ def scan_counts(eqn: Equation) -> tuple[int, int]:
     return len(eqn.invars) - sliced - carry, carry
 
 
+def dependent(eqn: Equation, marked: Sequence[bool]) -> list[bool]:
+    """Which results of an equation depend on the marked operands: loops and branches may hand on others beside them."""
+    name, params = eqn.primitive.name, eqn.params
+    if name == "scan":
+        a, b = scan_counts(eqn)
+        return _of_loop(params["jaxpr"].jaxpr, list(marked), a, b)
+    if name == "while":
+        skipped, a = params["cond_nconsts"], params["body_nconsts"]
+        return _of_loop(params["body_jaxpr"].jaxpr, list(marked[skipped:]), a, len(eqn.outvars))
+    if name == "cond":
+        return [any(outs) for outs in zip(*[_marks(b.jaxpr, marked[1:]) for b in params["branches"]], strict=True)]
+    inner = inner_jaxpr(eqn)
+    return _marks(inner[0], marked) if inner else [any(marked)] * len(eqn.outvars)
+
+
+def _of_loop(body: Jaxpr, marked: list[bool], constants: int, carried: int) -> list[bool]:
+    while True:
+        outs = _marks(body, marked)
+        own = slice(constants, constants + carried)
+        grown = [a or b for a, b in zip(marked[own], outs[:carried], strict=True)]
+        if grown == marked[own]:
+            return [*grown, *outs[carried:]]
+        marked[own] = grown
+
+
+def _marks(jaxpr: Jaxpr, marked: Sequence[bool]) -> list[bool]:
+    found = {v for v, own in zip(jaxpr.invars, marked, strict=True) if own}
+    for eqn in jaxpr.eqns:
+        operands = [not isinstance(v, jex.Literal) and v in found for v in eqn.invars]
+        if any(operands):
+            found.update(v for v, own in zip(eqn.outvars, dependent(eqn, operands), strict=True) if own)
+    return [not isinstance(v, jex.Literal) and v in found for v in jaxpr.outvars]
+
+
 def taken_branch(eqn: Equation, index: Any) -> Any:
     """The branch of a cond whose index is known while tracing, as a closed jaxpr; else None."""
     if eqn.primitive is not _COND or not isinstance(index, np.ndarray):

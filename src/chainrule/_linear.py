@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from chainrule._block import Block, compressed, densify, presence, union_of_lines, xp
-from chainrule._jax import run_equation
+from chainrule._coefficient import evaluate as coefficients
+from chainrule._jax import dependent, run_equation
 from chainrule._program import Coefficient, Context, Linear, Tangent
 from chainrule._propagate import propagate, require_tangent
 
@@ -67,10 +68,15 @@ def record(
     """Run a jaxpr on coefficients; its linear equations are noted: (values, steps)."""
     steps: list[Step] = []
 
-    def note(_: Context, eqn: Any, values: list[Any]) -> list[Linear]:
+    def note(_: Context, eqn: Any, values: list[Any]) -> list[Any]:
         outs = [Linear(tuple(v.aval.shape), v.aval.dtype) for v in eqn.outvars]
         steps.append(Step(eqn, tuple(values), tuple(outs)))
-        return outs
+        linear = dependent(eqn, [isinstance(v, Linear) for v in values])
+        if all(linear):
+            return outs
+        # a loop that recomputes values beside their tangents: what does not depend on these is had without them
+        known = [Coefficient(np.zeros(v.shape, v.dtype)) if isinstance(v, Linear) else v for v in values]
+        return [o if own else c for o, own, c in zip(outs, linear, coefficients(eqn, known), strict=True)]
 
     context = Context(propagate=lambda *a: propagate(context, *a), apply=note)
     values: list[Any] = propagate(context, jaxpr, consts, list(inputs))  # type: ignore[arg-type]
