@@ -125,6 +125,22 @@ class Contracted(Tangent):
         return False
 
 
+class Scaled(Tangent):
+    """An element-wise product that is taken when its blocks are asked for: a sum of it is an Einstein sum."""
+
+    source: Tangent
+    coefficient: Coefficient
+
+    def __init__(self, source: Tangent, coefficient: Coefficient, take: Callable[[], Any]):
+        own = {"shape": source.shape, "dtype": source.dtype, "source": source, "coefficient": coefficient}
+        self.__dict__.update(own, take=take)
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """The blocks of the product."""
+        return self.__dict__["take"]()
+
+
 @dataclass(frozen=True, eq=False)
 class Linear:
     """An array of a linear program: a place that a tangent will take."""

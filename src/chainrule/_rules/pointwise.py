@@ -12,7 +12,7 @@ import numpy as np
 
 from chainrule._block import Block, compressed, merge, multiply, union
 from chainrule._errors import MissingRuleError
-from chainrule._program import Coefficient, Context, Tangent, Value
+from chainrule._program import Coefficient, Context, Scaled, Tangent, Value
 from chainrule._rules._registry import rule
 from chainrule._space import converted
 
@@ -143,8 +143,14 @@ def mul(context: Context, eqn: Any, values: list[Value]) -> Any:
     if eqn.params.get("out_dtype") not in (None, tangents[0].dtype):
         return NotImplemented
     (c,) = [v for v in values if isinstance(v, Coefficient)]
-    shape = tuple(eqn.outvars[0].aval.shape)
-    return result(eqn, tidy([scale(context, b, c, shape) for b in _broadcast_scalar(tangents[0], shape)]))
+    shape, (u,) = tuple(eqn.outvars[0].aval.shape), tangents
+
+    def take() -> tuple[Block, ...]:
+        return tidy([scale(context, b, c, shape) for b in _broadcast_scalar(u, shape)])
+
+    if u.shape == c.shape == shape and c.nonzero is None:
+        return [Scaled(u, c, take)]
+    return result(eqn, take())
 
 
 def _broadcast_scalar(tangent: Tangent, shape: tuple[int, ...]) -> list[Block]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import string
 from typing import Any
 
 import numpy as np
 
 from chainrule._block import Block, compressed, constant_along, densify, presence, to_slots, xp
 from chainrule._memory import require_memory
-from chainrule._program import Context, Tangent, Value
+from chainrule._program import Context, Contracted, Scaled, Tangent, Value
 from chainrule._rules._registry import rule
-from chainrule._rules.contraction import contract
+from chainrule._rules.contraction import associated, contract, contracted
 from chainrule._rules.fallback import mix
 from chainrule._rules.pointwise import result, tidy
 
@@ -25,9 +26,27 @@ def reduce_sum(context: Context, eqn: Any, values: list[Value]) -> Any:
     (u,) = values
     assert isinstance(u, Tangent)
     axes = tuple(eqn.params["axes"])
+    if isinstance(u, Scaled) and _summed(u.source, axes):
+        return [weighted(context, eqn, u)]
     blocks = tidy([sum_rows(b, axes) for b in compact(u.blocks, axes)])
     context.count(*u.blocks)
     return result(eqn, blocks)
+
+
+def _summed(u: Tangent, axes: tuple[int, ...]) -> bool:
+    """Whether rows of values that differ are summed to one: a matrix product."""
+    return all(
+        b.rows is None and constant_along(b, axes) and all(b.vals.shape[k] == u.shape[k] for k in axes)
+        for b in u.blocks
+    )
+
+
+def weighted(context: Context, eqn: Any, u: Scaled) -> Contracted:
+    """out[i] = sum over k of c[i, k] in[i, k], an Einstein sum: nothing of the size of c · in is written on the way."""
+    letters = string.ascii_letters[: len(u.shape)]
+    out = "".join(x for k, x in enumerate(letters) if k not in eqn.params["axes"])
+    given = associated(u.source, u.coefficient, f"{letters},{letters}->{out}", None)
+    return contracted(context, eqn.outvars[0].aval, *given)
 
 
 def sum_rows(block: Block, axes: tuple[int, ...]) -> Block:
