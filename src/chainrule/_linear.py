@@ -185,7 +185,7 @@ _COMMON = 1.5  # times the columns of one row
 def _term(b: Block, vals: Any, flat: Any, dtype: Any) -> Any:
     """out[i] = sum over q of vals[i, q] u[cols[i, q]]; an axis along which nothing varies is never written out."""
     slots, letters = b.slots, string.ascii_letters[: len(b.shape) + 1]
-    present, u = b.cols >= 0, taken(flat, np.maximum(b.cols, 0))
+    present, u = b.cols >= 0, taken(flat, completed(b.cols, flat.size))
     if not present.all():  # zeros that are known: the steps that follow find the pattern again
         vals = jnp.where(present, jnp.broadcast_to(vals, np.broadcast_shapes(vals.shape, present.shape)), 0)
     if slots == 1:
@@ -201,6 +201,26 @@ def _term(b: Block, vals: Any, flat: Any, dtype: Any) -> Any:
 def _squeezed(a: Any, letters: str) -> tuple[str, Any]:
     kept = [k for k, s in enumerate(a.shape) if s != 1]
     return "".join(letters[k] for k in kept), a.reshape([a.shape[k] for k in kept])
+
+
+def completed(cols: np.ndarray, size: int) -> np.ndarray:
+    """Columns with some in place of absent ones: where all others run evenly, those of the same run.
+
+    So a mask does not turn a slice into a gather.
+    """
+    present = cols >= 0
+    if present.all() or not present.any():
+        return np.maximum(cols, 0)
+    origin = np.argwhere(present)[0]
+    even = np.full((1,) * cols.ndim, cols[tuple(origin)])
+    for k, n in enumerate(cols.shape):
+        before, after = (np.take(cols, range(a, n - 1 + a), axis=k) for a in (0, 1))
+        strides = (after - before)[(before >= 0) & (after >= 0)]
+        if strides.size and strides[0]:
+            places = (np.arange(n, dtype=cols.dtype) - origin[k]) * strides[0]
+            even = even + places.reshape([-1 if j == k else 1 for j in range(cols.ndim)])
+    inside = even.min() >= 0 and even.max() < size
+    return even if inside and (~present | (cols == even)).all() else np.maximum(cols, 0)
 
 
 def taken(array: Any, places: np.ndarray) -> Any:
