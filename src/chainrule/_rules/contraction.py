@@ -222,7 +222,8 @@ def _contract_block(
     inner = _by_stride(b, mine + slot, [*moved, slot])
     labels, vals = _squeezed(b.vals, mine + slot, (*b.shape, b.slots))
     target = "".join(x for x in [*out, *inner] if x in labels + other)
-    product = _einsum(f"{labels},{other}->{target}", vals, c, precision)
+    lined, c = (other, c) if set(labels) <= set(other) else _lined_up(other, c, target)
+    product = _einsum(f"{labels},{lined}->{target}", vals, c, precision)
     context.cost += math.prod(sizes[x] for x in set(labels + other))
     cols = _moved_cols(b, mine + slot, out, inner, sizes)
     if nonzero is not None and moved and all(x in out or x in moved for x in other):
@@ -231,6 +232,14 @@ def _contract_block(
         cols = np.where(keep, cols, np.int32(-1))
     shape = tuple(sizes[x] for x in out)
     return _drop_absent(Block(shape, cols, _merge_slots(product, target, out, inner, sizes)))
+
+
+def _lined_up(labels: str, c: Any, target: str) -> tuple[str, Any]:
+    """A known coefficient with the axes that are summed last: a product by the transpose of a stored matrix is slow."""
+    if not isinstance(c, np.ndarray):
+        return labels, c
+    order = sorted(range(c.ndim), key=lambda k: (labels[k] not in target, target.find(labels[k])))
+    return "".join(labels[k] for k in order), np.array(c.transpose(order), order="C")
 
 
 def _by_stride(b: Block, labels: str, inner: list[str]) -> list[str]:
