@@ -14,7 +14,7 @@ from chainrule._errors import MissingRuleError
 from chainrule._memory import require_memory
 from chainrule._program import Coefficient, Context, Contracted, Tangent, Value, as_jax
 from chainrule._rules._registry import rule
-from chainrule._rules.pointwise import tidy, union_width
+from chainrule._rules.pointwise import overlaid, tidy, union_width
 
 
 @rule("dot_general", reads="dimension_numbers", scattered=True)
@@ -203,6 +203,7 @@ def _choose_slots(blocks: list[Block], axes: list[int], track: bool) -> list[tup
             same.append((alike, presence([b], axes) if track else None))
     if not vary:
         return same
+    vary = overlaid(vary, known=True)
     width = sum(b.slots * int(np.prod([b.shape[k] for k in axes if b.cols.shape[k] != 1])) for b in vary)
     batch = 1 if all(b.cols.ndim == len(axes) + 1 for b in vary) else None
     columns = len(np.unique(np.concatenate([b.cols.reshape(-1) for b in vary]))) if batch or len(vary) > 1 else width
@@ -231,7 +232,7 @@ def _contract_block(
         keep = _merge_slots(np.einsum(f"{other}->{known}", nonzero), known, out, inner, sizes)
         cols = np.where(keep, cols, np.int32(-1))
     shape = tuple(sizes[x] for x in out)
-    return _drop_absent(Block(shape, cols, _merge_slots(product, target, out, inner, sizes)))
+    return drop_absent(Block(shape, cols, _merge_slots(product, target, out, inner, sizes)))
 
 
 def _lined_up(labels: str, c: Any, target: str) -> tuple[str, Any]:
@@ -283,7 +284,7 @@ def _moved_cols(b: Block, labels: str, out: str, inner: list[str], sizes: dict[s
     return cols.reshape((*rows, math.prod(sizes[x] for x in inner)))
 
 
-def _drop_absent(block: Block) -> Block:
+def drop_absent(block: Block) -> Block:
     """Leave out slots that no row uses; gather the rest closer where most are absent."""
     present = block.cols >= 0
     if present.all() or block.cols.size == 0:

@@ -52,7 +52,7 @@ def _pile(blocks: list[Block]) -> Block:
 
 
 def _tidy_group(blocks: list[Block]) -> list[Block]:
-    blocks = _overlaid(blocks) if len(blocks) > 1 else blocks
+    blocks = overlaid(blocks) if len(blocks) > 1 else blocks
     if len(blocks) == 1:
         return blocks
     scalar = math.prod(blocks[0].shape) <= 1
@@ -64,12 +64,15 @@ def _tidy_group(blocks: list[Block]) -> list[Block]:
     return blocks
 
 
-def _overlaid(blocks: list[Block]) -> list[Block]:
-    """Make blocks one whose columns agree wherever both are present, as parts of an array that were padded do."""
+def overlaid(blocks: list[Block], known: bool = False) -> list[Block]:
+    """Make blocks one whose columns agree wherever both are present, as parts of an array that were padded do.
+
+    What is known stays apart, unless it is overlaid, too (`known`).
+    """
     out: list[Block] = []
     for b in blocks:
         for k, a in enumerate(out):
-            cols = None if a.static or b.static or a.slots != b.slots else _common(a.cols, b.cols)
+            cols = None if ((a.static or b.static) and not known) or a.slots != b.slots else _common(a.cols, b.cols)
             if cols is not None:
                 out[k] = Block(a.shape, cols, present(a) + present(b), a.rows)
                 break

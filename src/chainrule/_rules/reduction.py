@@ -11,7 +11,7 @@ from chainrule._block import Block, compressed, constant_along, densify, presenc
 from chainrule._memory import require_memory
 from chainrule._program import Context, Contracted, Scaled, Tangent, Value
 from chainrule._rules._registry import rule
-from chainrule._rules.contraction import associated, contract, contracted
+from chainrule._rules.contraction import associated, contract, contracted, drop_absent
 from chainrule._rules.fallback import mix
 from chainrule._rules.pointwise import result, tidy
 
@@ -28,7 +28,7 @@ def reduce_sum(context: Context, eqn: Any, values: list[Value]) -> Any:
     axes = tuple(eqn.params["axes"])
     if isinstance(u, Scaled) and _summed(u.source, axes):
         return [weighted(context, eqn, u)]
-    blocks = tidy([sum_rows(b, axes) for b in compact(u.blocks, axes)])
+    blocks = tidy([drop_absent(sum_rows(b, axes)) for b in compact(u.blocks, axes)])
     context.count(*u.blocks)
     return result(eqn, blocks)
 
