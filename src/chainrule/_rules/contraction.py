@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import WAY_OUT, Block, compressed, densify, multiply, presence, same_but_absent, union, xp
+from chainrule._block import WAY_OUT, Block, compressed, densify, join, multiply, presence, same_but_absent, union, xp
 from chainrule._errors import MissingRuleError
 from chainrule._memory import require_memory
 from chainrule._program import Coefficient, Context, Contracted, Tangent, Value, as_jax
@@ -201,6 +201,7 @@ def _choose_slots(blocks: list[Block], axes: list[int], track: bool) -> list[tup
             vary.append(b)
         else:
             same.append((alike, presence([b], axes) if track else None))
+    same = _side_by_side(same)
     if not vary:
         return same
     vary = overlaid(vary, known=True)
@@ -210,6 +211,18 @@ def _choose_slots(blocks: list[Block], axes: list[int], track: bool) -> list[tup
     if columns >= width:
         return [*same, *[(b, None) for b in vary]]
     return [*same, (densify(vary, axes), presence(vary, axes) if track else None)]
+
+
+def _side_by_side(blocks: list[tuple[Block, np.ndarray | None]]) -> list[tuple[Block, np.ndarray | None]]:
+    """Join unknown values of the same rows along the slots: one product in place of many."""
+    groups: dict[Any, list[Block]] = {}
+    out = []
+    for b, there in blocks:
+        if b.static or there is not None or b.vals.shape[-1] != b.slots:
+            out.append((b, there))
+        else:
+            groups.setdefault((b.vals.shape[:-1], b.cols.shape[:-1]), []).append(b)
+    return [*out, *((join(group), None) for group in groups.values())]
 
 
 def _contract_block(
