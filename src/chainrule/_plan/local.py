@@ -212,7 +212,8 @@ def _indexed(equation: Any, k: int, source: Shape, target: Shape, window: list[t
     outs = [j for j in range(len(target)) if j not in [b for _, b in same] and target[j] != 1]
     chosen = max(math.prod(target[j] for j in outs), 1) if equation.primitive.name == "gather" else 0
     count = chosen or max(math.prod(source[i] for i in ins), 1)
-    groups = [*_kept(source, target, same), *([group(source, target, ins, outs, count)] if ins or outs else [])]
+    chosen_from = [replace(group(source, target, ins, outs, count), indexed=True)] if ins or outs else []
+    groups = [*_kept(source, target, same), *chosen_from]
     return Term(tuple(groups), _key(equation, k))
 
 

@@ -192,7 +192,13 @@ class Chain:
             (_, right, first), (_, left, last) = best[i, k], best[k, j]
             yield way(right + self.pushed(i, k, j), Node("forward", i, j, (first,)))
             yield way(left + self.pulled(j, i, k), Node("reverse", i, j, (last,)))
-            yield way(right + left + self.product(i, k, j), Node("product", i, j, (first, last)))
+            if not self._indexed(k, j):
+                yield way(right + left + self.product(i, k, j), Node("product", i, j, (first, last)))
+
+    def _indexed(self, k: int, j: int) -> bool:
+        """Whether the places of the Jacobian of j by k are those of a table: a product would gather its entries."""
+        targets = [self.forward[k].terms.get(id(v), {}).get(0, ()) for v in self.cuts[j].arrays]
+        return any(t.indexed for terms in targets for t in terms)
 
 
 def _until(swept: Swept, step: int) -> Work:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 Axes = frozenset[int]
@@ -23,13 +23,17 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Group:
-    """One factor, over axes `ins` of the source and `outs` of the target; all of its `nnz` entries are 1 if `unit`."""
+    """One factor, over axes `ins` of the source and `outs` of the target; all of its `nnz` entries are 1 if `unit`.
+
+    Its places are those of a table of indices if it is `indexed`.
+    """
 
     ins: Axes
     outs: Axes
     rows: int  # elements of the axes of the target
     nnz: int
     unit: bool
+    indexed: bool = False
 
     @property
     def slots(self) -> int:
@@ -69,6 +73,11 @@ class Term:
         return math.prod(g.nnz for g in self.groups)
 
     @cached_property
+    def indexed(self) -> bool:
+        """Whether the places of a factor are those of a table."""
+        return any(g.indexed for g in self.groups)
+
+    @cached_property
     def unit(self) -> bool:
         """Whether every entry is 1 (or one number)."""
         return all(g.unit for g in self.groups)
@@ -98,7 +107,12 @@ def full(source: Shape, target: Shape) -> Term:
 def transposed(terms: Terms, source: Shape) -> Terms:
     """The patterns of the transpose; `source`: the shape of what becomes the target."""
     return tuple(
-        Term(tuple(Group(g.outs, g.ins, math.prod(source[k] for k in g.ins), g.nnz, g.unit) for g in t.groups), t.key)
+        Term(
+            tuple(
+                Group(g.outs, g.ins, math.prod(source[k] for k in g.ins), g.nnz, g.unit, g.indexed) for g in t.groups
+            ),
+            t.key,
+        )
         for t in terms
     )
 
@@ -145,8 +159,11 @@ def _product(outer: Term, inner: Term, shapes: tuple[Shape, Shape, Shape]) -> tu
         outs = frozenset().union(*[g.outs for g in mine])
         n = math.prod(middle[k] for g in others for k in g.outs)
         count = math.prod(g.nnz for g in (*mine, *others)) // max(n, 1)
-        nnz = min(count, math.prod(source[k] for k in ins) * math.prod(target[k] for k in outs))
+        most = math.prod(source[k] for k in ins) * math.prod(target[k] for k in outs)
+        nnz = min(count, most)
         made = group(source, target, ins, outs, nnz, all(g.unit for g in (*mine, *others)))
+        if nnz < most and any(g.indexed for g in (*mine, *others)):
+            made = replace(made, indexed=True)
         summed = summed or nnz < count
         multiply_adds *= made.slots if made.unit else count
         scaled = scaled or not made.unit
@@ -199,7 +216,7 @@ def _sum(a: Term, b: Term) -> Term:
     others = {(g.ins, g.outs): g for g in b.groups}
     return Term(
         tuple(
-            Group(g.ins, g.outs, g.rows, max(g.nnz, o.nnz), g.unit and o.unit)
+            Group(g.ins, g.outs, g.rows, max(g.nnz, o.nnz), g.unit and o.unit, g.indexed or o.indexed)
             for g in a.groups
             for o in [others[g.ins, g.outs]]
         ),
@@ -214,7 +231,7 @@ def _joined(a: Term, b: Term, source: Shape, target: Shape) -> Term:
     for g in same.groups:
         most = math.prod(source[k] for k in g.ins) * g.rows
         more = min(math.ceil(g.nnz * left), max(most, 1)) if g.ins and g.outs and left > 1 else g.nnz
-        groups.append(Group(g.ins, g.outs, g.rows, more, g.unit))
+        groups.append(replace(g, nnz=more))
         left *= g.nnz / max(more, 1)
     return Term(tuple(groups), hash((a.key, b.key)))
 
