@@ -169,7 +169,7 @@ def plan_of(problem: Problem, has_aux: bool, holomorphic: bool, effort: int) -> 
     only, sole = only_order(problem, has_aux, holomorphic)
     recorded = recorded_program(problem, has_aux, sole and only == "reverse")
     plan, chain = planned(recorded.program, name_of(problem.f), only, sole, effort)
-    if only is None and chain.best_node.pure and chain.has_loops:
+    if only is None and chain.best_node.pure and chain.rough:
         sweeps = {"forward": _forward(problem, recorded), "reverse": _reverse(problem, has_aux)}
         return counted(plan, {k: v.jacobian.cost for k, v in sweeps.items() if v}, _cheaper(*sweeps.values()))
     return plan
@@ -200,17 +200,17 @@ def _cheapest(problem: Problem, has_aux: bool, holomorphic: bool) -> Accumulated
         if not node.pure:
             with no_reverse_program(problem.what):
                 return carried_out(problem, recorded, chain.cuts, node)
-        if node.kind == "forward" and not chain.has_loops:
+        if node.kind == "forward" and not chain.rough:
             return swept(problem, recorded)
     except (NotReversibleError, MemoryLimitError):
         return _reverse(problem, has_aux) or swept(problem, recorded)
-    if not chain.has_loops:
+    if not chain.rough:
         return _reverse(problem, has_aux) or swept(problem, recorded)
     return _counted(problem, has_aux, recorded)
 
 
 def _counted(problem: Problem, has_aux: bool, recorded: Recorded) -> Accumulated:
-    """The cheaper of both sweeps by the blocks that they meet: patterns inside of loops show in no other way."""
+    """The cheaper of both sweeps by the blocks that they meet: patterns of loops and of indices show in no other way."""
     forward, reverse = _forward(problem, recorded), _reverse(problem, has_aux)
     chosen = forward if _cheaper(forward, reverse) == "forward" else reverse
     return chosen or swept(problem, recorded)  # where neither fits, the error of the first

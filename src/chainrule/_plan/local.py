@@ -76,12 +76,19 @@ def _key(equation: Any, k: int) -> int:
 @_of("add", "add_any", "sub", "neg", "convert_element_type", "copy", "copy_p", "real", "imag", "complex", "conj",
      "reduce_precision", "optimization_barrier", "sharding_constraint")  # fmt: skip
 def _same(equation: Any, k: int, source: Shape, target: Shape) -> Terms:
-    return (Term(tuple(_kept(source, target, _aligned(source, target)))),)
+    return (Term(tuple(_broadcasted(source, target))),)
 
 
 @_of("mul", "div", "select_n")
 def _scaled(equation: Any, k: int, source: Shape, target: Shape) -> Terms:
-    return (Term((*_kept(source, target, _aligned(source, target), unit=False), NUMBER)),)
+    return (Term((*_broadcasted(source, target, unit=False), NUMBER)),)
+
+
+def _broadcasted(source: Shape, target: Shape, unit: bool = True) -> Iterator[Group]:
+    """Axis by axis; a number goes to every place."""
+    if source or not target:
+        return _kept(source, target, _aligned(source, target), unit)
+    return (group(source, target, [], [j], n, unit) for j, n in enumerate(target) if n != 1)
 
 
 def _aligned(source: Shape, target: Shape) -> list[tuple[int, int]]:

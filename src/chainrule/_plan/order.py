@@ -83,9 +83,10 @@ class Chain:
         self.reverse = [sweep_cost(graph, c.arrays, range(c.after), reverse=True) for c in self.cuts[1:]]
 
     @property
-    def has_loops(self) -> bool:
-        """Whether a step is applied as a whole, column by column: its own pattern is not known here."""
-        return any(e.local.column is not None for edges in self.graph.edges for e in edges)
+    def rough(self) -> bool:
+        """Whether patterns show in the blocks only: a step is applied as a whole, or moves elements to other places."""
+        locals_ = [e.local for edges in self.graph.edges for e in edges]
+        return any(step.column is not None or any(t.key for t in step.terms) for step in locals_)
 
     def pushed(self, source: int, i: int, j: int) -> Work:
         """A forward sweep from cut i to cut j of Jacobians with respect to cut `source`."""

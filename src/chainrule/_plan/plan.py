@@ -202,7 +202,7 @@ class PlanCache:
 def counted(plan: Plan, multiply_adds: Mapping[str, int], chosen: str) -> Plan:
     """The plan with counts of real sweeps in place of those from shapes."""
     orders = tuple(replace(o, multiply_adds=multiply_adds.get(o.name, o.multiply_adds)) for o in plan.orders)
-    reason = f"{chosen}: fewest multiply-adds, counted over the patterns inside of its loops"
+    reason = f"{chosen}: fewest multiply-adds, counted over the blocks of both sweeps"
     return replace(plan, orders=orders, chosen=chosen, reason=reason)
 
 
