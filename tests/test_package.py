@@ -23,7 +23,18 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 # from the ground up, without the leading "chainrule.": a module imports only what stands before it
 FLOORS = [
-    *("_errors", "_memory", "_plan", "_plan.pattern", "_plan.node", "_plan.plan", "_jax", "_substitution", "_space"),
+    *(
+        "_errors",
+        "_memory",
+        "_plan",
+        "_plan.pattern",
+        "_plan.weights",
+        "_plan.node",
+        "_plan.plan",
+        "_jax",
+        "_substitution",
+        "_space",
+    ),
     *("_block", "_program", "_coefficient"),
     *(f"_rules.{name}" for name in ("_registry", "fallback", "pointwise", "contraction", "shape")),
     *(f"_rules.{name}" for name in ("control", "indexing", "reach", "step", "virtual", "stencil", "loop")),

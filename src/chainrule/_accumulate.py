@@ -18,10 +18,10 @@ from chainrule._factored import Factored
 from chainrule._jax import has_custom_vjp, walk
 from chainrule._layout import Layout
 from chainrule._memory import limited, require_memory
-from chainrule._plan.cost import CPU
 from chainrule._plan.order import Chain, chain_of
 from chainrule._plan.plan import Plan, counted
 from chainrule._plan.planner import cuts_of, planned
+from chainrule._plan.weights import weights
 from chainrule._program import Tangent
 from chainrule._propagate import require_tangent, sweep
 from chainrule._recorded import Accumulated, Recorded, carried_out, entries, in_links, recorded_program, swept
@@ -156,7 +156,7 @@ def _linked(problem: Problem, has_aux: bool, holomorphic: bool) -> Accumulated:
         return replace(done, jacobian=Factored([done.jacobian]))  # type: ignore[list-item]
     recorded = recorded_program(problem, has_aux, False)
     with no_reverse_program(problem.what):
-        return in_links(problem, recorded, chain_of(recorded.program, CPU))
+        return in_links(problem, recorded, chain_of(recorded.program, weights()))
 
 
 def _only_reverse(plan: Plan) -> bool:
@@ -194,7 +194,7 @@ def _cheapest(problem: Problem, has_aux: bool, holomorphic: bool) -> Accumulated
         done = _reverse(problem, has_aux) if only == "reverse" and not sole else None
         return done or _sweep(problem, has_aux, sole and only == "reverse")
     recorded = recorded_program(problem, has_aux, False)
-    chain = chain_of(recorded.program, CPU)
+    chain = chain_of(recorded.program, weights())
     node = chain.best_node
     try:
         if not node.pure:
@@ -210,7 +210,7 @@ def _cheapest(problem: Problem, has_aux: bool, holomorphic: bool) -> Accumulated
 
 
 def _counted(problem: Problem, has_aux: bool, recorded: Recorded) -> Accumulated:
-    """The cheaper of both sweeps by the blocks that they meet: patterns of loops and of indices show in no other way."""
+    """The cheaper of both sweeps by the blocks that they meet: those of loops and indices show in no other way."""
     forward, reverse = _forward(problem, recorded), _reverse(problem, has_aux)
     chosen = forward if _cheaper(forward, reverse) == "forward" else reverse
     return chosen or swept(problem, recorded)  # where neither fits, the error of the first

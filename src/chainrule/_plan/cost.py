@@ -13,23 +13,6 @@ from chainrule._plan.pattern import Terms, Work, compose, identity, stored, tota
 from chainrule._program import Linear
 
 
-@dataclass(frozen=True)
-class Weights:
-    """Seconds that an operation, a multiply-add, and a number that is read or written take."""
-
-    operation: float
-    multiply_add: float
-    number: float
-
-    def seconds(self, work: Work) -> float:
-        """Time that this work is counted as."""
-        return self.operation * work.operations + self.multiply_add * work.multiply_adds + self.number * work.numbers
-
-
-# seconds on the CPU; `python benchmarks/calibrate.py` measures them
-CPU = Weights(operation=2e-6, multiply_add=3e-11, number=4e-10)
-
-
 @dataclass(frozen=True, eq=False)
 class Edge:
     """The local Jacobian of `target` with respect to `source`, by step number `step`, from operand k to a result."""

@@ -16,10 +16,11 @@ from functools import cached_property
 from itertools import pairwise
 
 from chainrule._linear import LinearProgram
-from chainrule._plan.cost import Graph, Swept, Weights, sweep_cost
+from chainrule._plan.cost import Graph, Swept, sweep_cost
 from chainrule._plan.node import Elimination, Node
 from chainrule._plan.pattern import Terms, Work, compose, stored
 from chainrule._plan.vertices import eliminations
+from chainrule._plan.weights import Weights
 from chainrule._program import Linear
 
 
@@ -36,7 +37,7 @@ class Cut:
 
 
 _MOST_CUTS = 24  # cuts that are tried; of more, the narrowest
-_BUDGET = 6000  # (cuts · steps) that are swept for it
+_BUDGET = 2500  # (cuts · steps) that are swept for it
 
 
 def dominators(program: LinearProgram) -> list[Cut]:

@@ -12,6 +12,7 @@ which is exact for diagonals, full matrices and bands of equal rows.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -151,6 +152,7 @@ def compose(outer: Terms, inner: Terms, shapes: tuple[Shape, Shape, Shape]) -> t
     return (tuple(made) if len(made) == 1 else total(made, shapes[0], shapes[2])), work
 
 
+@functools.lru_cache(maxsize=2**14)  # layers of a network are alike
 def _product(outer: Term, inner: Term, shapes: tuple[Shape, Shape, Shape]) -> tuple[Term, Work]:
     source, middle, target = shapes
     groups, multiply_adds, summed, scaled = [], 1, False, False

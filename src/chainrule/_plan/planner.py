@@ -9,10 +9,11 @@ from dataclasses import replace
 
 from chainrule._errors import InputTypeError
 from chainrule._linear import LinearProgram
-from chainrule._plan.cost import CPU, Graph
+from chainrule._plan.cost import Graph
 from chainrule._plan.node import Node
 from chainrule._plan.order import Chain, Cut, chain_of
 from chainrule._plan.plan import OrderCost, Plan
+from chainrule._plan.weights import weights
 
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
 
@@ -35,7 +36,7 @@ def planned(program: LinearProgram, what: str, only: str | None, sole: bool, eff
 
     `sole`: JAX has no other; the program of one that has no forward sweep is that of the cotangents.
     """
-    chain = chain_of(program, CPU, effort)
+    chain = chain_of(program, weights(), effort)
     last, number = len(chain.cuts) - 1, {id(v): k for k, v in enumerate(program.arrays)}
     m, n = (sum(math.prod(v.shape) for v in arrays) for arrays in (program.outputs, program.inputs))
     backwards = sole and only == "reverse"  # the program is that of the cotangents, from the outputs to the inputs

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chainrule._plan import elimination
-from chainrule._plan.cost import Edge, Graph, Weights
+from chainrule._plan.cost import Edge, Graph
 from chainrule._plan.node import Elimination
 from chainrule._plan.pattern import Shape, Terms, Work, compose, stored, total
+from chainrule._plan.weights import Weights
 from chainrule._program import Linear
 
 _MOST = 120  # arrays of a link; larger ones are swept, unless an effort is asked for
