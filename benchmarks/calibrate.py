@@ -68,9 +68,9 @@ def main() -> None:
     """Print the measured weights."""
     own = f"Weights(operation={operation():.1e}, multiply_add={multiply_add():.1e}, number={number():.1e})"
     machine = f"{platform.machine()}, {jax.devices()[0].device_kind}, JAX {jax.__version__}"
-    Console(soft_wrap=True, highlight=False).print(
-        f'"{jax.default_backend()}": {own},  # {datetime.datetime.now(tz=datetime.UTC).date()}, {machine}'
-    )
+    day = datetime.datetime.now(tz=datetime.UTC).date()
+    line = f'"{jax.default_backend()}": {own},  # {day}, {machine}'
+    Console(soft_wrap=True, highlight=False).print(line)
 
 
 if __name__ == "__main__":

@@ -57,6 +57,7 @@ class Limits:
     coloured_pairs: int  # largest conflict graph that sparsejac's colouring is given
     compiles: int  # compile times are medians of so many
     coo: bool  # whether the values of `.coo()` are timed too
+    all_orders: bool = False  # whether the orders that were not chosen are timed too
     setup_s: float = 90.0  # a rival whose pattern is not found by then is left out
 
 
@@ -77,6 +78,24 @@ def compiled(f: Any, x: Any) -> Candidate:
 def ours(p: Problem) -> Callable[[], Any]:
     """Gives a fresh transform at each call: compiled programs belong to the function, so it must be a new one."""
     return lambda: (cr.hessian if p.hessian else cr.jacobian)(lambda x: p.f(x))
+
+
+ORDERS = ("forward", "reverse", "mixed")
+
+
+def plan_of(p: Problem) -> cr.Plan:
+    """What each order of the product takes, by count."""
+    return cr.plan(jax.grad(p.f) if p.hessian else p.f)(p.x)
+
+
+def orders(p: Problem, plan: cr.Plan, chosen: str) -> dict[str, Candidate]:
+    """Our Jacobian in the orders that were not chosen, as far as they compile."""
+    f = jax.grad(p.f) if p.hessian else p.f
+    found = {}
+    for name in (o.name for o in plan.orders if o.name != chosen):
+        with contextlib.suppress(cr.ChainruleError):
+            found[f"{name} order"] = compiled(cr.jacobian(f, order=replace(plan, chosen=name)), p.x)
+    return found
 
 
 def dense(p: Problem, name: str) -> Callable[[], Any]:

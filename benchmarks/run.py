@@ -26,7 +26,7 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import report  # noqa: E402
 import scipy.sparse  # noqa: E402
-from candidates import Candidate, Limits, compiled, dense, ours, rivals, timed  # noqa: E402
+from candidates import Candidate, Limits, compiled, dense, orders, ours, plan_of, rivals, timed  # noqa: E402
 from problem import Problem  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
@@ -43,6 +43,7 @@ FULL = Limits(
     coloured_pairs=2_000_000,
     compiles=3,
     coo=True,
+    all_orders=True,
     setup_s=40,
 )
 SMOKE = Limits(
@@ -126,14 +127,34 @@ def measure(p: Problem, limits: Limits) -> dict[str, Any]:
     hand = compiled(p.by_hand, x)
     others, left_out = rivals(p, J, limits)
     errors = check(p, J, hand(), others)
+    plan = plan_of(p)
     candidates = {"f": compiled(p.f, x), "ours": mine, "by hand": hand, **others}
+    if limits.all_orders:
+        candidates |= orders(p, plan, J.order)
     if limits.coo:
         transform = ours(p)()
         candidates["coo"] = compiled(lambda x: transform(x).coo()[2], x)
     for candidate in candidates.values():
         candidate()
     compiling = compile_times(p, candidates, limits.compiles)
-    return _row(p, J, candidates, take_turns(candidates, limits), errors, left_out, compiling)
+    row = _row(p, J, candidates, take_turns(candidates, limits), errors, left_out, compiling)
+    return row | _of_orders(plan, J, row["median_s"])
+
+
+def _of_orders(plan: cr.Plan, J: cr.Jacobian, medians: dict[str, float]) -> dict[str, Any]:
+    """Counts of all orders; what structure gains over dense sweeps, and the order over structured ones."""
+    counts = {o.name: o.multiply_adds for o in plan.orders}
+    sweeps = [counts[name] for name in ("forward", "reverse") if name in counts]
+    dense_sweep = min(k * one for k, one in zip(J.shape[::-1], plan.single, strict=True))
+    times = {name: medians.get("ours" if name == J.order else f"{name} order", math.nan) for name in counts}
+    known = [t for t in times.values() if not math.isnan(t)]
+    return {
+        "orders": counts,
+        "order_s": times,
+        "structure gain": dense_sweep / max(min(sweeps), 1),
+        "order gain": min(sweeps) / max(counts.get(J.order, min(sweeps)), 1),
+        "chosen/best order": medians["ours"] / min(known, default=math.nan),
+    }
 
 
 def _row(

@@ -56,17 +56,16 @@ def custom_linear_solve(context: Context, eqn: Any, values: list[Value]) -> Any:
     if len(eqn.outvars) != 1 or not isinstance(b, Tangent) or any(isinstance(v, Tangent) for v in values[:-1]):
         return NotImplemented
     count = eqn.params["const_lengths"].matvec
-    matvec, found = eqn.params["jaxprs"].matvec, list[Value]()
+    matvec, axes = eqn.params["jaxprs"].matvec, list[int]()
 
     def trace() -> list[Any]:
         seed = Tangent(b.shape, b.dtype, (identity(b.shape, 0, b.dtype),))
-        found[:] = context.propagate(matvec.jaxpr, matvec.consts, [*values[:count], seed])
+        axes[:] = _mixed_axes(context.propagate(matvec.jaxpr, matvec.consts, [*values[:count], seed])[0])
         return []
 
     cost = context.cost
     jax.eval_shape(trace)
     context.cost = cost
-    axes = _mixed_axes(found[0])
     return mix(context, eqn, values, len(values) - 1, axes, work=_SOLVE * math.prod(b.shape[k] for k in axes))
 
 
