@@ -79,6 +79,9 @@ def mix(
     """
     tangent = values[operand]
     assert isinstance(tangent, Tangent)
+    aval = eqn.outvars[0].aval
+    if not tangent.blocks:  # a sum that waited, and vanishes
+        return [Tangent(tuple(aval.shape), aval.dtype, ())]
     packed = densify(tangent.blocks, axes)
     block, run = expand(packed, range(len(tangent.shape))), as_function(with_substitution(eqn))
 
@@ -90,14 +93,14 @@ def mix(
     vals = jnp.broadcast_to(as_jax(block.vals), (*block.shape, slots))
     out = jax.vmap(column, in_axes=-1, out_axes=-1)(vals)
     context.cost += int(np.prod(out.shape)) * (work or int(np.prod([tangent.shape[k] for k in axes])))
-    shape = tuple(eqn.outvars[0].aval.shape)
+    shape = tuple(aval.shape)
     cols = packed.cols
     if batch is not None:
         kept = sorted(batch, key=lambda k: batch[k])
         cols = np.transpose(cols, (*kept, *axes, cols.ndim - 1))
         sizes = dict(zip((batch[k] for k in kept), cols.shape, strict=False))
         cols = cols.reshape((*[sizes.get(k, 1) for k in range(len(shape))], cols.shape[-1]))
-    return [Tangent(shape, eqn.outvars[0].aval.dtype, (Block(shape, cols, out),))]
+    return [Tangent(shape, aval.dtype, (Block(shape, cols, out),))]
 
 
 def common_columns(operands: Sequence[Sequence[Block]]) -> tuple[np.ndarray, list[Any]]:
