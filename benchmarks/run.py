@@ -145,7 +145,7 @@ def _of_orders(plan: cr.Plan, J: cr.Jacobian, medians: dict[str, float]) -> dict
     """Counts of all orders; what structure gains over dense sweeps, and the order over structured ones."""
     counts = {o.name: o.multiply_adds for o in plan.orders}
     sweeps = [counts[name] for name in ("forward", "reverse") if name in counts]
-    dense_sweep = min(k * one for k, one in zip(J.shape[::-1], plan.single, strict=True))
+    dense_sweep = min(J.shape) * plan.single
     times = {name: medians.get("ours" if name == J.order else f"{name} order", math.nan) for name in counts}
     known = [t for t in times.values() if not math.isnan(t)]
     return {

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import chainrule as cr
+from chainrule._plan import elimination
 from chainrule._plan.pattern import Group, Term, compose, full, identity, total, transposed
 
 S = jax.ShapeDtypeStruct
@@ -29,7 +30,7 @@ def layers(*sizes, seed=0):
     """The same with tanh in between."""
     rng = np.random.default_rng(seed)
     matrices = [rng.normal(size=(m, n)) / np.sqrt(n) for n, m in itertools.pairwise(sizes)]
-    return lambda x: functools.reduce(lambda u, A: jnp.tanh(A @ u), matrices, x)
+    return lambda x: functools.reduce(lambda u, A: jnp.tanh(jnp.asarray(A, u.dtype) @ u), matrices, x)
 
 
 def brute_force(sizes):
@@ -329,3 +330,154 @@ def test_planning_grows_with_the_program(depth):
     assert p.chosen == "forward"
     assert len(p.cuts) <= 26
     assert math.prod((len(p.cuts), 2 * depth)) <= 60_000
+
+
+def heads(x):
+    """Attention with a residual, whose scores depend on the input twice."""
+    q, k, v = (jnp.asarray(np.random.default_rng(k).normal(size=(16, 16)) / 4, x.dtype) for k in range(3))
+    return x + jax.nn.softmax((x @ q) @ (x @ k).T, axis=-1) @ (x @ v)
+
+
+def context(x):
+    """Every row meets a summary of all rows, through wide layers."""
+    a, b, c, d = (jnp.asarray(np.random.default_rng(k).normal(size=s) / 8, x.dtype)
+                  for k, s in enumerate(((8, 64), (64, 4), (12, 64), (64, 8))))  # fmt: skip
+    summary = jnp.mean(jnp.tanh(x @ a) @ b, axis=0)
+    return jnp.tanh(jnp.concatenate([x, jnp.broadcast_to(summary, (len(x), 4))], axis=1) @ c) @ d
+
+
+@pytest.mark.parametrize(("f", "shape"), [(WAIST, (100,)), (heads, (24, 16)), (context, (40, 8))])
+def test_the_chosen_order_is_as_accurate_in_single_precision_as_the_reverse_sweep(f, shape):
+    x = jnp.asarray(np.random.default_rng(3).normal(size=shape))
+    right = cr.jacobian(f, order="reverse")(x).dense()
+    p = cr.plan(f)(x.astype(jnp.float32))
+    error = {}
+    for order in ("auto", "reverse"):
+        own = cr.jacobian(f, order=order)(x.astype(jnp.float32))
+        assert own.dtype == jnp.float32
+        error[order] = float(abs(np.asarray(own.dense(), float) - np.asarray(right)).max())
+    assert p.chosen == "mixed"
+    assert error["auto"] <= 10 * error["reverse"] + 1e-12
+
+
+@pytest.mark.parametrize(("f", "shape"), [(heads, (24, 16)), (context, (40, 8))])
+def test_wide_links_are_eliminated_in_an_order_of_their_own(f, shape):
+    x = jnp.asarray(np.random.default_rng(3).normal(size=shape))
+    p = cr.plan(f)(x)
+    assert p.chosen == "mixed"
+    assert p["mixed"].multiply_adds * 2 < min(p["forward"].multiply_adds, p["reverse"].multiply_adds)
+    J = cr.jacobian(f)(x)
+    assert J.order == "mixed"
+    np.testing.assert_allclose(J.tree(), jax.jacfwd(f)(x), rtol=1e-9, atol=1e-12)
+
+
+def through_complex(x):
+    """A narrow complex array, of which only the imaginary part is seen."""
+    rng = np.random.default_rng(0)
+    A, C = (jnp.asarray(rng.normal(size=s) + 1j * rng.normal(size=s)) for s in ((4, 60), (60, 4)))
+    return jnp.tanh(jnp.imag(C @ (A @ jnp.sin(x).astype(complex))) / 60)
+
+
+@pytest.mark.parametrize("order", ["auto", "factored"])
+def test_a_complex_array_between_real_ones_is_no_cut(order):
+    x = jnp.asarray(np.random.default_rng(1).normal(size=60))
+    J = cr.jacobian(through_complex, order=order)(x)
+    np.testing.assert_allclose(J.dense(), jax.jacfwd(through_complex)(x), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("f", [lambda x: jnp.ones(3), lambda x: (jnp.ones(2), WAIST(x)), lambda x: (x, x, WAIST(x))])
+def test_constant_and_repeated_outputs_are_one_link(f):
+    x = jnp.asarray(np.random.default_rng(1).normal(size=100))
+    right = np.concatenate([np.reshape(b, (-1, 100)) for b in jax.tree.leaves(jax.jacfwd(f)(x))])
+    for order in ("auto", "factored", cr.plan(f)(x)):
+        np.testing.assert_allclose(cr.jacobian(f, order=order)(x).dense(), right, rtol=1e-9, atol=1e-12)
+
+
+def test_the_precision_that_is_asked_for_is_kept():
+    rng = np.random.default_rng(0)
+    matrices = [jnp.asarray(rng.normal(size=s)) for s in ((80, 100), (4, 80), (80, 4), (100, 80))]
+
+    def f(x):
+        return functools.reduce(lambda u, A: jnp.tanh(jnp.dot(A, u, precision="highest")), matrices, x)
+
+    traced = cr.jacobian(f).trace(jnp.ones(100))
+    assert traced.out_info.order == "mixed"
+    found = [e.params["precision"] for e in traced.jaxpr.eqns if e.primitive.name == "dot_general"]
+    assert len(found) > 4
+    assert {str(p) for own in found for p in (own if isinstance(own, tuple) else (own,))} == {"HIGHEST"}
+
+
+def test_a_digest_knows_what_is_known_of_constants():
+    x, T = S((40,), jnp.float64), np.eye(40) + np.eye(40, k=1)
+    one, other = (cr.plan(lambda x, A=A: A @ jnp.tanh(x))(x) for A in (T, np.ones((40, 40))))
+    assert one.digest != other.digest
+
+    def f(x):
+        return jnp.tanh(x) * 2.0
+
+    def g(x):
+        return jnp.tanh(x) * 2.0
+
+    assert cr.plan(f)(x) == cr.plan(g)(x)
+
+
+def test_products_that_known_zeros_make_cheap_are_no_reason_to_mix():
+    n, m = 400, 20
+    T = np.eye(n) + np.eye(n, k=1) / 2 + np.eye(n, k=-1) / 3
+    R = np.kron(np.eye(m), np.ones((1, n // m)))
+
+    def f(x):
+        return T @ jnp.tanh(R.T @ jnp.tanh(R @ jnp.tanh(T @ x)))
+
+    x = jnp.asarray(np.random.default_rng(1).normal(size=n))
+    auto, forward = cr.jacobian(f)(x), cr.jacobian(f, order="forward")(x)
+    assert auto.nnz <= forward.nnz
+    assert auto.cost <= 1.3 * forward.cost
+
+
+def test_a_plan_that_was_tampered_with_is_refused():
+    given = cr.plan(WAIST)(S((100,), jnp.float64)).to_dict()
+    for change in ({"chosen": "sideways"}, {"labels": []}):
+        with pytest.raises(cr.InputTypeError, match=r"no plan|no order"):
+            cr.Plan.from_dict({**given, **change})
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_elimination_reaches_brute_force_on_small_graphs(seed):
+    rng = np.random.default_rng(seed)
+    inner, edges = range(3, 8), {}
+    for v in range(3, 11):
+        for p in rng.choice(min(v, 8), size=2, replace=False):
+            edges[int(p), v] = elimination.NUMBER
+    alive = {v for v in inner if any(p == v for p, _ in edges) and any(s == v for _, s in edges)}
+    least = min(elimination.count(edges, order) for order in itertools.permutations(sorted(alive)))
+    assert elimination.best(edges, effort=300).cost == least
+
+
+def test_arrays_without_elements_are_no_obstacle():
+    def f(p):
+        return two_sided(p["a"]) + p["b"].sum() + p["a"][:0].sum()
+
+    p = {"a": jnp.asarray(np.random.default_rng(1).normal(size=200)), "b": jnp.zeros(0)}
+    np.testing.assert_allclose(cr.jacobian(f)(p).dense(), jax.jacfwd(f)(p)["a"], rtol=1e-9, atol=1e-10)
+
+
+def test_what_is_no_array_is_named():
+    with pytest.raises(cr.InputTypeError, match="plan of sin"):
+        cr.plan(jnp.sin)("abc")
+
+
+def test_block_diagonal_factors_multiply_to_a_block_diagonal():
+    A, B = np.ones((8, 20)), np.ones((20, 8))
+
+    def f(x):
+        return jnp.tanh(jnp.tanh(x @ A) @ B)
+
+    J = cr.jacobian(f, order="factored")(jnp.ones((6, 8)))
+    assert J.assemble().nnz == cr.jacobian(f)(jnp.ones((6, 8))).nnz == 6 * 64
+
+
+def test_bfloat16_constants_multiply():
+    M = jnp.ones((3, 2), jnp.bfloat16)
+    J = cr.jacobian(lambda x: M @ (M.T @ x))(jnp.ones(3, jnp.bfloat16))
+    np.testing.assert_array_equal(np.asarray(J.dense(), float), 2 * np.ones((3, 3)))

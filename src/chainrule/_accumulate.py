@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -48,6 +48,8 @@ def accumulate(problem: Problem, options: Options) -> Accumulated:
     has_aux, order, holomorphic = options.has_aux, options.order, options.holomorphic
     if not isinstance(order, Plan) and order not in get_args(Order):
         raise InputTypeError(f"{problem.what}: order={order!r} is not one of {', '.join(get_args(Order))}, nor a Plan")
+    if options.chunk_size is not None and order not in ("auto", "forward", "reverse"):
+        raise InputTypeError(f"{problem.what}: chunks are parts of one sweep; give order='forward' or 'reverse'")
     require_inputs(problem, holomorphic)
     if order == "reverse" and not holomorphic:
         _require_real_outputs(problem, has_aux)
@@ -75,8 +77,6 @@ def _largest_chunks(problem: Problem, has_aux: bool, order: Order | Plan, holomo
 
 def in_chunks(problem: Problem, has_aux: bool, order: Order | Plan, holomorphic: bool, size: int) -> Accumulated:
     """A dense Jacobian, `size` columns (or rows) at a time: each chunk is one step of a loop."""
-    if isinstance(order, Plan) or order == "factored":
-        raise InputTypeError(f"{problem.what}: chunks are parts of one sweep; give order='forward' or 'reverse'")
     if order == "auto":
         traced, out = _primal(problem, has_aux)
         m, n = (sum(math.prod(a.shape) for a in arrays) for arrays in (out, problem.leaves))
@@ -106,7 +106,7 @@ def in_chunks(problem: Problem, has_aux: bool, order: Order | Plan, holomorphic:
     chunks = jax.lax.map(one, jnp.arange(count, dtype=jnp.int32) * np.int32(size))  # [chunks, swept, size]
     dense = jnp.moveaxis(chunks, 0, 1).reshape(other.size, count * size)[:, : seeded.size]
     cost, general = (spent[0].cost * count, tuple(spent[0].fallbacks)) if spent else (0, ())
-    layout = Layout(rows, columns, (), dtype, order == "reverse", order, cost, general)
+    layout = Layout(rows, columns, (), dtype, order == "reverse", str(order), cost, general)
     every = np.arange(seeded.size, dtype=np.int32)[None]
     whole = [(0, Block((other.size,), every, dense))] if dense.size else []
     return Accumulated(jax.tree.unflatten(found["tree"], y), aux, Assembled.of(layout, whole))
@@ -143,9 +143,10 @@ def _sweep(problem: Problem, has_aux: bool, reverse: bool) -> Accumulated:
 def _replayed(problem: Problem, has_aux: bool, plan: Plan) -> Accumulated:
     recorded = recorded_program(problem, has_aux, _only_reverse(plan))
     cuts = cuts_of(plan, recorded.program, problem.what)
-    if plan.chosen == "mixed":
-        return carried_out(problem, recorded, cuts, plan.node)
-    return swept(problem, recorded) if recorded.reverse or plan.chosen == "forward" else _sweep(problem, has_aux, True)
+    if not plan.node.pure:
+        with no_reverse_program(problem.what):
+            return carried_out(problem, recorded, cuts, plan.node)
+    return swept(problem, recorded) if plan.node.kind == "forward" else _sweep(problem, has_aux, True)
 
 
 def _linked(problem: Problem, has_aux: bool, holomorphic: bool) -> Accumulated:
@@ -155,8 +156,12 @@ def _linked(problem: Problem, has_aux: bool, holomorphic: bool) -> Accumulated:
         done = _sweep(problem, has_aux, only == "reverse")
         return replace(done, jacobian=Factored([done.jacobian]))  # type: ignore[list-item]
     recorded = recorded_program(problem, has_aux, False)
+    chain = chain_of(recorded.program, weights())
+    if len(chain.cuts) == 2:
+        done = swept(problem, recorded)
+        return replace(done, jacobian=Factored([done.jacobian]))  # type: ignore[list-item]
     with no_reverse_program(problem.what):
-        return in_links(problem, recorded, chain_of(recorded.program, weights()))
+        return in_links(problem, recorded, chain)
 
 
 def _only_reverse(plan: Plan) -> bool:
@@ -170,8 +175,8 @@ def plan_of(problem: Problem, has_aux: bool, holomorphic: bool, effort: int) -> 
     recorded = recorded_program(problem, has_aux, sole and only == "reverse")
     plan, chain = planned(recorded.program, name_of(problem.f), only, sole, effort)
     if only is None and chain.best_node.pure and chain.rough:
-        sweeps = {"forward": _forward(problem, recorded), "reverse": _reverse(problem, has_aux)}
-        return counted(plan, {k: v.jacobian.cost for k, v in sweeps.items() if v}, _cheaper(*sweeps.values()))
+        sweeps = _both(problem, has_aux, recorded)
+        return counted(plan, {k: v.jacobian.cost for k, v in sweeps.items()}, _cheaper(sweeps)) if sweeps else plan
     return plan
 
 
@@ -182,10 +187,23 @@ def _forward(problem: Problem, recorded: Recorded) -> Accumulated | None:
         return None
 
 
-def _cheaper(forward: Accumulated | None, reverse: Accumulated | None) -> str:
-    if forward is None or reverse is None:
-        return "forward" if reverse is None else "reverse"
-    return "reverse" if reverse.jacobian.cost * Chain.tie < forward.jacobian.cost else "forward"
+_NEAR = 4  # multiply-adds for each number of J, up to which a sweep is near the least that any takes
+_BROAD = 20_000  # inputs times steps, above which counting from shapes takes longer than a sweep
+
+
+def _both(problem: Problem, has_aux: bool, recorded: Recorded) -> dict[str, Accumulated]:
+    """Both sweeps as far as they fit: patterns of loops and of indices show in their blocks only."""
+    forward = _forward(problem, recorded)
+    if forward and forward.jacobian.cost <= _NEAR * sum(v.size for v in jax.tree.leaves(forward.jacobian)):
+        return {"forward": forward}
+    sweeps = {"forward": forward, "reverse": _reverse(problem, has_aux)}
+    return {name: sweep for name, sweep in sweeps.items() if sweep}
+
+
+def _cheaper(sweeps: Mapping[str, Accumulated]) -> str:
+    """The sweep of fewer multiply-adds; of about equal ones forward."""
+    cost = {name: sweep.jacobian.cost for name, sweep in sweeps.items()}
+    return "reverse" if cost.get("reverse", math.inf) * Chain.tie < cost.get("forward", math.inf) else "forward"
 
 
 def _cheapest(problem: Problem, has_aux: bool, holomorphic: bool) -> Accumulated:
@@ -194,6 +212,8 @@ def _cheapest(problem: Problem, has_aux: bool, holomorphic: bool) -> Accumulated
         done = _reverse(problem, has_aux) if only == "reverse" and not sole else None
         return done or _sweep(problem, has_aux, sole and only == "reverse")
     recorded = recorded_program(problem, has_aux, False)
+    if len(recorded.program.inputs) * len(recorded.program.steps) > _BROAD:
+        return _counted(problem, has_aux, recorded)
     chain = chain_of(recorded.program, weights())
     node = chain.best_node
     try:
@@ -210,10 +230,11 @@ def _cheapest(problem: Problem, has_aux: bool, holomorphic: bool) -> Accumulated
 
 
 def _counted(problem: Problem, has_aux: bool, recorded: Recorded) -> Accumulated:
-    """The cheaper of both sweeps by the blocks that they meet: those of loops and indices show in no other way."""
-    forward, reverse = _forward(problem, recorded), _reverse(problem, has_aux)
-    chosen = forward if _cheaper(forward, reverse) == "forward" else reverse
-    return chosen or swept(problem, recorded)  # where neither fits, the error of the first
+    """The cheaper of both sweeps by the blocks that they meet."""
+    if recorded.rows.size * _NEAR <= recorded.columns.size and (reverse := _reverse(problem, has_aux)):
+        return reverse  # far fewer outputs than inputs
+    sweeps = _both(problem, has_aux, recorded)
+    return sweeps[_cheaper(sweeps)] if sweeps else swept(problem, recorded)  # where none fits, the error of the first
 
 
 def only_order(problem: Problem, has_aux: bool, holomorphic: bool) -> tuple[Kind | None, bool]:

@@ -264,6 +264,23 @@ def _like(J: Assembled, like: Layout) -> Assembled:
     return from_coo(replace(J._layout, rows=like.rows, columns=like.columns), *J.coo())
 
 
+_COUNTED = 10_000_000  # products, up to which the places that they meet at are counted
+
+
+def _stays_sparse(g: Assembled, f: Assembled, products: int) -> bool:
+    """Whether g @ f has fewer than half of the entries of a dense matrix, although products are many."""
+    if products > _COUNTED:
+        return False
+    import scipy.sparse
+
+    sizes = (g.shape, f.shape)
+    left, right = (
+        scipy.sparse.coo_array((np.ones(len(J._layout.pattern.rows), bool), J._positions()), shape=shape).tocsr()
+        for J, shape in zip((g, f), sizes, strict=True)
+    )
+    return bool(2 * (left @ right).nnz < g.shape[0] * f.shape[1])
+
+
 def _compose(g: Assembled, f: Assembled) -> Assembled:
     """The chain rule J_g @ J_f, over the pairs of entries that meet."""
     (p, m), n = g.shape, f.shape[1]
@@ -273,7 +290,7 @@ def _compose(g: Assembled, f: Assembled) -> Assembled:
     dtype = promoted(g.dtype, f.dtype)
     like = replace(g._layout, columns=f._layout.columns, flipped=False, dtype=dtype)
     like = replace(like, cost=g.cost + f.cost + int(copies.sum()))
-    if copies.sum() >= p * n > 0:  # as many products as a dense result has entries
+    if copies.sum() >= p * n > 0 and not _stays_sparse(g, f, int(copies.sum())):
         product = g.dense().astype(dtype) @ f.dense().astype(dtype)
         return Assembled.of(like, _per_leaf(like.rows, np.arange(n, dtype=np.int32)[None], product))
     left = np.repeat(np.arange(len(gj)), copies)

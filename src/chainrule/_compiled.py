@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -78,20 +79,26 @@ class Transform:
 
     def __call__(self, *args: Any, **keywords: Any) -> Any:
         """Apply the transform to the arguments of the function."""
-        backwards = "the reverse direction: chainrule.pullback, or order='reverse'"
-        try:
-            with no_forward_program(self._what, backwards), no_reverse_program(self._what):
-                return self._compiled(*self._prepared(args, keywords))
-        except (TypeError, ValueError, OverflowError) as error:
-            if isinstance(error, ChainruleError):
-                raise
-            # JAX names an argument that is no array in terms of its own; say it in the user's
-            require_arrays(self._what, [x for k in self._traced for x in jax.tree.leaves(args[k : k + 1 or None])])
-            raise
+        with self._blaming(args):
+            return self._compiled(*self._prepared(args, keywords))
 
     def trace(self, *args: Any, **keywords: Any) -> Any:
         """Trace for these arguments: JAX's stage object, with `.lower().compile()`."""
-        return Stage(self._compiled.trace(*self._prepared(args, keywords)), self._prepared)
+        with self._blaming(args):
+            return Stage(self._compiled.trace(*self._prepared(args, keywords)), self._prepared)
+
+    @contextlib.contextmanager
+    def _blaming(self, args: tuple[Any, ...]) -> Iterator[None]:
+        """JAX names an argument that is no array in terms of its own; say it in the user's."""
+        backwards = "the reverse direction: chainrule.pullback, or order='reverse'"
+        try:
+            with no_forward_program(self._what, backwards), no_reverse_program(self._what):
+                yield
+        except (TypeError, ValueError, OverflowError) as error:
+            if isinstance(error, ChainruleError):
+                raise
+            require_arrays(self._what, [x for k in self._traced for x in jax.tree.leaves(args[k : k + 1 or None])])
+            raise
 
     def _prepared(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Any, ...]:
         """The keywords and the arguments, with the leaves that are known while tracing set apart."""

@@ -142,7 +142,15 @@ def _aval(v: Coefficient | Linear) -> Any:
     return jax.ShapeDtypeStruct(v.shape, v.dtype)
 
 
-def of_blocks(tangents: Sequence[Tangent], targets: Sequence[Linear], sources: Sequence[Linear]) -> LinearProgram:
+def precision_of(program: LinearProgram) -> Any:
+    """The highest precision that a product of the program asks for, or None where none does."""
+    asked = [p for s in program.steps for p in jax.tree.leaves(s.equation.params.get("precision"))]
+    return max((p for p in asked if isinstance(p, jax.lax.Precision)), key=lambda p: p.value, default=None)
+
+
+def of_blocks(
+    tangents: Sequence[Tangent], targets: Sequence[Linear], sources: Sequence[Linear], precision: Any = None
+) -> LinearProgram:
     """The program of the Jacobians of some arrays with respect to the sources laid flat, one after another."""
     own = [[_even(b) for b in t.filled().blocks] for t in tangents]
     coefficients = [Coefficient(b.vals, there) for blocks in own for b, there in blocks]
@@ -151,7 +159,7 @@ def of_blocks(tangents: Sequence[Tangent], targets: Sequence[Linear], sources: S
         flat = inputs[0] if len(inputs) == 1 else jnp.concatenate([x.reshape(-1) for x in inputs])
         left, outs = iter(values), []
         for v, blocks in zip(targets, own, strict=True):
-            terms = [_term(b, next(left), flat, v.dtype) for b, _ in blocks]
+            terms = [_term(b, next(left), flat, v.dtype, precision) for b, _ in blocks]
             outs.append(functools.reduce(jnp.add, terms) if terms else jnp.zeros(v.shape, v.dtype))
         return outs
 
@@ -182,7 +190,7 @@ def _along(b: Block, own: Block) -> list[int]:
 _COMMON = 1.5  # times the columns of one row
 
 
-def _term(b: Block, vals: Any, flat: Any, dtype: Any) -> Any:
+def _term(b: Block, vals: Any, flat: Any, dtype: Any, precision: Any) -> Any:
     """out[i] = sum over q of vals[i, q] u[cols[i, q]]; an axis along which nothing varies is never written out."""
     slots, letters = b.slots, string.ascii_letters[: len(b.shape) + 1]
     present, u = b.cols >= 0, taken(flat, completed(b.cols, flat.size))
@@ -193,7 +201,7 @@ def _term(b: Block, vals: Any, flat: Any, dtype: Any) -> Any:
     parts = [_squeezed(a, letters) for a in (vals, u)]
     out = "".join(x for x in letters[:-1] if x in parts[0][0] + parts[1][0])
     copies = slots if letters[-1] not in parts[0][0] + parts[1][0] else 1
-    product = jnp.einsum(f"{parts[0][0]},{parts[1][0]}->{out}", parts[0][1] * copies, parts[1][1])
+    product = jnp.einsum(f"{parts[0][0]},{parts[1][0]}->{out}", parts[0][1] * copies, parts[1][1], precision=precision)
     product = product.reshape([s if x in out else 1 for x, s in zip(letters, b.shape, strict=False)])
     return jnp.broadcast_to(product, b.shape).astype(dtype)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from chainrule._block import Block, identity
-from chainrule._linear import LinearProgram, Step, of_blocks, push_through, section, transposed
+from chainrule._linear import LinearProgram, Step, of_blocks, precision_of, push_through, section, transposed
 from chainrule._plan.node import Node
 from chainrule._plan.order import Cut
 from chainrule._program import Context, Linear, Tangent
@@ -24,14 +25,15 @@ class Part:
     tangents: tuple[Tangent, ...]
     flipped: bool
 
-    def program(self) -> LinearProgram:
+    def program(self, precision: Any) -> LinearProgram:
         """This map as a program, from the start to the stop; or its transpose, where that is what is stored."""
         rows, columns = (self.start, self.stop) if self.flipped else (self.stop, self.start)
-        return of_blocks(self.tangents, rows, columns)
+        return of_blocks(self.tangents, rows, columns, precision)
 
-    def map(self) -> LinearProgram:
+    def map(self, precision: Any) -> LinearProgram:
         """This map as a program from the start to the stop."""
-        return transposed(self.program()) if self.flipped else self.program()
+        own = self.program(precision)
+        return transposed(own) if self.flipped else own
 
 
 def local(step: Step, source: Linear, result: int) -> LinearProgram:
@@ -56,9 +58,9 @@ class Edge:
         (made,) = push_through(context, self.step, seeds_of([self.source]))
         return made
 
-    def after(self, context: Context, inner: Edge) -> Edge:
+    def after(self, context: Context, inner: Edge, precision: Any) -> Edge:
         """The product with an edge that leads to the source of this one."""
-        program = self.step or of_blocks([self.assembled(context)], [self.target], [self.source])
+        program = self.step or of_blocks([self.assembled(context)], [self.target], [self.source], precision)
         (made,) = push_through(context, program, [inner.assembled(context)])
         return Edge(inner.source, self.target, None, made)
 
@@ -73,6 +75,7 @@ class Mixed:
 
     def __init__(self, context: Context, program: LinearProgram, cuts: Sequence[Cut]):
         self.context, self.program, self.cuts = context, program, cuts
+        self.precision = precision_of(program)
 
     def part(self, node: Node) -> Part:
         """The Jacobian of a node of the plan."""
@@ -98,22 +101,23 @@ class Mixed:
     ) -> Iterator[Tangent]:
         """Multiply the local Jacobians along the paths through each array in turn, until none is left between."""
         link = self._between(start, stop)
+        offsets, offset = {}, 0
+        for v in start:
+            offsets[id(v)], offset = offset, offset + v.size
         preds: dict[int, dict[int, Edge]] = {}
         for step in link.steps:
             for r, out in enumerate(step.outs):
-                for v in {id(v): v for v in step.sources}.values():
+                # what an array without elements gives depends on nothing
+                for v in {id(v): v for v in step.sources if v.size and (id(v) in preds or id(v) in offsets)}.values():
                     preds.setdefault(id(out), {})[id(v)] = Edge(v, out, local(step, v, r))
         for v in (self.program.arrays[k] for k in order):
-            through = preds.pop(id(v))
+            through = preds.pop(id(v), {})
             outs = [edges for edges in preds.values() if id(v) in edges]
             for edges in outs:
                 outer = edges.pop(id(v))
                 for key, inner in through.items():
-                    made = outer.after(self.context, inner)
+                    made = outer.after(self.context, inner, self.precision)
                     edges[key] = edges[key].plus(self.context, made) if key in edges else made
-        offsets, offset = {}, 0
-        for v in start:
-            offsets[id(v)], offset = offset, offset + v.size
         for v in stop:
             blocks = [
                 Block(b.shape, np.where(b.cols >= 0, b.cols + np.int32(offsets[key]), b.cols), b.vals, b.rows)
@@ -130,15 +134,15 @@ class Mixed:
         if part.flipped == flipped:
             return part
         seeds = part.stop if flipped else part.start
-        made = push_through(self.context, transposed(part.program()), seeds_of(seeds))
+        made = push_through(self.context, transposed(part.program(self.precision)), seeds_of(seeds))
         return Part(part.start, part.stop, tuple(made), flipped)
 
     def _product(self, first: Part, last: Part) -> Part:
         """The Jacobian of last.stop by first.start."""
         if first.flipped and last.flipped:
-            made = push_through(self.context, first.program(), last.tangents)
+            made = push_through(self.context, first.program(self.precision), last.tangents)
             return Part(first.start, last.stop, tuple(made), True)
-        made = push_through(self.context, last.map(), self._oriented(first, False).tangents)
+        made = push_through(self.context, last.map(self.precision), self._oriented(first, False).tangents)
         return Part(first.start, last.stop, tuple(made), False)
 
 

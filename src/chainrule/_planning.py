@@ -30,7 +30,7 @@ class Planning:
         found: Plan = self._transform.trace(*args, **keywords).out_info.value
         if self._timed is None:
             return found
-        known = self._cache.get(found.digest) if self._cache is not None else None
+        known = self._cache.get(found.digest, _backend()) if self._cache is not None else None
         plan = known or self._timed(found, *args, **keywords)
         if self._cache is not None:
             self._cache.add(plan)
@@ -104,11 +104,15 @@ def plan(
             )
             with contextlib.suppress(MemoryLimitError, NotReversibleError):
                 times[order.name] = _median_seconds(own, args, keywords)
-        return measured(found, times)
+        return measured(found, times, _backend())
 
     key = ("plan", numbers, has_aux, holomorphic, effort)
     transform = Transform("plan", f, places(numbers), body, key, patterned=True)
     return Planning(transform, timed if measure else None, cache)
+
+
+def _backend() -> str:
+    return f"{jax.default_backend()}, JAX {jax.__version__}"
 
 
 def _median_seconds(function: Callable[..., Any], args: tuple[Any, ...], keywords: dict[str, Any]) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 from chainrule._linear import LinearProgram
 from chainrule._plan.local import Local, local
 from chainrule._plan.pattern import Terms, Work, compose, identity, stored, total, transposed
-from chainrule._program import Linear
+from chainrule._program import Coefficient, Linear
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +42,7 @@ class Graph:
         found: dict[Any, Local] = {}
 
         def edge(number: int, step: Any, k: int, r: int) -> Edge:
-            key = (id(step.equation), k, r)
+            key = (id(step.equation), k, r, *(id(v) for v in step.operands if isinstance(v, Coefficient)))
             if key not in found:
                 found[key] = local(step.equation, step.operands, k, r)
             return Edge(step.operands[k], step.outs[r], number, k, r, found[key])

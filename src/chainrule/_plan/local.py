@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from chainrule._jax import count_operations, scan_counts
 from chainrule._plan.pattern import NUMBER, Group, Shape, Term, Terms, full, group
 from chainrule._program import Coefficient
@@ -21,7 +23,6 @@ class Local:
 
     terms: Terms
     column: int | None = None
-    reversible: bool = True
 
 
 Rule = Callable[[Any, int, Shape, Shape], Terms]  # (equation, number of the operand, its shape, result's shape)
@@ -43,17 +44,35 @@ def local(equation: Any, operands: Any, k: int, result: int) -> Local:
     rule = _RULES.get(name)
     if rule is not None:
         terms = rule(equation, k, source, target)
-        if name in ("mul", "div") and _is_number(operands[1 - k]):
+        if name == "dot_general":
+            terms = _known_zeros(terms, operands[1 - k])
+        if name in ("mul", "div") and is_number(operands[1 - k]):
             terms = _numbers(terms)
         return Local(terms)
-    return Local((_loop(equation, k, result, source, target),), _column(equation), name != "while")
+    return Local((_loop(equation, k, result, source, target),), _column(equation))
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     """Whether every element is one known number."""
     if not isinstance(value, Coefficient) or not value.static or value.value.dtype.kind not in "iuf":
         return False
     return bool((value.value == value.value.flat[0]).all()) if value.value.size else True
+
+
+_SPARSE = 4  # a matrix is multiplied by its nonzeros where so many times more of it is known to vanish
+
+
+def _known_zeros(terms: Terms, other: Any) -> Terms:
+    """The group of a contraction, the last one, has as many entries as the other operand may have nonzeros."""
+    nonzero = other.nonzero if isinstance(other, Coefficient) else None
+    if nonzero is None or not nonzero.size:
+        return terms
+    share = int(np.count_nonzero(nonzero)) / nonzero.size
+    *rest, last = terms[0].groups
+    if last.unit:
+        return terms
+    known = replace(last, nnz=max(int(share * last.nnz), 1), indexed=share * _SPARSE <= 1)
+    return (Term((*rest, known), terms[0].key),)
 
 
 def _numbers(terms: Terms) -> Terms:

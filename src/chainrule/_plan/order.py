@@ -3,8 +3,8 @@
 An array through which every path from the inputs to the outputs passes cuts the program into links. The Jacobian
 between two cuts i < j is had by a forward sweep (from i), a reverse sweep (from j), the product of two Jacobians that
 meet at a cut k, or a sweep of one of them through the links that the other would cover. The cheapest of these, for all
-pairs, solves the generalised Jacobian chain bracketing problem: U. Naumann, 'On Jacobian accumulation and elimination:
-generalized Jacobian chain products' (2020); without links that are swept it is the matrix chain of Cormen et al.,
+pairs, solves the generalised Jacobian chain bracketing problem: U. Naumann, 'Optimization of generalized Jacobian chain
+products without memory constraints' (2020); without links that are swept it is the matrix chain of Cormen et al.,
 *Introduction to Algorithms*, section 15.2.
 """
 
@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+
+import numpy as np
 
 from chainrule._linear import LinearProgram
 from chainrule._plan.cost import Graph, Swept, sweep_cost
@@ -83,7 +85,7 @@ class Chain:
         self.forward = [sweep_cost(graph, c.arrays, range(c.after, steps)) for c in self.cuts[:-1]]
         self.reverse = [sweep_cost(graph, c.arrays, range(c.after), reverse=True) for c in self.cuts[1:]]
 
-    @property
+    @cached_property
     def rough(self) -> bool:
         """Whether patterns show in the blocks only: a step is applied as a whole, or moves elements to other places."""
         locals_ = [e.local for edges in self.graph.edges for e in edges]
@@ -220,8 +222,10 @@ _FEWER, _FEWER_OF_SPARSE = 1.5, 2.5  # times the multiply-adds of a mixed order 
 
 
 def chain_of(program: LinearProgram, weights: Weights, effort: int = 0) -> Chain:
-    """The chain of a program: a single link where an output depends on no input, or is one twice."""
+    """The chain of a program: a single link where an output depends on no input, or is one twice, or is complex."""
     graph, arrays = Graph.of(program), {id(v) for v in (*program.inputs, *program.targets)}
     whole = len(program.targets) == len(program.outputs) and len(arrays) == len(program.inputs) + len(program.targets)
+    # real and imaginary parts are linear over real numbers only: of a complex array one column is not enough
+    whole = whole and not any(np.dtype(v.dtype).kind == "c" for v in program.arrays)
     cuts = dominators(program) if whole else [Cut(program.inputs, 0), Cut(program.targets, len(program.steps))]
     return Chain(graph, useful(graph, cuts), weights, effort if whole else -1)

@@ -7,7 +7,7 @@ the groups that meet at an axis of the array between, which has n elements along
 
     multiply-adds = nnz(A) nnz(B) / n,   nnz(AB) = min(multiply-adds, rows · columns)
 
-which is exact for diagonals, full matrices and bands of equal rows.
+the first exact for diagonals, full matrices and bands of equal rows, the second a bound.
 """
 
 from __future__ import annotations
@@ -82,11 +82,6 @@ class Term:
     def unit(self) -> bool:
         """Whether every entry is 1 (or one number)."""
         return all(g.unit for g in self.groups)
-
-    @cached_property
-    def owners(self) -> dict[int, int]:
-        """For each axis of the target: the number of its group."""
-        return {axis: k for k, g in enumerate(self.groups) for axis in g.outs}
 
 
 Terms = tuple[Term, ...]

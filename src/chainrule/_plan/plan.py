@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -42,8 +41,9 @@ class Plan:
     Attributes
     ----------
     what : the function. shape : (outputs, inputs). orders : the `OrderCost` of each order. chosen : the name of one.
-    reason : why, in a sentence. single : multiply-adds of one pushforward and of one pullback. digest : which program
+    reason : why, in a sentence. single : multiply-adds of one pushforward, or of one pullback. digest : which program
     this plan belongs to. cuts : where the program is cut, by the numbers of its arrays. labels : names of the cuts.
+    measured_on : backend and JAX version of measured times.
 
     Examples
     --------
@@ -54,15 +54,16 @@ class Plan:
     ('reverse', 800, 6300)
     """
 
-    what: str
+    what: str = field(compare=False)
     shape: tuple[int, int]
     orders: tuple[OrderCost, ...]
     chosen: str
     reason: str = field(compare=False)
-    single: tuple[int, int] = field(compare=False)
+    single: int = field(compare=False)
     digest: str
     cuts: tuple[tuple[int, ...], ...]
     labels: tuple[str, ...] = field(compare=False)
+    measured_on: str = field(default="", compare=False)
 
     @property
     def node(self) -> Node:
@@ -90,8 +91,8 @@ class Plan:
             cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
             lines.append(f"{mark} {'  '.join(cells)}")
         lines += ["", self.reason, *(f"  {k}. {s}" for k, s in enumerate(self.steps(), 1))]
-        push, pull = self.single
-        separate = f"{n:,} separate pushforwards take {n * push:,} multiply-adds, {m:,} pullbacks {m * pull:,}"
+        push, pull = n * self.single, m * self.single
+        separate = f"{n:,} separate pushforwards take {push:,} multiply-adds, {m:,} pullbacks {pull:,}"
         return "\n".join([*lines, "", f"counted as products of Jacobians; {separate}"])
 
     def steps(self) -> list[str]:
@@ -134,18 +135,19 @@ class Plan:
     def from_dict(cls, given: Mapping[str, Any]) -> Plan:
         """The plan that `to_dict` wrote. Raises InputTypeError where it is none."""
         try:
-            return cls(
+            found = cls(
                 **{
                     **given,
                     "shape": tuple(given["shape"]),
                     "orders": tuple(OrderCost(**{**o, "node": Node.from_dict(o["node"])}) for o in given["orders"]),
-                    "single": tuple(given["single"]),
                     "cuts": tuple(map(tuple, given["cuts"])),
                     "labels": tuple(given["labels"]),
                 }
             )
-        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            found.steps()
+        except (TypeError, KeyError, ValueError, AttributeError, IndexError) as error:
             raise InputTypeError(f"Plan.from_dict: this is no plan that Plan.to_dict wrote ({error})") from error
+        return found
 
 
 _HEAD = ("order", "multiply-adds", "peak entries", "numbers moved", "operations", "µs")
@@ -174,13 +176,13 @@ class PlanCache:
     def __len__(self) -> int:
         return len(self._plans)
 
-    def get(self, digest: str) -> Plan | None:
-        """The plan of a program, if there is one."""
-        return self._plans.get(digest)
+    def get(self, digest: str, measured_on: str) -> Plan | None:
+        """The plan of a program that was measured on this backend, if there is one."""
+        return self._plans.get(digest + measured_on)
 
     def add(self, plan: Plan) -> None:
         """Keep a plan."""
-        self._plans[plan.digest] = plan
+        self._plans[plan.digest + plan.measured_on] = plan
 
     def save(self, path: str | Path) -> None:
         """Write all plans to a JSON file."""
@@ -202,15 +204,14 @@ class PlanCache:
 def counted(plan: Plan, multiply_adds: Mapping[str, int], chosen: str) -> Plan:
     """The plan with counts of real sweeps in place of those from shapes."""
     orders = tuple(replace(o, multiply_adds=multiply_adds.get(o.name, o.multiply_adds)) for o in plan.orders)
-    reason = f"{chosen}: fewest multiply-adds, counted over the blocks of both sweeps"
+    reason = f"{chosen}: by the multiply-adds of both sweeps, counted over their blocks; of about equal ones forward"
     return replace(plan, orders=orders, chosen=chosen, reason=reason)
 
 
-def measured(plan: Plan, seconds: Mapping[str, float]) -> Plan:
+def measured(plan: Plan, seconds: Mapping[str, float], measured_on: str) -> Plan:
     """The plan with measured times, and the fastest order chosen."""
-    orders = tuple(replace(o, seconds=seconds.get(o.name, math.inf)) for o in plan.orders)
+    orders = tuple(replace(o, seconds=seconds[o.name]) for o in plan.orders if o.name in seconds)
     best = min(orders, key=lambda o: o.seconds)
-    times = ", ".join(f"{o.name} {o.seconds * 1e6:,.0f} µs" for o in orders if o.name in seconds)
-    return replace(
-        plan, orders=orders, chosen=best.name, reason=f"{best.name}: the fastest that was measured ({times})"
-    )
+    times = ", ".join(f"{o.name} {o.seconds * 1e6:,.0f} µs" for o in orders)
+    reason = f"{best.name}: the fastest that was measured ({times})"
+    return replace(plan, orders=orders, chosen=best.name, reason=reason, measured_on=measured_on)

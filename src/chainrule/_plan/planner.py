@@ -6,29 +6,42 @@ import hashlib
 import math
 import re
 from dataclasses import replace
+from typing import Any
+
+import numpy as np
 
 from chainrule._errors import InputTypeError
 from chainrule._linear import LinearProgram
 from chainrule._plan.cost import Graph
+from chainrule._plan.local import is_number
 from chainrule._plan.node import Node
 from chainrule._plan.order import Chain, Cut, chain_of
 from chainrule._plan.plan import OrderCost, Plan
 from chainrule._plan.weights import weights
+from chainrule._program import Coefficient, Linear
 
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
 
 
 def digest_of(program: LinearProgram) -> str:
-    """Equal programs have equal digests: the equations, their shapes and how they are wired."""
+    """Equal programs have equal digests: the equations, their shapes, how they are wired, and what is known of them."""
     number = {id(v): k for k, v in enumerate(program.arrays)}
     text = hashlib.blake2b(digest_size=12)
     text.update(repr([(v.shape, str(v.dtype)) for v in program.inputs]).encode())
     for step in program.steps:
-        wires = [number.get(id(v), tuple(v.shape)) for v in step.operands]
+        wires = [number[id(v)] if isinstance(v, Linear) else _known(v) for v in step.operands]
         params = _ADDRESS.sub("", str(step.equation.params))
         text.update(repr((step.equation.primitive.name, wires, params)).encode())
     text.update(repr([number.get(id(v), -1) for v in program.outputs]).encode())
     return text.hexdigest()
+
+
+def _known(v: Coefficient) -> Any:
+    """What is known of a coefficient while tracing: whole numbers, and where it vanishes."""
+    whole = v.static and v.value.dtype.kind in "iub"
+    known = v.value if whole else v.nonzero
+    found = None if known is None else hashlib.blake2b(np.ascontiguousarray(known).tobytes(), digest_size=8).hexdigest()
+    return tuple(v.shape), str(v.dtype), is_number(v), found
 
 
 def planned(program: LinearProgram, what: str, only: str | None, sole: bool, effort: int) -> tuple[Plan, Chain]:
@@ -69,14 +82,13 @@ def _cost(name: str, chain: Chain, node: Node) -> OrderCost:
     return OrderCost(name, work.multiply_adds, peak, work.numbers, work.operations, chain.weights.seconds(work), node)
 
 
-def single(graph: Graph) -> tuple[int, int]:
-    """Multiply-adds of one pushforward, and of one pullback: every entry of every local Jacobian once."""
-    count = sum(
+def single(graph: Graph) -> int:
+    """Multiply-adds of one pushforward, or of one pullback: every entry of every local Jacobian once."""
+    return sum(
         e.local.column if e.local.column is not None else sum(t.nnz for t in e.local.terms if not t.unit)
         for edges in graph.edges
         for e in edges
     )
-    return count, count
 
 
 def _label(graph: Graph, cut: Cut, k: int, last: int) -> str:
@@ -107,4 +119,6 @@ def cuts_of(plan: Plan, program: LinearProgram, what: str) -> list[Cut]:
             "make one with chainrule.plan for this function and these shapes"
         )
     arrays = program.arrays
+    if any(k >= len(arrays) for cut in plan.cuts for k in cut):
+        raise InputTypeError(f"{what}: the plan names arrays that this program does not have; it was changed")
     return [Cut(tuple(arrays[k] for k in cut), -1) for cut in plan.cuts]

@@ -16,7 +16,8 @@ from chainrule._plan.pattern import Shape, Terms, Work, compose, stored, total
 from chainrule._plan.weights import Weights
 from chainrule._program import Linear
 
-_MOST = 120  # arrays of a link; larger ones are swept, unless an effort is asked for
+_MOST, _MOST_WITH_EFFORT = 120, 2000  # arrays of a link; larger ones are swept
+_WIDTH = 64  # products that an edge which stays is met with later, at most: with the sizes of arrays they only grow
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def eliminations(
         if id(e.source) in inside and id(e.target) not in sources:
             _note(paths, (numbers[id(e.source)], numbers[id(e.target)]), e)
     arrays = {k for key in paths for k in key}
-    if not 2 < len(arrays) <= (_MOST + effort) or len(paths) < len(arrays):
+    if not 2 < len(arrays) <= (_MOST_WITH_EFFORT if effort else _MOST) or len(paths) < len(arrays):
         return []
     ends = {numbers[id(v)] for v in stop}
     if any(p in ends for p, _ in paths):  # an output that is used further
@@ -53,7 +54,7 @@ def eliminations(
     orders = {
         "Markowitz": elimination.markowitz(paths, algebra),
         "ELIAD": elimination.eliad(paths, algebra, lambda v: v in diagonal),
-        "delta": elimination.delta_greedy(paths, algebra, min(width, 64)),
+        "delta": elimination.delta_greedy(paths, algebra, min(width, _WIDTH)),
     }
     found = [
         elimination.Plan(rule, tuple(order), elimination.count(paths, order, algebra)) for rule, order in orders.items()

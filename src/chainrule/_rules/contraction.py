@@ -90,6 +90,9 @@ def _product_support(a: Coefficient, b: Coefficient, inner: str, other: str, kep
 
 def _einsum(subscripts: str, a: Any, b: Any, precision: Any) -> Any:
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        if "V" in (a.dtype.kind, b.dtype.kind):  # NumPy has no sums of bfloat16 and its like
+            wide = np.einsum(subscripts, a.astype(np.float32), b.astype(np.float32))
+            return wide.astype(np.result_type(a, b))
         return np.einsum(subscripts, a, b)
     return jnp.einsum(subscripts, a, b, precision=precision)
 
