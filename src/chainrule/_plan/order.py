@@ -119,10 +119,10 @@ class Chain:
                 best[i, i + width] = min(self._ways(best, i, i + width), key=lambda way: way[0])
         return best
 
-    def _eliminations(self, i: int) -> list[Elimination]:
-        """Orders for a wide link whose sweeps cost much more than to write their result."""
-        a, b = self.cuts[i], self.cuts[i + 1]
-        swept = min(self.weights.seconds(w) for w in (self.pushed(i, i, i + 1), self.pulled(i + 1, i, i + 1)))
+    def _eliminations(self, i: int, j: int) -> list[Elimination]:
+        """Orders for a wide link, or for all of them, where sweeps cost much more than to write their result."""
+        a, b = self.cuts[i], self.cuts[j]
+        swept = min(self.weights.seconds(w) for w in (self.pushed(i, i, j), self.pulled(j, i, j)))
         result = sum(stored(terms) for v in b.arrays for terms in self.forward[i].terms.get(id(v), {}).values())
         little = swept < _WORTHWHILE * self.weights.seconds(Work(1, 0, result))
         if self.effort < 0 or (little and not self.effort):
@@ -137,8 +137,9 @@ class Chain:
         pure = {"forward": self.pushed(0, 0, last), "reverse": self.pulled(last, 0, last)}
         forward, reverse = map(self.weights.seconds, pure.values())
         fewest = min(w.multiply_adds for w in pure.values())
-        # XLA fuses what a sweep only moves and scales, and sparse products gather: only arithmetic saved is sure to pay
-        least = _FEWER if self._dense() else _FEWER_OF_SPARSE
+        # XLA fuses what a sweep only moves and scales, and sparse products gather: only arithmetic that is saved is
+        # sure to pay, or passes over arrays that no cache holds
+        least = _FEWER_OF_SPARSE if not self._dense() else _FEWER if min(forward, reverse) < _LONG else 0
         if node.pure or min(forward, reverse) <= self.tie * seconds or fewest < least * work.multiply_adds:
             return Node("forward" if forward <= self.tie * reverse else "reverse", 0, last)
         return node
@@ -189,8 +190,8 @@ class Chain:
 
         yield way(self.pushed(i, i, j), Node("forward", i, j))
         yield way(self.pulled(j, i, j), Node("reverse", i, j))
-        if j == i + 1:
-            for found in self._eliminations(i):
+        if j == i + 1 or (i, j) == (0, len(self.cuts) - 1):
+            for found in self._eliminations(i, j):
                 yield way(found.work, Node("eliminate", i, j, (), found))
         for k in range(i + 1, j):
             (_, right, first), (_, left, last) = best[i, k], best[k, j]
@@ -219,6 +220,7 @@ def _assembled(outer: Terms, inner: Terms, source: Linear, between: Linear, targ
 
 _WORTHWHILE = 2  # a link is eliminated where its sweeps take so many times what its Jacobian takes to write
 _FEWER, _FEWER_OF_SPARSE = 1.5, 2.5  # times the multiply-adds of a mixed order that the sweeps take at least
+_LONG = 1e-2  # seconds of a sweep, from which on its passes over memory count as much as its arithmetic
 
 
 def chain_of(program: LinearProgram, weights: Weights, effort: int = 0) -> Chain:

@@ -103,8 +103,9 @@ def _reason(plan: Plan) -> str:
     own = plan[plan.chosen]
     best = min(forward, reverse, key=lambda o: o.seconds)
     if plan.chosen == "mixed":
-        factor = best.multiply_adds / max(own.multiply_adds, 1)
-        return f"mixed: {factor:,.1f} times fewer multiply-adds than {best.name}, the better of the two sweeps"
+        fewer, faster = (getattr(best, k) / max(getattr(own, k), 1e-12) for k in ("multiply_adds", "seconds"))
+        what = f"{fewer:,.1f} times fewer multiply-adds" if fewer > faster else f"{faster:,.1f} times less time"
+        return f"mixed: {what} than {best.name}, the better of the two sweeps"
     other = reverse if own is forward else forward
     if other.seconds > Chain.tie * own.seconds:
         return f"{own.name}: {other.seconds / max(own.seconds, 1e-12):,.1f} times cheaper than {other.name}"
