@@ -192,7 +192,8 @@ class Chain:
         yield way(self.pulled(j, i, j), Node("reverse", i, j))
         if j == i + 1 or (i, j) == (0, len(self.cuts) - 1):
             for found in self._eliminations(i, j):
-                yield way(found.work, Node("eliminate", i, j, (), found))
+                seconds = self.weights.seconds(found.work) * (1 if j == i + 1 else _ACROSS)
+                yield seconds, found.work, Node("eliminate", i, j, (), found)
         for k in range(i + 1, j):
             (_, right, first), (_, left, last) = best[i, k], best[k, j]
             yield way(right + self.pushed(i, k, j), Node("forward", i, j, (first,)))
@@ -220,6 +221,7 @@ def _assembled(outer: Terms, inner: Terms, source: Linear, between: Linear, targ
 
 _WORTHWHILE = 2  # a link is eliminated where its sweeps take so many times what its Jacobian takes to write
 _FEWER, _FEWER_OF_SPARSE = 1.5, 2.5  # times the multiply-adds of a mixed order that the sweeps take at least
+_ACROSS = 1.1  # of about equal ways that which is cut into links: its parts are few and large
 _LONG = 1e-2  # seconds of a sweep, from which on its passes over memory count as much as its arithmetic
 
 
