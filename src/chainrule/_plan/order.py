@@ -221,7 +221,7 @@ def _assembled(outer: Terms, inner: Terms, source: Linear, between: Linear, targ
 
 _WORTHWHILE = 2  # a link is eliminated where its sweeps take so many times what its Jacobian takes to write
 _FEWER, _FEWER_OF_SPARSE = 1.5, 2.5  # times the multiply-adds of a mixed order that the sweeps take at least
-_ACROSS = 1.1  # of about equal ways that which is cut into links: its parts are few and large
+_ACROSS = 1.05  # of about equal ways that which is cut into links: its parts are few and large
 _LONG = 1e-2  # seconds of a sweep, from which on its passes over memory count as much as its arithmetic
 
 
