@@ -21,7 +21,8 @@ from rich.table import Table
 
 from chainrule._plan import elimination
 
-VIEWS = {"reshape", "slice", "squeeze", "broadcast_in_dim", "concatenate", "stack", "convert_element_type", "copy"}
+VIEWS = {"reshape", "slice", "squeeze", "broadcast_in_dim", "concatenate", "stack", "unstack", "split",
+         "convert_element_type", "copy"}  # fmt: skip
 FLAT = {"sign", "gt", "ge", "lt", "le", "eq", "ne", "stop_gradient"}  # their derivatives are zero
 
 
@@ -56,7 +57,8 @@ def walk(jaxpr: Any, names: list[np.ndarray], edges: dict[tuple[int, int], int],
         elif name in VIEWS:
             kept = {k: p for k, p in eqn.params.items() if k != "new_dtype"}
             same = name in ("convert_element_type", "copy")
-            results = [operands[0] if same else np.asarray(eqn.primitive.bind(*operands, **kept))]
+            moved = operands[0] if same else eqn.primitive.bind(*operands, **kept)
+            results = [np.asarray(a) for a in (moved if isinstance(moved, list) else [moved])]
         elif name in FLAT or all((a < 0).all() for a in operands):
             results = [np.full(v.aval.shape, -1) for v in eqn.outvars]
         else:
