@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 
+from chainrule._jax import run_equation
 from chainrule._plan import elimination
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -31,7 +32,7 @@ def partials(jaxpr, consts, xs):
     for eqn in jaxpr.eqns:
         assert "jaxpr" not in eqn.params and len(eqn.outvars) == 1
         operands = [v.val if hasattr(v, "val") else values[v] for v in eqn.invars]
-        values[eqn.outvars[0]] = eqn.primitive.bind(*operands, **eqn.params)
+        values[eqn.outvars[0]] = run_equation(eqn, operands)[0]
         at = {k: vertices[v] for k, v in enumerate(eqn.invars) if not hasattr(v, "val") and v in vertices}
         if not at or eqn.primitive.name == "sign":
             continue
@@ -40,7 +41,7 @@ def partials(jaxpr, consts, xs):
             continue
         s = vertices[eqn.outvars[0]] = len(set(vertices.values()))
         for k, p in at.items():
-            slope = jax.grad(lambda *a, e=eqn: e.primitive.bind(*a, **e.params), argnums=k)(*operands)
+            slope = jax.grad(lambda *a, e=eqn: run_equation(e, a)[0], argnums=k)(*operands)
             edges[p, s] = edges.get((p, s), 0.0) + float(slope)
     return edges, [vertices[v] for v in jaxpr.outvars]
 
