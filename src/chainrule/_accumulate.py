@@ -152,12 +152,9 @@ def _replayed(problem: Problem, has_aux: bool, plan: Plan) -> Accumulated:
 def _linked(problem: Problem, has_aux: bool, holomorphic: bool) -> Accumulated:
     """One link for each cut; a function that has but one direction is a single link."""
     only, sole = only_order(problem, has_aux, holomorphic)
-    if sole:
-        done = _sweep(problem, has_aux, only == "reverse")
-        return replace(done, jacobian=Factored([done.jacobian]))  # type: ignore[list-item]
-    recorded = recorded_program(problem, has_aux, False)
-    chain = chain_of(recorded.program, weights())
-    if len(chain.cuts) == 2:
+    recorded = recorded_program(problem, has_aux, sole and only == "reverse")
+    chain = None if sole else chain_of(recorded.program, weights())
+    if chain is None or len(chain.cuts) == 2:
         done = swept(problem, recorded)
         return replace(done, jacobian=Factored([done.jacobian]))  # type: ignore[list-item]
     with no_reverse_program(problem.what):

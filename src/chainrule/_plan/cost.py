@@ -15,13 +15,10 @@ from chainrule._program import Coefficient, Linear
 
 @dataclass(frozen=True, eq=False)
 class Edge:
-    """The local Jacobian of `target` with respect to `source`, by step number `step`, from operand k to a result."""
+    """The local Jacobian of `target` with respect to `source`, from one operand of a step to one of its results."""
 
     source: Linear
     target: Linear
-    step: int
-    operand: int
-    result: int
     local: Local
 
     @cached_property
@@ -41,22 +38,22 @@ class Graph:
     def of(cls, program: LinearProgram) -> Graph:
         found: dict[Any, Local] = {}
 
-        def edge(number: int, step: Any, k: int, r: int) -> Edge:
+        def edge(step: Any, k: int, r: int) -> Edge:
             key = (id(step.equation), k, r, *(id(v) for v in step.operands if isinstance(v, Coefficient)))
             if key not in found:
                 found[key] = local(step.equation, step.operands, k, r)
-            return Edge(step.operands[k], step.outs[r], number, k, r, found[key])
+            return Edge(step.operands[k], step.outs[r], found[key])
 
         return cls(
             program,
             [
                 [
-                    edge(n, step, k, r)
+                    edge(step, k, r)
                     for r in range(len(step.outs))
                     for k, v in enumerate(step.operands)
                     if isinstance(v, Linear) and v.size and step.outs[r].size
                 ]
-                for n, step in enumerate(program.steps)
+                for step in program.steps
             ],
         )
 

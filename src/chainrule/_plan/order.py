@@ -129,7 +129,7 @@ class Chain:
             return []
         return eliminations(self.graph, a.arrays, b.arrays, range(a.after, b.after), self.weights, self.effort)
 
-    @property
+    @cached_property
     def best_node(self) -> Node:
         """The cheapest way of all; one sweep where that costs hardly more, forward rather than reverse."""
         last = len(self.cuts) - 1
