@@ -41,7 +41,10 @@ FLOORS = [
     *(f"_rules.{name}" for name in ("reduction", "solve", "window")),
     *("_rules", "_propagate", "_linear"),
     *(f"_plan.{name}" for name in ("elimination", "local", "cost", "vertices", "order", "planner")),
-    *("_mixed", "_trace", "_structure", "_display", "_layout", "_jacobian", "_assembled", "_matrix_free"),
+    *("_mixed", "_trace", "_structure"),
+    *("_linalg", *(f"_linalg.{name}" for name in ("differentiable", "small", "host", "klu", "banded", "methods"))),
+    *(f"_linalg.{name}" for name in ("factorization", "iterative", "interface", "stored")),
+    *("_display", "_layout", "_jacobian", "_assembled", "_matrix_free"),
     *("_factored", "_recorded", "_accumulate", "_compiled", "_api", "_planning"),
     *("_rule_check", "_agreement", "testing", "", "cli", "__main__"),
 ]

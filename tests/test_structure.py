@@ -68,7 +68,15 @@ def name(dense, values=None):
         (np.tri(8, k=-1), "lower triangular"),
         (np.tri(2), "lower triangular"),
         (np.tril(ARROW), "lower triangular"),
-        (ARROW, "sparse (58 nonzeros, 14 %)"),
+        (ARROW, "arrowhead (border 1)"),
+        (ARROW[::-1], "sparse (58 nonzeros, 14 %)"),
+        (np.kron(TRIDIAGONAL[:4, :4], np.eye(3)), "block-diagonal after a permutation (3 blocks 4×4)"),
+        (np.kron(np.eye(3), np.tri(4)), "lower triangular"),
+        (np.tri(8)[[3, 1, 0, 2, 6, 5, 7, 4]], "triangular after a permutation"),
+        (
+            np.block([[np.zeros((2, 2)), ONES((2, 2))], [ONES((2, 4))]]),
+            "block-triangular after a permutation (2 blocks, the largest 2×2)",
+        ),
         (PERIODIC, "sparse (60 nonzeros, 15 %)"),
         (np.eye(3, 9, k=4), "sparse (3 nonzeros, 11 %)"),
     ],
@@ -137,7 +145,41 @@ HOLDS = {
     "block-diagonal": has_full_blocks,
     "lower triangular": lambda a: a.shape[0] == a.shape[1] and not np.triu(a, 1).any(),
     "upper triangular": lambda a: a.shape[0] == a.shape[1] and not np.tril(a, -1).any(),
+    "arrowhead": lambda a: a.shape[0] == a.shape[1] and has_dense_border(a),
+    "permuted block-diagonal": lambda a: len(set(parts(a))) > 1 and a.any(0).all() and a.any(1).all(),
+    "permuted triangular": lambda a: a.shape[0] == a.shape[1] and set(irreducible(a)) == {1},
+    "block-triangular": lambda a: a.shape[0] == a.shape[1] and len(irreducible(a)) > 1,
 }
+
+
+def has_dense_border(a):
+    """Take away the rows and columns with more than half of the entries: a diagonal is left of a quarter or more."""
+    off = a & ~np.eye(len(a), dtype=bool)
+    inner = off.sum(0) + off.sum(1) <= len(a) // 2
+    return len(a) > 3 and 0 < 4 * (~inner).sum() <= len(a) and not off[np.ix_(inner, inner)].any()
+
+
+def reach(a):
+    """Which vertices of a directed graph reach which."""
+    a = a | np.eye(len(a), dtype=bool)
+    for k in range(len(a)):
+        a = a | np.outer(a[:, k], a[k])
+    return a
+
+
+def parts(a):
+    """For each row and column the first one that it hangs together with."""
+    m, n = a.shape
+    both = np.block([[np.zeros((m, m), bool), a], [a.T, np.zeros((n, n), bool)]])
+    return reach(both).argmax(1)
+
+
+def irreducible(a):
+    """The sizes of the blocks of the triangular form; none where no permutation has a full diagonal."""
+    n = len(a)
+    full = (p for p in itertools.permutations(range(n)) if a[range(n), p].all())
+    there = next((reach(a[:, list(p)]) for p in full), None)
+    return [] if there is None or not n else np.unique((there & there.T).argmax(1), return_counts=True)[1].tolist()
 
 
 def full_blocks(sizes):

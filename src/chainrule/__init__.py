@@ -13,7 +13,9 @@ from chainrule._errors import InputTypeError as InputTypeError
 from chainrule._errors import MemoryLimitError as MemoryLimitError
 from chainrule._errors import MissingRuleError as MissingRuleError
 from chainrule._errors import ShapeError as ShapeError
+from chainrule._errors import SingularError as SingularError
 from chainrule._jacobian import Jacobian as Jacobian
+from chainrule._linalg.factorization import Factorization as Factorization
 from chainrule._plan.plan import Plan as Plan
 from chainrule._plan.plan import PlanCache as PlanCache
 from chainrule._planning import plan as plan

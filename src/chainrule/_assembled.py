@@ -16,6 +16,7 @@ from chainrule._block import Block, merge
 from chainrule._errors import MemoryLimitError
 from chainrule._jacobian import Jacobian
 from chainrule._layout import Entry, Layout
+from chainrule._linalg.stored import StoredEntries
 from chainrule._space import Space, converted, promoted
 from chainrule._structure import Structure
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @jax.tree_util.register_pytree_node_class
-class Assembled(Jacobian):
+class Assembled(StoredEntries, Jacobian):
     """A Jacobian of stored entries."""
 
     _layout: Layout
@@ -153,6 +154,20 @@ class Assembled(Jacobian):
         for offset, block in [*self._blocks(), *other._blocks()]:
             parts.setdefault(offset, []).append(block.with_vals(converted(block.vals, like.dtype)))
         return Assembled.of(like, [(o, b) for o, blocks in parts.items() for b in merge(blocks)])
+
+    def _magnitudes(self) -> Assembled:
+        """|J|, entry by entry."""
+        if self._layout.pattern.target is not None:  # some entries are sums
+            rows, cols, values = self.coo()
+            return from_coo(self._layout, rows, cols, jnp.abs(values))
+        like = replace(self._layout, dtype=jnp.zeros((), self.dtype).real.dtype)
+        return Assembled.of(like, [(o, b.with_vals(abs(b.vals))) for o, b in self._blocks()])
+
+    def _inverted(self, table: np.ndarray, vals: Any) -> Assembled:
+        """J⁻¹ of a table of columns [n, slots] and the values in it."""
+        old = self._layout
+        like = replace(old, rows=old.columns, columns=old.rows, flipped=False, dtype=vals.dtype)
+        return Assembled.of(like, _per_leaf(like.rows, table, vals))
 
     def _after(self, other: Jacobian) -> Jacobian:
         if not isinstance(other, Assembled):

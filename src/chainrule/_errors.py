@@ -13,6 +13,10 @@ class InputTypeError(ChainruleError, TypeError):
     """An argument or an output has a type that has no derivative."""
 
 
+class SingularError(ChainruleError, ArithmeticError):
+    """A linear system has no solution, or no only one, to working precision."""
+
+
 class MissingRuleError(ChainruleError, NotImplementedError):
     """A step of the program is not a linear map that can be propagated."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -29,14 +30,14 @@ class Factored(Jacobian):
     """
 
     def __init__(self, factors: Sequence[Assembled], order: str = "factored"):
-        self.__dict__.update(_factors=tuple(factors), order=order)
+        self.__dict__.update(_links=tuple(factors), order=order)
 
     @property
     def factors(self) -> tuple[Assembled, ...]:
         """The links, the last one first."""
-        return self._factors
+        return self._links
 
-    _factors: tuple[Assembled, ...]
+    _links: tuple[Assembled, ...]
 
     def tree_flatten(self) -> tuple[tuple[Assembled, ...], str]:
         return self.factors, self.order
@@ -106,6 +107,46 @@ class Factored(Jacobian):
     def coo(self) -> tuple[np.ndarray, np.ndarray, Any]:
         """Give (rows, cols, values) of the product, unique and row-major."""
         return self.assemble().coo()
+
+    @property
+    def structural_rank(self) -> int:
+        """An upper bound of the rank: the smallest of the factors' structural ranks, a number known while tracing."""
+        return min(J.structural_rank for J in self.factors)
+
+    @property
+    def _square(self) -> bool:
+        return all(J.shape[0] == J.shape[1] for J in self.factors)
+
+    def _eliminated(self) -> Any:
+        return tuple(J._eliminated() for J in self.factors) if self._square else self.assemble()._eliminated()
+
+    def _solve(self, factors: Any, b: Any, transposed: bool) -> Any:
+        if not self._square:
+            return self.assemble()._solve(factors, b, transposed)
+        pairs = list(zip(self.factors, factors, strict=True))
+        for J, own in reversed(pairs) if transposed else pairs:
+            b = J._solve(own, b, transposed)
+        return b
+
+    def _solve_klu(self, b: Any) -> Any:
+        return self.assemble()._solve_klu(b)
+
+    def _slogdet(self) -> Any:
+        if not self._square:
+            return self.assemble()._slogdet()
+        signs, logs = zip(*(J._slogdet() for J in self.factors), strict=True)
+        return math.prod(signs), sum(logs)
+
+    def _det(self) -> Any:
+        return math.prod(J._det() for J in self.factors) if self._square else self.assemble()._det()
+
+    def _inverse(self) -> Any:
+        if not self._square:
+            return self.assemble()._inverse()
+        return Factored([J._inverse() for J in reversed(self.factors)], self.order)
+
+    def _lstsq(self, b: Any) -> Any:
+        return self.assemble()._lstsq(b)
 
     def _apply(self, v: Inexact[Array, " n"]) -> Inexact[Array, " m"]:
         return functools.reduce(lambda x, J: J._apply(x), reversed(self.factors), v)

@@ -12,6 +12,7 @@ import numpy as np
 
 from chainrule._display import braille_spy, html, plot
 from chainrule._errors import ChainruleError, InputTypeError, ShapeError
+from chainrule._linalg.interface import LinearAlgebra
 from chainrule._memory import require_memory
 from chainrule._space import Space, converted, flat
 from chainrule._structure import Structure
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from jaxtyping import Inexact
 
 
-class Jacobian:
+class Jacobian(LinearAlgebra):
     """The m×n linear map `dx -> J dx` that best approximates a function at a point.
 
     Rows are outputs, columns are inputs: `f(x + dx) ≈ f(x) + J @ dx`. It is an immutable pytree whose

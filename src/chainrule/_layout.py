@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from chainrule._block import Block, union_of_lines
+from chainrule._linalg.methods import Method, choose
 from chainrule._memory import require_memory
 from chainrule._space import Space
-from chainrule._structure import Structure, classify
+from chainrule._structure import Places, Structure
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,11 @@ class Entry:
     @property
     def slots(self) -> int:
         return int(np.broadcast_shapes(self.cols.shape[-1:], self.vals_shape[-1:])[0])
+
+    @property
+    def places(self) -> int:
+        """Number of entries, absent ones too."""
+        return math.prod(self.shape) * self.slots
 
     @cached_property
     def lines(self) -> np.ndarray:
@@ -77,12 +83,38 @@ class Layout:
     def pattern(self) -> Pattern:
         return _pattern(self)
 
-    @cached_property
+    @property
     def structure(self) -> Structure:
+        return self.places.structure
+
+    @cached_property
+    def places(self) -> Places:
         p, known = self.pattern, None
         if self.entries and all(e.known is not None for e in self.entries):
             known = np.asarray(p.collect([Block(e.shape, e.cols, e.known) for e in self.entries], self.dtype))
-        return classify(p.rows, p.cols, (self.rows.size, self.columns.size), known)
+        return Places(p.rows, p.cols, (self.rows.size, self.columns.size), self._sources, known)
+
+    @property
+    def _sources(self) -> np.ndarray | None:
+        """[nnz]: for each place the number of its stored value, where one is stored for several."""
+        if self.pattern.target is not None or all(math.prod(e.vals_shape) == e.places for e in self.entries):
+            return None
+        blocks, start = [], 0
+        for e in self.entries:
+            stored = np.arange(start, start + math.prod(e.vals_shape)).reshape(e.vals_shape)
+            blocks.append(Block(e.shape, e.cols, stored))
+            start += stored.size
+        return np.asarray(self.pattern.collect(blocks, np.int64))
+
+    @cached_property
+    def straight(self) -> Layout:
+        """This layout, or where it is flipped that of the transpose: whose blocks are rows."""
+        return replace(self, rows=self.columns, columns=self.rows, flipped=False) if self.flipped else self
+
+    @cached_property
+    def method(self) -> Method:
+        """How to solve with these places."""
+        return choose(self.places)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +158,7 @@ def _side_by_side(blocks: list[Block], dtype: Any) -> Any:
 def _pattern(layout: Layout) -> Pattern:
     """Sort and count the places; entries of the same rows stand side by side, so that most are sorted already."""
     name, shape = layout.columns.name or "f", (layout.rows.size, layout.columns.size)
-    places = sum(math.prod(e.shape) * e.slots for e in layout.entries)
+    places = sum(e.places for e in layout.entries)
     require_memory(f"the pattern of J_{name}, {shape[0]}×{shape[1]}", (places,), _BYTES, _WITHOUT)
     groups: dict[Any, list[int]] = {}
     for k, e in enumerate(layout.entries):

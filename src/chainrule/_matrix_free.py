@@ -52,6 +52,7 @@ class MatrixFree(Jacobian):
 
     _program: Program
     _residuals: tuple[Any, ...]
+    _products_only = True
     _without_matrix = "Use products (J @ v, J.T @ w, J.row(i), J.col(j)), or chainrule.jacobian where J is sparse."
 
     def __init__(self, program: Program, residuals: Sequence[Any]):

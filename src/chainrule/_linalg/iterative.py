@@ -1,0 +1,60 @@
+"""Krylov methods on products with a Jacobian, and preconditioners made of its entries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.sparse import linalg
+
+from chainrule._errors import InputTypeError
+from chainrule._linalg.methods import choose
+from chainrule._structure import Places
+
+KRYLOV = {"cg": linalg.cg, "gmres": linalg.gmres, "bicgstab": linalg.bicgstab}
+_KEPT = {  # the entries that a preconditioner is made of
+    "diagonal": lambda rows, cols: rows == cols,
+    "banded": lambda rows, cols: abs(rows - cols) <= 1,
+    "triangular": lambda rows, cols: rows >= cols,
+}
+
+
+def krylov(
+    J: Any, method: str, preconditioner: Any, tolerance: float | None, max_steps: int | None
+) -> Callable[[Any, Any], Any]:
+    """(J, b [n, r]) -> x [n, r], nan where ‖J x - b‖ stays above ten times the tolerance."""
+    if not (preconditioner is None or callable(preconditioner) or preconditioner in _KEPT):
+        raise InputTypeError(
+            f"solve: preconditioner={preconditioner!r} is none of {', '.join(map(repr, _KEPT))}, and no function"
+        )
+    options = {} if max_steps is None else {"maxiter": max_steps}
+
+    def run(J: Any, b: Any) -> Any:
+        relative = float(jnp.sqrt(jnp.finfo(b.dtype).eps)) if tolerance is None else tolerance
+        M = _approximate_inverse(J, preconditioner) if isinstance(preconditioner, str) else preconditioner
+
+        def one(b: Any) -> Any:
+            x, _ = KRYLOV[method](J._apply, b, tol=relative, M=M, **options)
+            far = jnp.linalg.norm(J._apply(x) - b) > 10 * relative * jnp.linalg.norm(b)
+            return jnp.where(jax.lax.stop_gradient(far), jnp.nan, x)
+
+        return jax.vmap(one, 1, 1)(b)
+
+    return run
+
+
+def _approximate_inverse(J: Any, name: str) -> Callable[[Any], Any]:
+    """M⁻¹ v, for M some entries of J; an entry of the diagonal that is absent or 0 counts as 1."""
+    rows, cols, values = J.coo()
+    n = J.shape[0]
+    kept = np.flatnonzero(_KEPT[name](rows.astype(np.int64), cols.astype(np.int64)) & (rows != cols))
+    diagonal = J.diagonal()
+    diagonal = jnp.where(diagonal == 0, 1, diagonal)
+    all_rows, all_cols = (np.concatenate([a[kept], np.arange(n)]) for a in (rows, cols))
+    order = np.lexsort((all_cols, all_rows))
+    method = choose(Places(all_rows[order], all_cols[order], J.shape))
+    factors = method.factor(jax.lax.stop_gradient(jnp.concatenate([values[kept], diagonal])[order]))
+    return lambda v: method.solve(factors, v[:, None], False)[:, 0]

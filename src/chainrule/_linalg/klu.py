@@ -1,0 +1,53 @@
+"""Sparse LU by KLU (Davis and Palamadai Natarajan 2010), through klujax: the extra `klu`."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from chainrule._errors import ChainruleError, InputTypeError
+
+
+def _library() -> Any:
+    """klujax; it sets two options of JAX when it is imported, which are set back."""
+    before = jax.config.read("jax_enable_x64"), jax.config.read("jax_platform_name")
+    try:
+        import klujax
+    except ImportError as error:
+        raise ChainruleError("solve: method='klu' needs klujax: pip install 'chainrule[klu]'") from error
+    finally:
+        jax.config.update("jax_enable_x64", before[0])
+        jax.config.update("jax_platform_name", before[1])
+    return klujax
+
+
+_KEPT: dict[Any, Any] = {}  # analyses of patterns; compiled programs hold their addresses, so that none is ever freed
+
+
+class Klu:
+    """A x = b by KLU on the host: the pattern is analysed once, blocks along the diagonal are factored one by one."""
+
+    def __init__(self, rows: np.ndarray, cols: np.ndarray, n: int):
+        self._library = _library()
+        self._rows, self._cols, self._n = rows.astype(np.int32), cols.astype(np.int32), n
+
+    @cached_property
+    def _symbolic(self) -> Any:
+        key = (self._n, self._rows.tobytes(), self._cols.tobytes())
+        if key not in _KEPT:
+            with jax.ensure_compile_time_eval():
+                _KEPT[key] = self._library.analyze(jnp.asarray(self._rows), jnp.asarray(self._cols), self._n)
+        return _KEPT[key]
+
+    def factor(self, values: Any) -> Any:
+        if not jax.config.read("jax_enable_x64"):
+            raise InputTypeError("solve: KLU computes in float64; set jax_enable_x64")
+        return (values,)
+
+    def solve(self, factors: Any, b: Any, transposed: bool) -> Any:
+        run = self._library.tsolve_with_symbol if transposed else self._library.solve_with_symbol
+        return run(self._rows, self._cols, factors[0], b, self._symbolic).astype(b.dtype)

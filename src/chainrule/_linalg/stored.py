@@ -1,0 +1,126 @@
+"""Linear algebra on stored entries, by the method that their places call for."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from chainrule._linalg.differentiable import implicit_solve, lost
+from chainrule._linalg.host import Sparse
+from chainrule._linalg.interface import LinearAlgebra
+from chainrule._linalg.methods import determinant, is_sparse
+from chainrule._memory import require_memory
+
+
+class StoredEntries(LinearAlgebra):
+    """What `Assembled` adds to `LinearAlgebra`: its layout knows the places, and the method for them."""
+
+    _layout: Any
+
+    if TYPE_CHECKING:  # what `Assembled` has
+
+        def _inverted(self, table: np.ndarray, vals: Any) -> Any: ...
+
+    @property
+    def structural_rank(self) -> int:
+        """The largest rank that a matrix with these places can have: a number, known while tracing."""
+        return int(self._layout.straight.places.structural_rank)
+
+    @property
+    def _upright(self) -> Any:
+        """J, or Jᵀ where the blocks are those of the transpose: both have the same factors."""
+        return self.T if self._layout.flipped else self
+
+    def _eliminated(self) -> Any:
+        J = self._upright
+        return J._layout.method.factor(jax.lax.stop_gradient(J.coo()[2]))
+
+    def _solve(self, factors: Any, b: Any, transposed: bool) -> Any:
+        J, method = self._upright, self._layout.straight.method
+        return _stored_solve(J, functools.partial(method.solve, factors), b, transposed != self._layout.flipped)
+
+    def _solve_klu(self, b: Any) -> Any:
+        from chainrule._linalg.klu import Klu
+
+        J = self._upright
+        rows, cols, values = J.coo()
+        method = Klu(rows, cols, J.shape[0])
+        factors = method.factor(jax.lax.stop_gradient(values))
+        return _stored_solve(J, functools.partial(method.solve, factors), b, self._layout.flipped)
+
+    def _slogdet(self) -> Any:
+        J = self._upright
+        if self.structural_rank < self.shape[0]:
+            real = jnp.zeros((), self.dtype).real
+            return jnp.zeros((), self.dtype), real - jnp.inf
+        return J._layout.method.slogdet(J.coo()[2])
+
+    def _det(self) -> Any:
+        if self.structural_rank < self.shape[0]:
+            return jnp.zeros((), self.dtype)
+        J = self._upright
+        return determinant(J._layout.method, J.coo()[2]).astype(self.dtype)
+
+    def _singular_values(self) -> Any:
+        kind, parameters = self.structure.kind, self.structure.parameters
+        k = min(self.shape)
+        if kind in ("diagonal", "identity", "scaled identity", "permutation", "scaled permutation"):
+            found = jnp.abs(self.coo()[2])
+            found = jnp.concatenate([found, jnp.zeros(k - len(found), found.dtype)])
+            return jnp.sort(found, descending=True)
+        if kind == "block-diagonal" and len(parameters) == 3 and parameters[1] == parameters[2]:
+            return jnp.sort(jnp.linalg.svdvals(self.coo()[2].reshape(parameters)).ravel(), descending=True)
+        return super()._singular_values()
+
+    def _inverse(self) -> Any:
+        """One solve for all parts at once: column j of the right-hand side holds a 1 in row j of every part."""
+        count, row_labels, col_labels = self._layout.places.components
+        sizes = np.bincount(row_labels)
+        place, members = np.empty(len(row_labels), np.int64), np.full((count, int(sizes.max(initial=0))), -1, np.int32)
+        order = np.argsort(row_labels, kind="stable")
+        place[order] = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        members[row_labels, place] = np.arange(len(row_labels))
+        size = len(place), members.shape[1]
+        require_memory(f"inverse of {self._says('J')}", size, np.dtype(self.dtype).itemsize, "Use factorize().solve.")
+        units = jnp.zeros((len(place), members.shape[1]), self.dtype).at[np.arange(len(place)), place].set(1)
+        table = members[col_labels]  # row c of J⁻¹ belongs to column c of J, its columns to the rows of that part
+        x = self._solve(self._eliminated(), units, False)
+        return self._inverted(table, x)
+
+    def _lstsq(self, b: Any) -> Any:
+        m, n = self.shape
+        rows, cols, values = self.coo()
+        if not is_sparse(min(m, n), len(rows)):
+            return super()._lstsq(b)
+        tall = m >= n
+        A = (rows, cols, values) if tall else (cols, rows, values.conj())
+        method, entries = _augmented(*A, max(m, n), min(m, n))
+        factors = method.factor(jax.lax.stop_gradient(entries))
+        rest = jnp.zeros((n, b.shape[1]), b.dtype)
+        given = jnp.concatenate([b, rest]) if tall else jnp.concatenate([rest, b])
+        product = functools.partial(method.product, entries)
+        x = implicit_solve(product, functools.partial(method.solve, factors), given, False)
+        return x[m:] if tall else x[:n]
+
+
+def _augmented(rows: np.ndarray, cols: np.ndarray, values: Any, tall: int, wide: int) -> tuple[Sparse, Any]:
+    """[[I, A], [Aᴴ, 0]] of a tall A: its solution holds the residual and the x of least squares (Björck 1996, 7.1)."""
+    own = np.arange(tall)
+    all_rows, all_cols = np.concatenate([own, rows, cols + tall]), np.concatenate([own, cols + tall, rows])
+    order = np.lexsort((all_cols, all_rows))
+    entries = jnp.concatenate([jnp.ones(tall, values.dtype), values, values.conj()])[order]
+    return Sparse(all_rows[order], all_cols[order], tall + wide), entries
+
+
+def _stored_solve(J: Any, solve: Any, b: Any, transposed: bool) -> Any:
+    x = implicit_solve(lambda x, t: _columns_of(J.T if t else J, x), solve, b, transposed)
+    A, fixed, b = jax.lax.stop_gradient((J.T if transposed else J, x, b))
+    return jnp.where(lost(fixed, b, functools.partial(_columns_of, A._magnitudes())), jnp.nan, x)
+
+
+def _columns_of(J: Any, x: Any) -> Any:
+    return jax.vmap(J._apply, 1, 1)(x)
