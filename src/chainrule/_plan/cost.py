@@ -9,7 +9,7 @@ from typing import Any
 
 from chainrule._linear import LinearProgram
 from chainrule._plan.local import Local, local
-from chainrule._plan.pattern import Terms, Work, compose, identity, stored, total, transposed
+from chainrule._plan.pattern import NOTHING, Terms, Work, columns, compose, identity, stored, total, transposed
 from chainrule._program import Coefficient, Linear
 
 
@@ -24,7 +24,7 @@ class Edge:
     @cached_property
     def pulling(self) -> Terms:
         """The patterns of the transpose."""
-        return transposed(self.local.terms, self.source.shape)
+        return transposed(self.local.terms)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +82,7 @@ def sweep_cost(graph: Graph, seeds: Sequence[Linear], steps: range, reverse: boo
             arrays[id(far)] = far
             for k, terms in swept.terms.get(id(near), {}).items():
                 seed = swept.seeds[k]
-                product, cost = compose(outer, terms, (seed.shape, near.shape, far.shape))
+                product, cost = compose(outer, terms, seed.shape, far.shape)
                 work = work + applied(e.local, cost, product, far)
                 made.setdefault((id(far), k), []).append(product)
         work = work + _add(swept, made, arrays)
@@ -94,7 +94,7 @@ def applied(step: Local, cost: Work, product: Terms, reached: Linear) -> Work:
     """The work of a product; of an equation that is applied column by column, that of its columns."""
     if step.column is None:
         return cost
-    return Work(1, step.column * -(-sum(t.nnz for t in product) // max(reached.size, 1)), cost.numbers)
+    return Work(1, step.column * columns(product, reached.shape), cost.numbers)
 
 
 def _add(swept: Swept, made: dict[tuple[int, int], list[Terms]], arrays: dict[int, Linear]) -> Work:

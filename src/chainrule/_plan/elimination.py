@@ -197,16 +197,30 @@ class Plan:
     cost: float
 
 
-def plans(edges: Edges, algebra: Algebra = SCALAR, width: float | None = None) -> list[Plan]:
-    """One of each rule; `width` is that of `delta_greedy`."""
-    orders = {
-        "forward": forward(edges),
-        "reverse": reverse(edges),
+def orders(
+    edges: Edges,
+    algebra: Algebra = SCALAR,
+    width: float | None = None,
+    elementwise: Callable[[int], bool] = lambda v: True,
+) -> dict[str, list[int]]:
+    """The order that each rule finds; `width` is that of `delta_greedy`, `elementwise` that of `eliad`."""
+    return {
         "Markowitz": markowitz(edges, algebra),
-        "ELIAD": eliad(edges, algebra),
+        "ELIAD": eliad(edges, algebra, elementwise),
         "delta": delta_greedy(edges, algebra, width),
     }
-    return [Plan(rule, tuple(order), count(edges, order, algebra)) for rule, order in orders.items()]
+
+
+def plan_of(edges: Edges, rule: str, order: Iterable[int], algebra: Algebra = SCALAR) -> Plan:
+    """An order that a rule gave, counted."""
+    order = tuple(order)
+    return Plan(rule, order, count(edges, order, algebra))
+
+
+def plans(edges: Edges, algebra: Algebra = SCALAR, width: float | None = None) -> list[Plan]:
+    """One of each rule, and both sweeps; `width` is that of `delta_greedy`."""
+    found = {"forward": forward(edges), "reverse": reverse(edges), **orders(edges, algebra, width)}
+    return [plan_of(edges, rule, order, algebra) for rule, order in found.items()]
 
 
 def best(edges: Edges, algebra: Algebra = SCALAR, effort: int = 0, width: float | None = None) -> Plan:

@@ -20,8 +20,8 @@ import numpy as np
 from chainrule._linear import LinearProgram
 from chainrule._plan.cost import Graph, Swept, sweep_cost
 from chainrule._plan.node import Elimination, Node
-from chainrule._plan.pattern import Terms, Work, compose, stored
-from chainrule._plan.vertices import eliminations
+from chainrule._plan.pattern import Work, compose, stored
+from chainrule._plan.vertices import Patterns, eliminations
 from chainrule._plan.weights import Weights
 from chainrule._program import Linear
 
@@ -81,6 +81,7 @@ class Chain:
 
     def __init__(self, graph: Graph, cuts: Sequence[Cut], weights: Weights, effort: int):
         self.graph, self.cuts, self.weights, self.effort = graph, list(cuts), weights, effort
+        self.patterns = Patterns(weights)
         steps = len(graph.program.steps)
         self.forward = [sweep_cost(graph, c.arrays, range(c.after, steps)) for c in self.cuts[:-1]]
         self.reverse = [sweep_cost(graph, c.arrays, range(c.after), reverse=True) for c in self.cuts[1:]]
@@ -107,7 +108,7 @@ class Chain:
             for target in self.cuts[j].arrays:
                 outer = self.forward[k].terms.get(id(target), {}).get(0)
                 if inner and outer:
-                    work = work + _assembled(outer, inner, source, between, target)
+                    work = work + compose(outer, inner, source.shape, target.shape)[1]
         return work
 
     @cached_property
@@ -127,7 +128,7 @@ class Chain:
         little = swept < _WORTHWHILE * self.weights.seconds(Work(1, 0, result))
         if self.effort < 0 or (little and not self.effort):
             return []
-        return eliminations(self.graph, a.arrays, b.arrays, range(a.after, b.after), self.weights, self.effort)
+        return eliminations(self.graph, a.arrays, b.arrays, range(a.after, b.after), self.patterns, self.effort)
 
     @cached_property
     def best_node(self) -> Node:
@@ -213,10 +214,6 @@ def _until(swept: Swept, step: int) -> Work:
 
 def _from(swept: Swept, step: int) -> Work:
     return swept.work[step] if step in swept.work else Work()
-
-
-def _assembled(outer: Terms, inner: Terms, source: Linear, between: Linear, target: Linear) -> Work:
-    return compose(outer, inner, (source.shape, between.shape, target.shape))[1]
 
 
 _WORTHWHILE = 2  # a link is eliminated where its sweeps take so many times what its Jacobian takes to write

@@ -31,6 +31,7 @@ class Group:
 
     ins: Axes
     outs: Axes
+    columns: int  # elements of the axes of the source
     rows: int  # elements of the axes of the target
     nnz: int
     unit: bool
@@ -45,10 +46,10 @@ class Group:
 def group(source: Shape, target: Shape, ins: Iterable[int], outs: Iterable[int], nnz: int, unit: bool = True) -> Group:
     """A group of axes of arrays of these shapes; axes of size 1 are left out."""
     ins, outs = (frozenset(k for k in axes if shape[k] != 1) for axes, shape in ((ins, source), (outs, target)))
-    return Group(ins, outs, math.prod(target[k] for k in outs), nnz, unit)
+    return Group(ins, outs, math.prod(source[k] for k in ins), math.prod(target[k] for k in outs), nnz, unit)
 
 
-NUMBER = Group(frozenset(), frozenset(), 1, 1, False)  # a number other than 1, of no axis
+NUMBER = Group(frozenset(), frozenset(), 1, 1, 1, False)  # a number other than 1, of no axis
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,14 @@ class Term:
 
     groups: tuple[Group, ...]
     key: int = 0
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Taken once: the same terms are looked up again and again."""
+        return hash((self.groups, self.key))
 
     @cached_property
     def partition(self) -> frozenset[tuple[Axes, Axes]]:
@@ -100,15 +109,10 @@ def full(source: Shape, target: Shape) -> Term:
     return Term((group(source, target, range(len(source)), range(len(target)), nnz, False),))
 
 
-def transposed(terms: Terms, source: Shape) -> Terms:
-    """The patterns of the transpose; `source`: the shape of what becomes the target."""
+def transposed(terms: Terms) -> Terms:
+    """The patterns of the transpose."""
     return tuple(
-        Term(
-            tuple(
-                Group(g.outs, g.ins, math.prod(source[k] for k in g.ins), g.nnz, g.unit, g.indexed) for g in t.groups
-            ),
-            t.key,
-        )
+        Term(tuple(Group(g.outs, g.ins, g.rows, g.columns, g.nnz, g.unit, g.indexed) for g in t.groups), t.key)
         for t in terms
     )
 
@@ -129,38 +133,37 @@ class Work:
         )
 
     def __sub__(self, other: Work) -> Work:
-        return self + other.times(-1)
+        return Work(
+            self.operations - other.operations,
+            self.multiply_adds - other.multiply_adds,
+            self.numbers - other.numbers,
+        )
 
-    def times(self, count: int) -> Work:
-        """So many of it."""
-        return Work(count * self.operations, count * self.multiply_adds, count * self.numbers)
+
+NOTHING = Work()
 
 
-def compose(outer: Terms, inner: Terms, shapes: tuple[Shape, Shape, Shape]) -> tuple[Terms, Work]:
-    """The product outer · inner of patterns; shapes: of the source, of the array between, of the target."""
-    made, work = [], Work()
-    for b in outer:
-        for a in inner:
-            term, cost = _product(b, a, shapes)
-            made.append(term)
-            work = work + cost
-    return (tuple(made) if len(made) == 1 else total(made, shapes[0], shapes[2])), work
+def compose(outer: Terms, inner: Terms, source: Shape, target: Shape) -> tuple[Terms, Work]:
+    """The product outer · inner of patterns, and what it takes; the shapes are those of both ends."""
+    if len(outer) == len(inner) == 1:
+        term, work = _product(outer[0], inner[0])
+        return (term,), work
+    products = [_product(b, a) for b in outer for a in inner]
+    return total([term for term, _ in products], source, target), sum((work for _, work in products), NOTHING)
 
 
 @functools.lru_cache(maxsize=2**14)  # layers of a network are alike
-def _product(outer: Term, inner: Term, shapes: tuple[Shape, Shape, Shape]) -> tuple[Term, Work]:
-    source, middle, target = shapes
+def _product(outer: Term, inner: Term) -> tuple[Term, Work]:
     groups, multiply_adds, summed, scaled = [], 1, False, False
     for mine, others in _meeting(outer, inner):
+        both = mine + others
         ins = frozenset().union(*[g.ins for g in others])
         outs = frozenset().union(*[g.outs for g in mine])
-        n = math.prod(middle[k] for g in others for k in g.outs)
-        count = math.prod(g.nnz for g in (*mine, *others)) // max(n, 1)
-        most = math.prod(source[k] for k in ins) * math.prod(target[k] for k in outs)
-        nnz = min(count, most)
-        made = group(source, target, ins, outs, nnz, all(g.unit for g in (*mine, *others)))
-        if nnz < most and any(g.indexed for g in (*mine, *others)):
-            made = replace(made, indexed=True)
+        columns, rows = math.prod([g.columns for g in others]), math.prod([g.rows for g in mine])
+        count = math.prod([g.nnz for g in both]) // max(math.prod([g.rows for g in others]), 1)
+        nnz = min(count, columns * rows)
+        indexed = nnz < columns * rows and any([g.indexed for g in both])
+        made = Group(ins, outs, columns, rows, nnz, all([g.unit for g in both]), indexed)
         summed = summed or nnz < count
         multiply_adds *= made.slots if made.unit else count
         scaled = scaled or not made.unit
@@ -170,7 +173,7 @@ def _product(outer: Term, inner: Term, shapes: tuple[Shape, Shape, Shape]) -> tu
         groups.append(NUMBER)
     term = Term(tuple(groups), hash((outer.key, inner.key)) if outer.key and inner.key else outer.key or inner.key)
     if (outer.unit or inner.unit) and not summed:  # entries are taken over, or copied: XLA fuses it
-        return term, Work()
+        return term, NOTHING
     return term, Work(int(term.stored >= _FUSED), multiply_adds, outer.stored + inner.stored + term.stored)
 
 
@@ -199,7 +202,7 @@ def total(terms: Sequence[Term], source: Shape, target: Shape) -> Terms:
         joined: dict[object, Term] = {}
         for t in kept.values():
             found = joined.get(t.partition)
-            joined[t.partition] = t if found is None else _joined(found, t, source, target)
+            joined[t.partition] = t if found is None else _joined(found, t)
         kept = joined
     count, most = sum(t.nnz for t in kept.values()), math.prod(source) * math.prod(target)
     if len(kept) > 1 and (len(kept) > _MOST_TERMS or count >= most > 1):
@@ -213,7 +216,7 @@ def _sum(a: Term, b: Term) -> Term:
     others = {(g.ins, g.outs): g for g in b.groups}
     return Term(
         tuple(
-            Group(g.ins, g.outs, g.rows, max(g.nnz, o.nnz), g.unit and o.unit, g.indexed or o.indexed)
+            Group(g.ins, g.outs, g.columns, g.rows, max(g.nnz, o.nnz), g.unit and o.unit, g.indexed or o.indexed)
             for g in a.groups
             for o in [others[g.ins, g.outs]]
         ),
@@ -221,16 +224,20 @@ def _sum(a: Term, b: Term) -> Term:
     )
 
 
-def _joined(a: Term, b: Term, source: Shape, target: Shape) -> Term:
+def _joined(a: Term, b: Term) -> Term:
     """Entries of both, as more of them in the first group that a diagonal or a full matrix is."""
     same, groups = _sum(a, b), []
     left = (a.nnz + b.nnz) / max(same.nnz, 1)
     for g in same.groups:
-        most = math.prod(source[k] for k in g.ins) * g.rows
-        more = min(math.ceil(g.nnz * left), max(most, 1)) if g.ins and g.outs and left > 1 else g.nnz
+        more = min(math.ceil(g.nnz * left), max(g.columns * g.rows, 1)) if g.ins and g.outs and left > 1 else g.nnz
         groups.append(replace(g, nnz=more))
         left *= g.nnz / max(more, 1)
     return Term(tuple(groups), hash((a.key, b.key)))
+
+
+def columns(terms: Terms, target: Shape) -> int:
+    """Columns that hold the entries of a row, rounded up: an equation that is applied column by column takes these."""
+    return -(-sum(t.nnz for t in terms) // max(math.prod(target), 1))
 
 
 def stored(terms: Terms) -> int:

@@ -25,7 +25,7 @@ _ADDRESS = re.compile(r"0x[0-9a-f]+")
 
 def digest_of(program: LinearProgram) -> str:
     """Equal programs have equal digests: the equations, their shapes, how they are wired, and what is known of them."""
-    number = {id(v): k for k, v in enumerate(program.arrays)}
+    number = program.numbers
     text = hashlib.blake2b(digest_size=12)
     text.update(repr([(v.shape, str(v.dtype)) for v in program.inputs]).encode())
     for step in program.steps:
@@ -50,7 +50,7 @@ def planned(program: LinearProgram, what: str, only: str | None, sole: bool, eff
     `sole`: JAX has no other; the program of one that has no forward sweep is that of the cotangents.
     """
     chain = chain_of(program, weights(), effort)
-    last, number = len(chain.cuts) - 1, {id(v): k for k, v in enumerate(program.arrays)}
+    last, number = len(chain.cuts) - 1, program.numbers
     m, n = (sum(math.prod(v.shape) for v in arrays) for arrays in (program.outputs, program.inputs))
     backwards = sole and only == "reverse"  # the program is that of the cotangents, from the outputs to the inputs
     if backwards:
