@@ -126,6 +126,8 @@ class Work:
     numbers: int = 0
 
     def __add__(self, other: Work) -> Work:
+        if other is NOTHING:
+            return self
         return Work(
             self.operations + other.operations,
             self.multiply_adds + other.multiply_adds,
