@@ -15,15 +15,15 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 Axes = frozenset[int]
 Shape = tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(NamedTuple):
     """One factor, over axes `ins` of the source and `outs` of the target; all of its `nnz` entries are 1 if `unit`.
 
     Its places are those of a table of indices if it is `indexed`.
@@ -54,28 +54,31 @@ NUMBER = Group(frozenset(), frozenset(), 1, 1, 1, False)  # a number other than 
 
 @dataclass(frozen=True)
 class Term:
-    """A Kronecker product of groups; `key` tells apart what equal groups may hide (a shift of the places)."""
+    """A Kronecker product of groups; `key` tells apart what equal groups may hide (a shift of the places).
+
+    unit : whether every entry is 1 (or one number).
+    stored : numbers that are stored: what is the same along an axis of the rows is stored once; a row is stored whole.
+    """
 
     groups: tuple[Group, ...]
     key: int = 0
+    unit: bool = field(init=False, compare=False)
+    stored: int = field(init=False, compare=False)
+    _hash: int = field(init=False, compare=False, repr=False)  # the same terms are looked up again and again
+
+    def __post_init__(self) -> None:
+        unit, stored = True, 1
+        for g in self.groups:
+            unit, stored = unit and g.unit, stored * (g.slots if g.unit else g.nnz)
+        self.__dict__.update(unit=unit, stored=1 if unit else stored, _hash=hash((self.groups, self.key)))
 
     def __hash__(self) -> int:
         return self._hash
 
     @cached_property
-    def _hash(self) -> int:
-        """Taken once: the same terms are looked up again and again."""
-        return hash((self.groups, self.key))
-
-    @cached_property
     def partition(self) -> frozenset[tuple[Axes, Axes]]:
         """Which axes belong together."""
         return frozenset((g.ins, g.outs) for g in self.groups)
-
-    @cached_property
-    def stored(self) -> int:
-        """Numbers that are stored: what is the same along an axis of the rows is stored once; a row is stored whole."""
-        return 1 if self.unit else math.prod(g.slots if g.unit else g.nnz for g in self.groups)
 
     @cached_property
     def nnz(self) -> int:
@@ -86,11 +89,6 @@ class Term:
     def indexed(self) -> bool:
         """Whether the places of a factor are those of a table."""
         return any(g.indexed for g in self.groups)
-
-    @cached_property
-    def unit(self) -> bool:
-        """Whether every entry is 1 (or one number)."""
-        return all(g.unit for g in self.groups)
 
 
 Terms = tuple[Term, ...]
@@ -183,13 +181,14 @@ def _meeting(outer: Term, inner: Term) -> list[tuple[list[Group], list[Group]]]:
     """The groups of both that are connected by axes of the array between."""
     parts: list[tuple[list[Group], list[Group], Axes]] = [([], [g], g.outs) for g in inner.groups]
     for g in outer.groups:
-        mine, others, axes, apart = [g], list[Group](), g.ins, []
-        for part in parts:
-            if part[2] & g.ins:
-                mine, others, axes = mine + part[0], others + part[1], axes | part[2]
+        part: tuple[list[Group], list[Group], Axes] = [g], [], g.ins
+        apart = []
+        for other in parts:
+            if other[2].isdisjoint(g.ins):
+                apart.append(other)
             else:
-                apart.append(part)
-        parts = [*apart, (mine, others, axes)]
+                part = part[0] + other[0], part[1] + other[1], part[2] | other[2]
+        parts = [*apart, part]
     return [(mine, others) for mine, others, _ in parts]
 
 
@@ -232,7 +231,7 @@ def _joined(a: Term, b: Term) -> Term:
     left = (a.nnz + b.nnz) / max(same.nnz, 1)
     for g in same.groups:
         more = min(math.ceil(g.nnz * left), max(g.columns * g.rows, 1)) if g.ins and g.outs and left > 1 else g.nnz
-        groups.append(replace(g, nnz=more))
+        groups.append(g._replace(nnz=more))
         left *= g.nnz / max(more, 1)
     return Term(tuple(groups), hash((a.key, b.key)))
 
