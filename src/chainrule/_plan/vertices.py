@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -120,11 +120,13 @@ def eliminations(
 
 def _work(paths: dict[tuple[int, int], _Pattern], order: Sequence[int], patterns: Patterns) -> tuple[Work, int]:
     """The work of an order, product by product, and the numbers of the largest product."""
-    graph, work, peak = elimination.Graph(paths, patterns.algebra), NOTHING, 0
-    for v in order:
-        for inner in graph.preds[v].values():
-            for outer in graph.succs[v].values():
-                made, cost, _ = patterns.product(outer, inner)
-                work, peak = work + cost, max(peak, made.numbers)
-        graph.eliminate(v)
+    work, peak = NOTHING, 0
+
+    def compose(outer: _Pattern, inner: _Pattern) -> tuple[_Pattern, float]:
+        nonlocal work, peak
+        made, cost, seconds = patterns.product(outer, inner)
+        work, peak = work + cost, max(peak, made.numbers)
+        return made, seconds
+
+    elimination.count(paths, order, replace(patterns.algebra, compose=compose))
     return work, peak
