@@ -100,7 +100,7 @@ def row(scalar: Scalar, effort: int) -> list[str]:
         costs[rule] += f" / {published}"
     least = elimination.best(edges, effort=effort)
     learned = f" / {scalar.published[3]}" if scalar.published else ""
-    vertices = len(elimination.Graph(edges).inner())
+    vertices = len(elimination.ComputationalGraph(edges).inner())
     return [scalar.name, str(vertices), *costs.values(), f"{least.cost:.0f}{learned}", f"{1e3 * min(times):.1f}"]
 
 

@@ -47,7 +47,7 @@ def partials(jaxpr, consts, xs):
 
 
 def eliminated(edges, order):
-    graph = elimination.Graph(edges, VALUES)
+    graph = elimination.ComputationalGraph(edges, VALUES)
     for v in order:
         graph.eliminate(v)
     return graph
@@ -94,7 +94,7 @@ def random_graph(seed, n=30):
 
 def by_trial(edges, score):
     """The greedy order, with all scores computed anew at every step."""
-    graph, order = elimination.Graph(edges), []
+    graph, order = elimination.ComputationalGraph(edges), []
     left = graph.inner()
     while left:
         order.append(min(left, key=lambda v: (score(graph, v), -v)))
@@ -106,7 +106,7 @@ def by_trial(edges, score):
 @pytest.mark.parametrize("seed", range(20))
 def test_scores_are_renewed_where_they_change(seed):
     edges = random_graph(seed)
-    width = elimination.Graph(edges).width()
+    width = elimination.ComputationalGraph(edges).width()
 
     def delta(graph, v):
         edges_at = len(graph.preds[v]) + len(graph.succs[v])

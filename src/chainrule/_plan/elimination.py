@@ -49,7 +49,7 @@ def _compose(outer: int, inner: int) -> tuple[int, int]:
 SCALAR = Algebra(_compose, lambda a, b: NUMBER)
 
 
-class Graph:
+class ComputationalGraph:
     """A graph while its vertices are eliminated: `preds[v][p]` and `succs[v][s]` are the edges at v."""
 
     def __init__(self, edges: Edges, algebra: Algebra = SCALAR) -> None:
@@ -113,7 +113,7 @@ class Graph:
 
 def count(edges: Edges, order: Iterable[int], algebra: Algebra = SCALAR, bound: float = math.inf) -> float:
     """The multiplications that an order takes; infinite where these exceed `bound`."""
-    graph, total = Graph(edges, algebra), 0.0
+    graph, total = ComputationalGraph(edges, algebra), 0.0
     for v in order:
         total += graph.eliminate(v)[0]
         if total > bound:
@@ -123,7 +123,7 @@ def count(edges: Edges, order: Iterable[int], algebra: Algebra = SCALAR, bound: 
 
 def forward(edges: Edges) -> list[int]:
     """First vertices first: the forward mode, [GW] 9.2."""
-    return Graph(edges).inner()
+    return ComputationalGraph(edges).inner()
 
 
 def reverse(edges: Edges) -> list[int]:
@@ -131,7 +131,7 @@ def reverse(edges: Edges) -> list[int]:
     return forward(edges)[::-1]
 
 
-def greedy(graph: Graph, score: Callable[[int], float]) -> list[int]:
+def greedy(graph: ComputationalGraph, score: Callable[[int], float]) -> list[int]:
     """Eliminate what scores least and, of those, what comes last; scores anew only what the elimination touches."""
     scores = {v: score(v) for v in graph.inner()}
     heap = [(s, -v) for v, s in scores.items()]
@@ -153,7 +153,7 @@ def greedy(graph: Graph, score: Callable[[int], float]) -> list[int]:
 
 def markowitz(edges: Edges, algebra: Algebra = SCALAR) -> list[int]:
     """Always what costs least, [GW] 10.1; the last one of those, as in [FTPR]."""
-    graph = Graph(edges, algebra)
+    graph = ComputationalGraph(edges, algebra)
     return greedy(graph, graph.cost)
 
 
@@ -163,7 +163,7 @@ def delta_greedy(edges: Edges, algebra: Algebra = SCALAR, width: float | None = 
     An edge that stays is multiplied later on: at most once for each input or for each output of the whole graph. So
     `width` is min(inputs, outputs) unless given, with arrays that of their sizes; with 0 this is `markowitz`.
     """
-    graph = Graph(edges, algebra)
+    graph = ComputationalGraph(edges, algebra)
     weight = graph.width() if width is None else width
 
     def score(v: int) -> float:
@@ -179,7 +179,7 @@ def eliad(edges: Edges, algebra: Algebra = SCALAR, elementwise: Callable[[int], 
     The first part is what reverse mode does within one statement. Eliminating v takes successors only from what comes
     before it, so one sweep finds all.
     """
-    graph = Graph(edges, algebra)
+    graph = ComputationalGraph(edges, algebra)
     first = []
     for v in reversed(graph.inner()):
         if len(graph.succs[v]) == 1 and elementwise(v):
