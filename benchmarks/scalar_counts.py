@@ -95,7 +95,7 @@ def row(scalar: Scalar, effort: int) -> list[str]:
         start = time.perf_counter()
         elimination.delta_greedy(edges)
         times.append(time.perf_counter() - start)
-    costs = {plan.rule: f"{plan.cost:.0f}" for plan in elimination.plans(edges)}
+    costs = {plan.rule: f"{plan.cost:.0f}" for plan in elimination.orderings(edges)}
     for rule, published in zip(("forward", "reverse", "Markowitz"), scalar.published, strict=False):
         costs[rule] += f" / {published}"
     least = elimination.best(edges, effort=effort)

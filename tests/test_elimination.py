@@ -65,7 +65,7 @@ def test_every_order_gives_the_jacobian(scalar):
     used = {p for p, _ in values}
     copies = iter(sinks)
     rows = [next(copies) if v in used and sinks else v for v in outs]
-    for plan in elimination.plans(edges):
+    for plan in elimination.orderings(edges):
         graph = eliminated(edges, plan.order)
         found = [[graph.preds[r].get(p, 0.0) for p in range(len(scalar.x))] for r in rows]
         np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-8 * np.abs(expected).max())
@@ -74,7 +74,7 @@ def test_every_order_gives_the_jacobian(scalar):
 @EVERY_FUNCTION
 def test_the_least_count_is_no_more_than_the_published_ones(scalar):
     edges = scalar_counts.graph_of(scalar.f, *scalar.x)
-    costs = {plan.rule: plan.cost for plan in elimination.plans(edges)}
+    costs = {plan.rule: plan.cost for plan in elimination.orderings(edges)}
     if scalar.published:
         np.testing.assert_allclose([costs["forward"], costs["reverse"]], scalar.published[:2], rtol=0.01)
     assert min(costs.values()) <= min(scalar.published, default=costs["Markowitz"])

@@ -189,12 +189,18 @@ def eliad(edges: Edges, algebra: Algebra = SCALAR, elementwise: Callable[[int], 
 
 
 @dataclass(frozen=True)
-class Plan:
+class Ordering:
     """An order, the multiplications that it takes, and the rule that gave it."""
 
     rule: str
     order: tuple[int, ...]
     cost: float
+
+    @classmethod
+    def of(cls, edges: Edges, rule: str, order: Iterable[int], algebra: Algebra = SCALAR) -> Ordering:
+        """An order that a rule gave, counted."""
+        order = tuple(order)
+        return cls(rule, order, count(edges, order, algebra))
 
 
 def orders(
@@ -211,22 +217,16 @@ def orders(
     }
 
 
-def plan_of(edges: Edges, rule: str, order: Iterable[int], algebra: Algebra = SCALAR) -> Plan:
-    """An order that a rule gave, counted."""
-    order = tuple(order)
-    return Plan(rule, order, count(edges, order, algebra))
-
-
-def plans(edges: Edges, algebra: Algebra = SCALAR, width: float | None = None) -> list[Plan]:
+def orderings(edges: Edges, algebra: Algebra = SCALAR, width: float | None = None) -> list[Ordering]:
     """One of each rule, and both sweeps; `width` is that of `delta_greedy`."""
     found = {"forward": forward(edges), "reverse": reverse(edges), **orders(edges, algebra, width)}
-    return [plan_of(edges, rule, order, algebra) for rule, order in found.items()]
+    return [Ordering.of(edges, rule, order, algebra) for rule, order in found.items()]
 
 
-def best(edges: Edges, algebra: Algebra = SCALAR, effort: int = 0, width: float | None = None) -> Plan:
-    """The plan of fewest multiplications; with `effort`, improved by so many trials of `anneal`."""
-    plan = min(plans(edges, algebra, width), key=lambda p: p.cost)
-    return anneal(edges, plan, algebra, effort) if effort else plan
+def best(edges: Edges, algebra: Algebra = SCALAR, effort: int = 0, width: float | None = None) -> Ordering:
+    """The ordering of fewest multiplications; with `effort`, improved by so many trials of `anneal`."""
+    found = min(orderings(edges, algebra, width), key=lambda o: o.cost)
+    return anneal(edges, found, algebra, effort) if effort else found
 
 
 def near(edges: Edges, order: Iterable[int]) -> dict[int, list[int]]:
@@ -248,20 +248,20 @@ def moved(order: Sequence[int], v: int, past: int) -> list[int]:
     return trial
 
 
-def anneal(edges: Edges, plan: Plan, algebra: Algebra = SCALAR, effort: int = 1000, seed: int = 0) -> Plan:
+def anneal(edges: Edges, start: Ordering, algebra: Algebra = SCALAR, effort: int = 1000, seed: int = 0) -> Ordering:
     """Improve an order by simulated annealing, after [NG]: `effort` random moves, the same ones in every run.
 
     A move that costs d more is taken with probability exp(-d / t), where the temperature t falls from 0.3 % to 0.06 %
     of the cost. The limit is drawn before the trial is counted, so that a bad trial ends early.
     """
-    rng, order, cost, least = random.Random(seed), list(plan.order), plan.cost, plan
+    rng, order, cost, least = random.Random(seed), list(start.order), start.cost, start
     moves = [(v, u) for v, close in near(edges, order).items() for u in close]
     for k in range(effort if moves else 0):
-        temperature = plan.cost * 0.003 * 0.2 ** (k / effort)
+        temperature = start.cost * 0.003 * 0.2 ** (k / effort)
         trial = moved(order, *rng.choice(moves))
         new = count(edges, trial, algebra, cost - temperature * math.log(1 - rng.random()))
         if new < math.inf:
             order, cost = trial, new
             if cost < least.cost:
-                least = Plan(f"{plan.rule}, annealed", tuple(order), cost)
+                least = Ordering(f"{start.rule}, annealed", tuple(order), cost)
     return least

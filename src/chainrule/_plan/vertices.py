@@ -112,7 +112,7 @@ def eliminations(
     algebra = patterns.algebra
     orders = elimination.orders(paths, algebra, width, diagonal.__contains__)
     if effort:
-        best = min((elimination.plan_of(paths, *o, algebra) for o in orders.items()), key=lambda p: p.cost)
+        best = min((elimination.Ordering.of(paths, *o, algebra) for o in orders.items()), key=lambda p: p.cost)
         annealed = elimination.anneal(paths, best, algebra, effort)
         orders[annealed.rule] = list(annealed.order)
     return [Elimination(tuple(order), rule, *_work(paths, order, patterns)) for rule, order in orders.items()]
