@@ -42,8 +42,8 @@ def local(step: Step, source: Linear, result: int) -> LinearProgram:
 
 
 @dataclass(frozen=True, eq=False)
-class Edge:
-    """The Jacobian of an array by another: a step to be taken yet, or a tangent with columns of the source."""
+class Partial:
+    """The partial derivative of an array by another: a step to be taken yet, or a tangent with columns of the source."""
 
     source: Linear
     target: Linear
@@ -58,16 +58,16 @@ class Edge:
         (made,) = push_through(context, self.step, seeds_of([self.source]))
         return made
 
-    def after(self, context: Context, inner: Edge, precision: Any) -> Edge:
-        """The product with an edge that leads to the source of this one."""
+    def after(self, context: Context, inner: Partial, precision: Any) -> Partial:
+        """The product with a derivative of the source of this one."""
         program = self.step or of_blocks([self.assembled(context)], [self.target], [self.source], precision)
         (made,) = push_through(context, program, [inner.assembled(context)])
-        return Edge(inner.source, self.target, None, made)
+        return Partial(inner.source, self.target, None, made)
 
-    def plus(self, context: Context, other: Edge) -> Edge:
-        """The sum with a parallel edge."""
+    def plus(self, context: Context, other: Partial) -> Partial:
+        """The sum with another one of the same arrays."""
         blocks = [*self.assembled(context).blocks, *other.assembled(context).blocks]
-        return Edge(self.source, self.target, None, Tangent(self.target.shape, self.target.dtype, tidy(blocks)))
+        return Partial(self.source, self.target, None, Tangent(self.target.shape, self.target.dtype, tidy(blocks)))
 
 
 class Mixed:
@@ -104,12 +104,12 @@ class Mixed:
         offsets, offset = {}, 0
         for v in start:
             offsets[id(v)], offset = offset, offset + v.size
-        preds: dict[int, dict[int, Edge]] = {}
+        preds: dict[int, dict[int, Partial]] = {}
         for step in link.steps:
             for r, out in enumerate(step.outs):
                 # what an array without elements gives depends on nothing
                 for v in {id(v): v for v in step.sources if v.size and (id(v) in preds or id(v) in offsets)}.values():
-                    preds.setdefault(id(out), {})[id(v)] = Edge(v, out, local(step, v, r))
+                    preds.setdefault(id(out), {})[id(v)] = Partial(v, out, local(step, v, r))
         for v in (self.program.arrays[k] for k in order):
             through = preds.pop(id(v), {})
             outs = [edges for edges in preds.values() if id(v) in edges]
