@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from chainrule._block import Block, identity
-from chainrule._linear import LinearProgram, Step, of_blocks, precision_of, push_through, section, transposed
+from chainrule._linear import LinearProgram, of_blocks, precision_of, push_through, section, transposed
 from chainrule._plan.node import Node
 from chainrule._plan.order import Cut
 from chainrule._program import Context, Linear, Tangent
@@ -34,11 +34,6 @@ class Part:
         """This map as a program from the start to the stop."""
         own = self.program(precision)
         return transposed(own) if self.flipped else own
-
-
-def local(step: Step, source: Linear, result: int) -> LinearProgram:
-    """One step as a program of one of its operands, for one of its results."""
-    return section([step], [source], [step.outs[result]])
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,10 +101,10 @@ class Mixed:
             offsets[id(v)], offset = offset, offset + v.size
         preds: dict[int, dict[int, Partial]] = {}
         for step in link.steps:
-            for r, out in enumerate(step.outs):
+            for out in step.outs:
                 # what an array without elements gives depends on nothing
                 for v in {id(v): v for v in step.sources if v.size and (id(v) in preds or id(v) in offsets)}.values():
-                    preds.setdefault(id(out), {})[id(v)] = Partial(v, out, local(step, v, r))
+                    preds.setdefault(id(out), {})[id(v)] = Partial(v, out, section([step], [v], [out]))
         for v in (self.program.arrays[k] for k in order):
             through = preds.pop(id(v), {})
             outs = [edges for edges in preds.values() if id(v) in edges]
