@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import chainrule as cr
 from chainrule._plan import elimination
-from chainrule._plan.pattern import Group, Term, compose, full, identity, total, transposed
+from chainrule._plan.pattern import Group, Term, compose, diagonal, full, total, transposed
 
 S = jax.ShapeDtypeStruct
 
@@ -288,10 +288,10 @@ def test_products_of_patterns_by_hand():
     assert (made[0].nnz, work.multiply_adds, work.numbers, work.operations) == (8, 24, 6 + 12 + 8, 0)
     made, work = compose((full((30,), (20,)),), (full((40,), (30,)),), (40,), (20,))
     assert (made[0].nnz, work.multiply_adds, work.operations) == (800, 24_000, 1)
-    diagonal = (Term((Group(frozenset([0]), frozenset([0]), 3, 3, 3, False),)),)
-    made, work = compose(diagonal, dense_34, (4,), (3,))
+    slopes = (Term((Group(frozenset([0]), frozenset([0]), 3, 3, 3, False),)),)
+    made, work = compose(slopes, dense_34, (4,), (3,))
     assert (made[0].nnz, work.multiply_adds) == (12, 12)
-    made, work = compose(identity((3,)), dense_34, (4,), (3,))
+    made, work = compose(diagonal((3,)), dense_34, (4,), (3,))
     assert (made, work.multiply_adds) == (dense_34, 0)
 
 

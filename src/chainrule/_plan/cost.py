@@ -9,7 +9,7 @@ from typing import Any
 
 from chainrule._linear import LinearProgram
 from chainrule._plan.local import Local, local
-from chainrule._plan.pattern import NOTHING, Shape, Terms, Work, columns, compose, identity, stored, total, transposed
+from chainrule._plan.pattern import NOTHING, Shape, Terms, Work, columns, compose, diagonal, stored, total, transposed
 from chainrule._program import Coefficient, Linear
 
 
@@ -73,7 +73,7 @@ class Swept:
 
 def sweep_cost(graph: Graph, seeds: Sequence[Linear], steps: range, reverse: bool = False) -> Swept:
     """A sweep from the seeds over these steps: forward, or in reverse over the transposed local Jacobians."""
-    swept, work = Swept(tuple(seeds), {id(v): {k: identity(v.shape)} for k, v in enumerate(seeds)}), NOTHING
+    swept, work = Swept(tuple(seeds), {id(v): {k: diagonal(v.shape)} for k, v in enumerate(seeds)}), NOTHING
     for n in reversed(steps) if reverse else steps:
         made: dict[tuple[Linear, int], list[Terms]] = {}
         for e in graph.edges[n]:

@@ -96,7 +96,7 @@ _MOST_TERMS = 6
 _FUSED = 16  # numbers; XLA lays smaller products together, which then take no time of their own
 
 
-def identity(shape: Shape) -> Terms:
+def diagonal(shape: Shape) -> Terms:
     """The pattern of an array with respect to itself."""
     return (Term(tuple(group(shape, shape, [k], [k], n) for k, n in enumerate(shape) if n != 1)),)
 
