@@ -9,7 +9,7 @@ from typing import Any
 
 from chainrule._linear import LinearProgram
 from chainrule._plan.local import Local, local
-from chainrule._plan.pattern import NOTHING, Shape, Terms, Work, columns, compose, diagonal, stored, total, transposed
+from chainrule._plan.pattern import NOTHING, Shape, Terms, Work, columns, compose, diagonal, stored, total
 from chainrule._program import Coefficient, Linear
 
 
@@ -24,7 +24,7 @@ class Edge:
     @cached_property
     def pulling(self) -> Terms:
         """The patterns of the transpose."""
-        return transposed(self.local.terms)
+        return tuple(t.T for t in self.local.terms)
 
 
 @dataclass(frozen=True, eq=False)

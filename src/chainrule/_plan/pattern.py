@@ -80,6 +80,13 @@ class Term:
         """Which axes belong together."""
         return frozenset((g.ins, g.outs) for g in self.groups)
 
+    @property
+    def T(self) -> Term:
+        """The transpose."""
+        return Term(
+            tuple(Group(g.outs, g.ins, g.rows, g.columns, g.nnz, g.unit, g.indexed) for g in self.groups), self.key
+        )
+
     @cached_property
     def nnz(self) -> int:
         """Entries."""
@@ -105,14 +112,6 @@ def full(source: Shape, target: Shape) -> Term:
     """Every element of the target depends on every one of the source."""
     nnz = math.prod(source) * math.prod(target)
     return Term((group(source, target, range(len(source)), range(len(target)), nnz, False),))
-
-
-def transposed(terms: Terms) -> Terms:
-    """The patterns of the transpose."""
-    return tuple(
-        Term(tuple(Group(g.outs, g.ins, g.rows, g.columns, g.nnz, g.unit, g.indexed) for g in t.groups), t.key)
-        for t in terms
-    )
 
 
 @dataclass(slots=True)  # not frozen: sums of it are made by the ten thousand, in a third of the time
