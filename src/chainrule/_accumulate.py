@@ -216,7 +216,7 @@ def _cheapest(problem: Problem, has_aux: bool, holomorphic: bool) -> Accumulated
     try:
         if not node.pure:
             with no_reverse_program(problem.what):
-                return carried_out(problem, recorded, chain.cuts, node)
+                return carried_out(problem, recorded, chain.arrays, node)
         if node.kind == "forward" and not chain.rough:
             return swept(problem, recorded)
     except (NotReversibleError, MemoryLimitError):

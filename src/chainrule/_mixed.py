@@ -11,7 +11,6 @@ import numpy as np
 from chainrule._block import Block, identity
 from chainrule._linear import LinearProgram, of_blocks, precision_of, push_through, section, transposed
 from chainrule._plan.node import Node
-from chainrule._plan.order import Cut
 from chainrule._program import Context, Linear, Tangent
 from chainrule._rules.pointwise import tidy
 
@@ -38,7 +37,7 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Partial:
-    """The partial derivative of an array by another: a step to be taken yet, or a tangent with columns of the source."""
+    """The derivative of an array by another: a step to be taken yet, or a tangent with columns of the source."""
 
     source: Linear
     target: Linear
@@ -68,13 +67,13 @@ class Partial:
 class Mixed:
     """The parts of a plan, evaluated on the values of one linear program."""
 
-    def __init__(self, context: Context, program: LinearProgram, cuts: Sequence[Cut]):
+    def __init__(self, context: Context, program: LinearProgram, cuts: Sequence[tuple[Linear, ...]]):
         self.context, self.program, self.cuts = context, program, cuts
         self.precision = precision_of(program)
 
     def part(self, node: Node) -> Part:
         """The Jacobian of a node of the plan."""
-        start, stop = self.cuts[node.start].arrays, self.cuts[node.stop].arrays
+        start, stop = self.cuts[node.start], self.cuts[node.stop]
         if node.kind == "product":
             return self._product(*map(self.part, node.parts))
         if node.eliminated is not None:

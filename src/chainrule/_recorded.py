@@ -16,7 +16,7 @@ from chainrule._layout import Layout
 from chainrule._linear import LinearProgram, push_through, record, section
 from chainrule._mixed import Mixed, seeds_of
 from chainrule._plan.node import Node
-from chainrule._plan.order import Chain, Cut
+from chainrule._plan.order import Chain
 from chainrule._program import Coefficient, Context, Linear, Tangent, plain
 from chainrule._propagate import pushing, require_sum
 from chainrule._space import Space, promoted, space_of
@@ -71,7 +71,7 @@ def swept(problem: Problem, recorded: Recorded) -> Accumulated:
     )
 
 
-def carried_out(problem: Problem, recorded: Recorded, cuts: Sequence[Cut], node: Node) -> Accumulated:
+def carried_out(problem: Problem, recorded: Recorded, cuts: Sequence[tuple[Linear, ...]], node: Node) -> Accumulated:
     context = pushing()
     part = Mixed(context, recorded.program, cuts).part(node)
     return _assembled(problem, recorded, context, part.tangents, part.flipped, "mixed")
@@ -82,7 +82,7 @@ def in_links(problem: Problem, recorded: Recorded, chain: Chain) -> Accumulated:
     links, last = [], len(chain.cuts) - 1
     for k in range(last):
         context = pushing()
-        part = Mixed(context, recorded.program, chain.cuts).part(chain.best[k, k + 1][2])
+        part = Mixed(context, recorded.program, chain.arrays).part(chain.best[k, k + 1][2])
         require_sum(problem.what, context, part.tangents)
         columns = recorded.columns if k == 0 else _space(part.start)
         rows = recorded.rows if k == last - 1 else _space(part.stop)

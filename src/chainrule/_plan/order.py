@@ -90,6 +90,11 @@ class Chain:
         self._pushed = [[swept.work.get(c.after - 1, NOTHING) for c in self.cuts] for swept in self.forward]
         self._pulled = [[swept.work.get(c.after, NOTHING) for c in self.cuts] for swept in self.reverse]
 
+    @property
+    def arrays(self) -> list[tuple[Linear, ...]]:
+        """The arrays of each cut."""
+        return [cut.arrays for cut in self.cuts]
+
     @cached_property
     def rough(self) -> bool:
         """Whether patterns show in the blocks only: a step is applied as a whole, or moves elements to other places."""

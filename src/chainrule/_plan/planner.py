@@ -112,8 +112,8 @@ def _reason(plan: Plan) -> str:
     return f"{own.name}: no other order is sure to be cheaper; of equal ones a single sweep from the input is taken"
 
 
-def cuts_of(plan: Plan, program: LinearProgram, what: str) -> list[Cut]:
-    """The cuts of a plan in the program that it was made for. Raises InputTypeError for another program."""
+def cuts_of(plan: Plan, program: LinearProgram, what: str) -> list[tuple[Linear, ...]]:
+    """The arrays at the cuts of a plan, in the program that it was made for. Raises InputTypeError for another one."""
     if plan.digest != digest_of(program):
         raise InputTypeError(
             f"{what}: the plan is of another program ({plan.what}, {plan.shape[0]}×{plan.shape[1]}); "
@@ -122,4 +122,4 @@ def cuts_of(plan: Plan, program: LinearProgram, what: str) -> list[Cut]:
     arrays = program.arrays
     if any(k >= len(arrays) for cut in plan.cuts for k in cut):
         raise InputTypeError(f"{what}: the plan names arrays that this program does not have; it was changed")
-    return [Cut(tuple(arrays[k] for k in cut), -1) for cut in plan.cuts]
+    return [tuple(arrays[k] for k in cut) for cut in plan.cuts]
