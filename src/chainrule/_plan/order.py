@@ -217,14 +217,19 @@ class Chain:
             offer(right + self.pushed(i, k, j), "forward", (first,))
             offer(left + self.pulled(j, i, k), "reverse", (last,))
             parts = right + left
-            if seconds(parts) < least[0] and not self._indexed(k, j):  # else no product of them is cheaper
+            if seconds(parts) < least[0] and (k, j) not in self._tables:  # else no product of them is cheaper
                 offer(parts + self.product(i, k, j), "product", (first, last))
         return least
 
-    def _indexed(self, k: int, j: int) -> bool:
-        """Whether the places of the Jacobian of j by k are those of a table: a product would gather its entries."""
-        targets = [self.forward[k].terms.get(id(v), {}).get(0, ()) for v in self.cuts[j].arrays]
-        return any(t.indexed for terms in targets for t in terms)
+    @cached_property
+    def _tables(self) -> set[tuple[int, int]]:
+        """The cuts (k, j) whose Jacobian has the places of a table: a product with it would gather its entries."""
+        return {
+            (k, j)
+            for j, cut in enumerate(self.cuts)
+            for k, swept in enumerate(self.forward[:j])
+            if any(t.indexed for v in cut.arrays for t in swept.terms.get(id(v), {}).get(0, ()))
+        }
 
 
 _WORTHWHILE = 2  # a link is eliminated where its sweeps take so many times what its Jacobian takes to write
