@@ -95,12 +95,12 @@ def row(scalar: Scalar, effort: int) -> list[str]:
         start = time.perf_counter()
         elimination.delta_greedy(edges)
         times.append(time.perf_counter() - start)
-    costs = {plan.rule: f"{plan.cost:.0f}" for plan in elimination.plans(edges)}
+    costs = {plan.rule: f"{plan.cost:.0f}" for plan in elimination.orderings(edges)}
     for rule, published in zip(("forward", "reverse", "Markowitz"), scalar.published, strict=False):
         costs[rule] += f" / {published}"
     least = elimination.best(edges, effort=effort)
     learned = f" / {scalar.published[3]}" if scalar.published else ""
-    vertices = len(elimination.Graph(edges).inner())
+    vertices = len(elimination.ComputationalGraph(edges).inner())
     return [scalar.name, str(vertices), *costs.values(), f"{least.cost:.0f}{learned}", f"{1e3 * min(times):.1f}"]
 
 

@@ -47,7 +47,7 @@ def partials(jaxpr, consts, xs):
 
 
 def eliminated(edges, order):
-    graph = elimination.Graph(edges, VALUES)
+    graph = elimination.ComputationalGraph(edges, VALUES)
     for v in order:
         graph.eliminate(v)
     return graph
@@ -65,7 +65,7 @@ def test_every_order_gives_the_jacobian(scalar):
     used = {p for p, _ in values}
     copies = iter(sinks)
     rows = [next(copies) if v in used and sinks else v for v in outs]
-    for plan in elimination.plans(edges):
+    for plan in elimination.orderings(edges):
         graph = eliminated(edges, plan.order)
         found = [[graph.preds[r].get(p, 0.0) for p in range(len(scalar.x))] for r in rows]
         np.testing.assert_allclose(found, expected, rtol=1e-8, atol=1e-8 * np.abs(expected).max())
@@ -74,7 +74,7 @@ def test_every_order_gives_the_jacobian(scalar):
 @EVERY_FUNCTION
 def test_the_least_count_is_no_more_than_the_published_ones(scalar):
     edges = scalar_counts.graph_of(scalar.f, *scalar.x)
-    costs = {plan.rule: plan.cost for plan in elimination.plans(edges)}
+    costs = {plan.rule: plan.cost for plan in elimination.orderings(edges)}
     if scalar.published:
         np.testing.assert_allclose([costs["forward"], costs["reverse"]], scalar.published[:2], rtol=0.01)
     assert min(costs.values()) <= min(scalar.published, default=costs["Markowitz"])
@@ -94,7 +94,7 @@ def random_graph(seed, n=30):
 
 def by_trial(edges, score):
     """The greedy order, with all scores computed anew at every step."""
-    graph, order = elimination.Graph(edges), []
+    graph, order = elimination.ComputationalGraph(edges), []
     left = graph.inner()
     while left:
         order.append(min(left, key=lambda v: (score(graph, v), -v)))
@@ -106,7 +106,7 @@ def by_trial(edges, score):
 @pytest.mark.parametrize("seed", range(20))
 def test_scores_are_renewed_where_they_change(seed):
     edges = random_graph(seed)
-    width = elimination.Graph(edges).width()
+    width = elimination.ComputationalGraph(edges).width()
 
     def delta(graph, v):
         edges_at = len(graph.preds[v]) + len(graph.succs[v])

@@ -29,7 +29,8 @@ from chainrule._space import Space, name_of, promoted, space_of
 from chainrule._trace import Problem, flat_output, no_forward_program, no_reverse_program, require_inputs
 
 Kind = Literal["forward", "reverse"]
-Order = Literal["auto", "forward", "reverse", "factored"]
+Chunked = Literal["auto", "forward", "reverse"]
+Order = Literal[Chunked, "factored"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def accumulate(problem: Problem, options: Options) -> Accumulated:
     has_aux, order, holomorphic = options.has_aux, options.order, options.holomorphic
     if not isinstance(order, Plan) and order not in get_args(Order):
         raise InputTypeError(f"{problem.what}: order={order!r} is not one of {', '.join(get_args(Order))}, nor a Plan")
-    if options.chunk_size is not None and order not in ("auto", "forward", "reverse"):
+    if options.chunk_size is not None and order not in get_args(Chunked):
         raise InputTypeError(f"{problem.what}: chunks are parts of one sweep; give order='forward' or 'reverse'")
     require_inputs(problem, holomorphic)
     if order == "reverse" and not holomorphic:
@@ -56,6 +57,7 @@ def accumulate(problem: Problem, options: Options) -> Accumulated:
     with limited(options.memory_limit):
         if options.chunk_size is None:
             return _whole(problem, has_aux, order, holomorphic)
+        assert not isinstance(order, Plan) and order != "factored"  # refused above
         if options.chunk_size != "auto":
             return in_chunks(problem, has_aux, order, holomorphic, options.chunk_size)
         try:
@@ -64,7 +66,7 @@ def accumulate(problem: Problem, options: Options) -> Accumulated:
             return _largest_chunks(problem, has_aux, order, holomorphic)
 
 
-def _largest_chunks(problem: Problem, has_aux: bool, order: Order | Plan, holomorphic: bool) -> Accumulated:
+def _largest_chunks(problem: Problem, has_aux: bool, order: Chunked, holomorphic: bool) -> Accumulated:
     size = 1024
     while True:
         try:
@@ -75,7 +77,7 @@ def _largest_chunks(problem: Problem, has_aux: bool, order: Order | Plan, holomo
             size //= 2
 
 
-def in_chunks(problem: Problem, has_aux: bool, order: Order | Plan, holomorphic: bool, size: int) -> Accumulated:
+def in_chunks(problem: Problem, has_aux: bool, order: Chunked, holomorphic: bool, size: int) -> Accumulated:
     """A dense Jacobian, `size` columns (or rows) at a time: each chunk is one step of a loop."""
     if order == "auto":
         traced, out = _primal(problem, has_aux)
@@ -106,7 +108,7 @@ def in_chunks(problem: Problem, has_aux: bool, order: Order | Plan, holomorphic:
     chunks = jax.lax.map(one, jnp.arange(count, dtype=jnp.int32) * np.int32(size))  # [chunks, swept, size]
     dense = jnp.moveaxis(chunks, 0, 1).reshape(other.size, count * size)[:, : seeded.size]
     cost, general = (spent[0].cost * count, tuple(spent[0].fallbacks)) if spent else (0, ())
-    layout = Layout(rows, columns, (), dtype, order == "reverse", str(order), cost, general)
+    layout = Layout(rows, columns, (), dtype, order == "reverse", order, cost, general)
     every = np.arange(seeded.size, dtype=np.int32)[None]
     whole = [(0, Block((other.size,), every, dense))] if dense.size else []
     return Accumulated(jax.tree.unflatten(found["tree"], y), aux, Assembled.of(layout, whole))
@@ -216,7 +218,7 @@ def _cheapest(problem: Problem, has_aux: bool, holomorphic: bool) -> Accumulated
     try:
         if not node.pure:
             with no_reverse_program(problem.what):
-                return carried_out(problem, recorded, chain.cuts, node)
+                return carried_out(problem, recorded, chain.arrays, node)
         if node.kind == "forward" and not chain.rough:
             return swept(problem, recorded)
     except (NotReversibleError, MemoryLimitError):

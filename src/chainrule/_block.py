@@ -36,7 +36,7 @@ class Block:
 
     @property
     def slots(self) -> int:
-        return int(np.broadcast_shapes(self.cols.shape[-1:], self.vals.shape[-1:])[0])
+        return int(self.cols.shape[-1] if self.cols.shape[-1] != 1 else self.vals.shape[-1])
 
     @property
     def static(self) -> bool:
@@ -84,22 +84,26 @@ def merge(blocks: Sequence[Block]) -> list[Block]:
         rows = None if block.rows is None else block.rows.tobytes()
         key = (block.cols.shape, block.cols.tobytes(), block.shape, rows)
         found = groups.get(key)
-        groups[key] = block if found is None else block.with_vals(_add(found.vals, block.vals))
+        groups[key] = block if found is None else block.with_vals(plus(found.vals, block.vals))
     return list(groups.values())
 
 
-def _add(a: Any, b: Any) -> Any:
-    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
-        return a + b
-    shape = np.broadcast_shapes(a.shape, b.shape)
-    return jnp.broadcast_to(jnp.asarray(a), shape) + jnp.broadcast_to(jnp.asarray(b), shape)
+def plus(a: Any, b: Any) -> Any:
+    """Sum with broadcasting of axes of size 1, in NumPy where both are known."""
+    return _elementwise("add", jax.lax.add, a, b)
 
 
 def multiply(a: Any, b: Any) -> Any:
     """Product with broadcasting of axes of size 1, in NumPy where both are known."""
+    return _elementwise("multiply", jax.lax.mul, a, b)
+
+
+def _elementwise(name: str, direct: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
-        return np.multiply(a, b)
-    return jnp.multiply(jnp.asarray(a), jnp.asarray(b))
+        return getattr(np, name)(a, b)
+    a, b = jnp.asarray(a), jnp.asarray(b)
+    # the same equation as that of `jax.numpy`, written in half the time
+    return (direct if a.ndim == b.ndim and a.dtype == b.dtype else getattr(jnp, name))(a, b)
 
 
 def join(blocks: Sequence[Block]) -> Block:

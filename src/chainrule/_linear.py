@@ -57,6 +57,11 @@ class LinearProgram:
         return [*self.inputs, *(v for step in self.steps for v in step.outs)]
 
     @cached_property
+    def numbers(self) -> dict[int, int]:
+        """The number of each array, by its id."""
+        return {id(v): k for k, v in enumerate(self.arrays)}
+
+    @cached_property
     def targets(self) -> tuple[Linear, ...]:
         """The outputs that depend on an input."""
         return tuple(v for v in self.outputs if isinstance(v, Linear))

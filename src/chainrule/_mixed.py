@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from chainrule._block import Block, identity
-from chainrule._linear import LinearProgram, Step, of_blocks, precision_of, push_through, section, transposed
+from chainrule._linear import LinearProgram, of_blocks, precision_of, push_through, section, transposed
 from chainrule._plan.node import Node
-from chainrule._plan.order import Cut
 from chainrule._program import Context, Linear, Tangent
 from chainrule._rules.pointwise import tidy
 
@@ -36,14 +35,9 @@ class Part:
         return transposed(own) if self.flipped else own
 
 
-def local(step: Step, source: Linear, result: int) -> LinearProgram:
-    """One step as a program of one of its operands, for one of its results."""
-    return section([step], [source], [step.outs[result]])
-
-
 @dataclass(frozen=True, eq=False)
-class Edge:
-    """The Jacobian of an array by another: a step to be taken yet, or a tangent with columns of the source."""
+class Partial:
+    """The derivative of an array by another: a step to be taken yet, or a tangent with columns of the source."""
 
     source: Linear
     target: Linear
@@ -58,28 +52,28 @@ class Edge:
         (made,) = push_through(context, self.step, seeds_of([self.source]))
         return made
 
-    def after(self, context: Context, inner: Edge, precision: Any) -> Edge:
-        """The product with an edge that leads to the source of this one."""
+    def after(self, context: Context, inner: Partial, precision: Any) -> Partial:
+        """The product with a derivative of the source of this one."""
         program = self.step or of_blocks([self.assembled(context)], [self.target], [self.source], precision)
         (made,) = push_through(context, program, [inner.assembled(context)])
-        return Edge(inner.source, self.target, None, made)
+        return Partial(inner.source, self.target, None, made)
 
-    def plus(self, context: Context, other: Edge) -> Edge:
-        """The sum with a parallel edge."""
+    def plus(self, context: Context, other: Partial) -> Partial:
+        """The sum with another one of the same arrays."""
         blocks = [*self.assembled(context).blocks, *other.assembled(context).blocks]
-        return Edge(self.source, self.target, None, Tangent(self.target.shape, self.target.dtype, tidy(blocks)))
+        return Partial(self.source, self.target, None, Tangent(self.target.shape, self.target.dtype, tidy(blocks)))
 
 
 class Mixed:
     """The parts of a plan, evaluated on the values of one linear program."""
 
-    def __init__(self, context: Context, program: LinearProgram, cuts: Sequence[Cut]):
+    def __init__(self, context: Context, program: LinearProgram, cuts: Sequence[tuple[Linear, ...]]):
         self.context, self.program, self.cuts = context, program, cuts
         self.precision = precision_of(program)
 
     def part(self, node: Node) -> Part:
         """The Jacobian of a node of the plan."""
-        start, stop = self.cuts[node.start].arrays, self.cuts[node.stop].arrays
+        start, stop = self.cuts[node.start], self.cuts[node.stop]
         if node.kind == "product":
             return self._product(*map(self.part, node.parts))
         if node.eliminated is not None:
@@ -104,12 +98,12 @@ class Mixed:
         offsets, offset = {}, 0
         for v in start:
             offsets[id(v)], offset = offset, offset + v.size
-        preds: dict[int, dict[int, Edge]] = {}
+        preds: dict[int, dict[int, Partial]] = {}
         for step in link.steps:
-            for r, out in enumerate(step.outs):
+            for out in step.outs:
                 # what an array without elements gives depends on nothing
                 for v in {id(v): v for v in step.sources if v.size and (id(v) in preds or id(v) in offsets)}.values():
-                    preds.setdefault(id(out), {})[id(v)] = Edge(v, out, local(step, v, r))
+                    preds.setdefault(id(out), {})[id(v)] = Partial(v, out, section([step], [v], [out]))
         for v in (self.program.arrays[k] for k in order):
             through = preds.pop(id(v), {})
             outs = [edges for edges in preds.values() if id(v) in edges]

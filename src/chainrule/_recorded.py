@@ -16,7 +16,7 @@ from chainrule._layout import Layout
 from chainrule._linear import LinearProgram, push_through, record, section
 from chainrule._mixed import Mixed, seeds_of
 from chainrule._plan.node import Node
-from chainrule._plan.order import Chain, Cut
+from chainrule._plan.order import Chain
 from chainrule._program import Coefficient, Context, Linear, Tangent, plain
 from chainrule._propagate import pushing, require_sum
 from chainrule._space import Space, promoted, space_of
@@ -43,6 +43,10 @@ class Recorded:
     program: LinearProgram
     reverse: bool
 
+    def with_jacobian(self, jacobian: Jacobian) -> Accumulated:
+        """The value and auxiliary output beside the Jacobian that was made of the program."""
+        return Accumulated(self.value, self.aux, jacobian)
+
 
 def recorded_program(problem: Problem, has_aux: bool, reverse: bool) -> Recorded:
     function, found = flat_output(problem, has_aux)
@@ -66,15 +70,17 @@ def _plain(v: Coefficient | Linear) -> Any:
 def swept(problem: Problem, recorded: Recorded) -> Accumulated:
     context = pushing()
     tangents = push_through(context, recorded.program, seeds_of(recorded.program.inputs))
-    return _assembled(
-        problem, recorded, context, tangents, recorded.reverse, "reverse" if recorded.reverse else "forward"
-    )
+    spaces, order = (recorded.rows, recorded.columns), "reverse" if recorded.reverse else "forward"
+    own = _assembled(problem.what, context, spaces, tangents, recorded.reverse, order)
+    return recorded.with_jacobian(own)
 
 
-def carried_out(problem: Problem, recorded: Recorded, cuts: Sequence[Cut], node: Node) -> Accumulated:
+def carried_out(problem: Problem, recorded: Recorded, cuts: Sequence[tuple[Linear, ...]], node: Node) -> Accumulated:
     context = pushing()
     part = Mixed(context, recorded.program, cuts).part(node)
-    return _assembled(problem, recorded, context, part.tangents, part.flipped, "mixed")
+    spaces = recorded.rows, recorded.columns
+    own = _assembled(problem.what, context, spaces, part.tangents, part.flipped, "mixed")
+    return recorded.with_jacobian(own)
 
 
 def in_links(problem: Problem, recorded: Recorded, chain: Chain) -> Accumulated:
@@ -82,15 +88,11 @@ def in_links(problem: Problem, recorded: Recorded, chain: Chain) -> Accumulated:
     links, last = [], len(chain.cuts) - 1
     for k in range(last):
         context = pushing()
-        part = Mixed(context, recorded.program, chain.cuts).part(chain.best[k, k + 1][2])
-        require_sum(problem.what, context, part.tangents)
+        part = Mixed(context, recorded.program, chain.arrays).part(chain.best[k, k + 1][2])
         columns = recorded.columns if k == 0 else _space(part.start)
         rows = recorded.rows if k == last - 1 else _space(part.stop)
-        blocks = entries(part.tangents, columns if part.flipped else rows)
-        dtype, general = promoted(*[t.dtype for t in part.tangents]), tuple(context.fallbacks)
-        layout = Layout(rows, columns, (), dtype, part.flipped, "factored", context.cost, general)
-        links.append(Assembled.of(layout, blocks))
-    return Accumulated(recorded.value, recorded.aux, Factored(links[::-1]))
+        links.append(_assembled(problem.what, context, (rows, columns), part.tangents, part.flipped, "factored"))
+    return recorded.with_jacobian(Factored(links[::-1]))
 
 
 def _space(arrays: Sequence[Linear]) -> Space:
@@ -99,14 +101,14 @@ def _space(arrays: Sequence[Linear]) -> Space:
 
 
 def _assembled(
-    problem: Problem, recorded: Recorded, context: Context, tangents: Sequence[Tangent], flipped: bool, order: str
-) -> Accumulated:
-    require_sum(problem.what, context, tangents)
-    swept = recorded.columns if flipped else recorded.rows
-    blocks = entries(tangents, swept)
+    what: str, context: Context, spaces: tuple[Space, Space], tangents: Sequence[Tangent], flipped: bool, order: str
+) -> Assembled:
+    """The Jacobian that these tangents are; spaces: of its rows, of its columns."""
+    require_sum(what, context, tangents)
+    rows, columns = spaces
     dtype, general = promoted(*[t.dtype for t in tangents]), tuple(context.fallbacks)
-    layout = Layout(recorded.rows, recorded.columns, (), dtype, flipped, order, context.cost, general)
-    return Accumulated(recorded.value, recorded.aux, Assembled.of(layout, blocks))
+    layout = Layout(rows, columns, (), dtype, flipped, order, context.cost, general)
+    return Assembled.of(layout, entries(tangents, columns if flipped else rows))
 
 
 def entries(tangents: Sequence[Tangent], swept: Space) -> list[tuple[int, Block]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from chainrule._linear import LinearProgram
 from chainrule._plan.local import Local, local
-from chainrule._plan.pattern import Terms, Work, compose, identity, stored, total, transposed
+from chainrule._plan.pattern import NOTHING, Shape, Terms, Work, columns, compose, diagonal, stored, total
 from chainrule._program import Coefficient, Linear
 
 
@@ -24,7 +24,7 @@ class Edge:
     @cached_property
     def pulling(self) -> Terms:
         """The patterns of the transpose."""
-        return transposed(self.local.terms, self.source.shape)
+        return tuple(t.T for t in self.local.terms)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,19 +73,17 @@ class Swept:
 
 def sweep_cost(graph: Graph, seeds: Sequence[Linear], steps: range, reverse: bool = False) -> Swept:
     """A sweep from the seeds over these steps: forward, or in reverse over the transposed local Jacobians."""
-    swept, work = Swept(tuple(seeds), {id(v): {k: identity(v.shape)} for k, v in enumerate(seeds)}), Work()
+    swept, work = Swept(tuple(seeds), {id(v): {k: diagonal(v.shape)} for k, v in enumerate(seeds)}), NOTHING
     for n in reversed(steps) if reverse else steps:
-        made: dict[tuple[int, int], list[Terms]] = {}
-        arrays: dict[int, Linear] = {}
+        made: dict[tuple[Linear, int], list[Terms]] = {}
         for e in graph.edges[n]:
             near, far, outer = (e.target, e.source, e.pulling) if reverse else (e.source, e.target, e.local.terms)
-            arrays[id(far)] = far
             for k, terms in swept.terms.get(id(near), {}).items():
-                seed = swept.seeds[k]
-                product, cost = compose(outer, terms, (seed.shape, near.shape, far.shape))
+                product, cost = compose(outer, terms, swept.seeds[k].shape, far.shape)
                 work = work + applied(e.local, cost, product, far)
-                made.setdefault((id(far), k), []).append(product)
-        work = work + _add(swept, made, arrays)
+                made.setdefault((far, k), []).append(product)
+        for (far, k), parts in made.items():
+            work = work + _add(swept.terms.setdefault(id(far), {}), k, parts, swept.seeds[k].shape, far.shape)
         swept.work[n] = work
     return swept
 
@@ -94,18 +92,15 @@ def applied(step: Local, cost: Work, product: Terms, reached: Linear) -> Work:
     """The work of a product; of an equation that is applied column by column, that of its columns."""
     if step.column is None:
         return cost
-    return Work(1, step.column * -(-sum(t.nnz for t in product) // max(reached.size, 1)), cost.numbers)
+    return Work(1, step.column * columns(product, reached.shape), cost.numbers)
 
 
-def _add(swept: Swept, made: dict[tuple[int, int], list[Terms]], arrays: dict[int, Linear]) -> Work:
-    """Sum what reaches an array; count the sums of numbers that are stored."""
-    work = Work()
-    for (array, k), parts in made.items():
-        old = swept.terms.setdefault(array, {}).get(k)
-        parts = [*([old] if old else []), *parts]
-        terms = parts[0]
-        if len(parts) > 1:
-            terms = total([t for p in parts for t in p], swept.seeds[k].shape, arrays[array].shape)
-            work = work + Work(0, 0, max(0, sum(map(stored, parts)) - stored(terms)))
-        swept.terms[array][k] = terms
-    return work
+def _add(known: dict[int, Terms], k: int, parts: list[Terms], source: Shape, target: Shape) -> Work:
+    """Sum what reaches an array by seed k; count the sums of numbers that are stored."""
+    if k in known:
+        parts = [known[k], *parts]
+    if len(parts) == 1:
+        known[k] = parts[0]
+        return NOTHING
+    known[k] = total([t for p in parts for t in p], source, target)
+    return Work(0, 0, max(0, sum(map(stored, parts)) - stored(known[k])))

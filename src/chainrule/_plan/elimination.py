@@ -49,7 +49,7 @@ def _compose(outer: int, inner: int) -> tuple[int, int]:
 SCALAR = Algebra(_compose, lambda a, b: NUMBER)
 
 
-class Graph:
+class ComputationalGraph:
     """A graph while its vertices are eliminated: `preds[v][p]` and `succs[v][s]` are the edges at v."""
 
     def __init__(self, edges: Edges, algebra: Algebra = SCALAR) -> None:
@@ -113,7 +113,7 @@ class Graph:
 
 def count(edges: Edges, order: Iterable[int], algebra: Algebra = SCALAR, bound: float = math.inf) -> float:
     """The multiplications that an order takes; infinite where these exceed `bound`."""
-    graph, total = Graph(edges, algebra), 0.0
+    graph, total = ComputationalGraph(edges, algebra), 0.0
     for v in order:
         total += graph.eliminate(v)[0]
         if total > bound:
@@ -123,7 +123,7 @@ def count(edges: Edges, order: Iterable[int], algebra: Algebra = SCALAR, bound: 
 
 def forward(edges: Edges) -> list[int]:
     """First vertices first: the forward mode, [GW] 9.2."""
-    return Graph(edges).inner()
+    return ComputationalGraph(edges).inner()
 
 
 def reverse(edges: Edges) -> list[int]:
@@ -131,7 +131,7 @@ def reverse(edges: Edges) -> list[int]:
     return forward(edges)[::-1]
 
 
-def greedy(graph: Graph, score: Callable[[int], float]) -> list[int]:
+def greedy(graph: ComputationalGraph, score: Callable[[int], float]) -> list[int]:
     """Eliminate what scores least and, of those, what comes last; scores anew only what the elimination touches."""
     scores = {v: score(v) for v in graph.inner()}
     heap = [(s, -v) for v, s in scores.items()]
@@ -153,7 +153,7 @@ def greedy(graph: Graph, score: Callable[[int], float]) -> list[int]:
 
 def markowitz(edges: Edges, algebra: Algebra = SCALAR) -> list[int]:
     """Always what costs least, [GW] 10.1; the last one of those, as in [FTPR]."""
-    graph = Graph(edges, algebra)
+    graph = ComputationalGraph(edges, algebra)
     return greedy(graph, graph.cost)
 
 
@@ -163,7 +163,7 @@ def delta_greedy(edges: Edges, algebra: Algebra = SCALAR, width: float | None = 
     An edge that stays is multiplied later on: at most once for each input or for each output of the whole graph. So
     `width` is min(inputs, outputs) unless given, with arrays that of their sizes; with 0 this is `markowitz`.
     """
-    graph = Graph(edges, algebra)
+    graph = ComputationalGraph(edges, algebra)
     weight = graph.width() if width is None else width
 
     def score(v: int) -> float:
@@ -179,7 +179,7 @@ def eliad(edges: Edges, algebra: Algebra = SCALAR, elementwise: Callable[[int], 
     The first part is what reverse mode does within one statement. Eliminating v takes successors only from what comes
     before it, so one sweep finds all.
     """
-    graph = Graph(edges, algebra)
+    graph = ComputationalGraph(edges, algebra)
     first = []
     for v in reversed(graph.inner()):
         if len(graph.succs[v]) == 1 and elementwise(v):
@@ -189,30 +189,44 @@ def eliad(edges: Edges, algebra: Algebra = SCALAR, elementwise: Callable[[int], 
 
 
 @dataclass(frozen=True)
-class Plan:
+class Ordering:
     """An order, the multiplications that it takes, and the rule that gave it."""
 
     rule: str
     order: tuple[int, ...]
     cost: float
 
+    @classmethod
+    def of(cls, edges: Edges, rule: str, order: Iterable[int], algebra: Algebra = SCALAR) -> Ordering:
+        """An order that a rule gave, counted."""
+        order = tuple(order)
+        return cls(rule, order, count(edges, order, algebra))
 
-def plans(edges: Edges, algebra: Algebra = SCALAR, width: float | None = None) -> list[Plan]:
-    """One of each rule; `width` is that of `delta_greedy`."""
-    orders = {
-        "forward": forward(edges),
-        "reverse": reverse(edges),
+
+def orders(
+    edges: Edges,
+    algebra: Algebra = SCALAR,
+    width: float | None = None,
+    elementwise: Callable[[int], bool] = lambda v: True,
+) -> dict[str, list[int]]:
+    """The order that each rule finds; `width` is that of `delta_greedy`, `elementwise` that of `eliad`."""
+    return {
         "Markowitz": markowitz(edges, algebra),
-        "ELIAD": eliad(edges, algebra),
+        "ELIAD": eliad(edges, algebra, elementwise),
         "delta": delta_greedy(edges, algebra, width),
     }
-    return [Plan(rule, tuple(order), count(edges, order, algebra)) for rule, order in orders.items()]
 
 
-def best(edges: Edges, algebra: Algebra = SCALAR, effort: int = 0, width: float | None = None) -> Plan:
-    """The plan of fewest multiplications; with `effort`, improved by so many trials of `anneal`."""
-    plan = min(plans(edges, algebra, width), key=lambda p: p.cost)
-    return anneal(edges, plan, algebra, effort) if effort else plan
+def orderings(edges: Edges, algebra: Algebra = SCALAR, width: float | None = None) -> list[Ordering]:
+    """One of each rule, and both sweeps; `width` is that of `delta_greedy`."""
+    found = {"forward": forward(edges), "reverse": reverse(edges), **orders(edges, algebra, width)}
+    return [Ordering.of(edges, rule, order, algebra) for rule, order in found.items()]
+
+
+def best(edges: Edges, algebra: Algebra = SCALAR, effort: int = 0, width: float | None = None) -> Ordering:
+    """The ordering of fewest multiplications; with `effort`, improved by so many trials of `anneal`."""
+    found = min(orderings(edges, algebra, width), key=lambda o: o.cost)
+    return anneal(edges, found, algebra, effort) if effort else found
 
 
 def near(edges: Edges, order: Iterable[int]) -> dict[int, list[int]]:
@@ -234,20 +248,20 @@ def moved(order: Sequence[int], v: int, past: int) -> list[int]:
     return trial
 
 
-def anneal(edges: Edges, plan: Plan, algebra: Algebra = SCALAR, effort: int = 1000, seed: int = 0) -> Plan:
+def anneal(edges: Edges, start: Ordering, algebra: Algebra = SCALAR, effort: int = 1000, seed: int = 0) -> Ordering:
     """Improve an order by simulated annealing, after [NG]: `effort` random moves, the same ones in every run.
 
     A move that costs d more is taken with probability exp(-d / t), where the temperature t falls from 0.3 % to 0.06 %
     of the cost. The limit is drawn before the trial is counted, so that a bad trial ends early.
     """
-    rng, order, cost, least = random.Random(seed), list(plan.order), plan.cost, plan
+    rng, order, cost, least = random.Random(seed), list(start.order), start.cost, start
     moves = [(v, u) for v, close in near(edges, order).items() for u in close]
     for k in range(effort if moves else 0):
-        temperature = plan.cost * 0.003 * 0.2 ** (k / effort)
+        temperature = start.cost * 0.003 * 0.2 ** (k / effort)
         trial = moved(order, *rng.choice(moves))
         new = count(edges, trial, algebra, cost - temperature * math.log(1 - rng.random()))
         if new < math.inf:
             order, cost = trial, new
             if cost < least.cost:
-                least = Plan(f"{plan.rule}, annealed", tuple(order), cost)
+                least = Ordering(f"{start.rule}, annealed", tuple(order), cost)
     return least

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -71,12 +71,12 @@ def _known_zeros(terms: Terms, other: Any) -> Terms:
     *rest, last = terms[0].groups
     if last.unit:
         return terms
-    known = replace(last, nnz=max(int(share * last.nnz), 1), indexed=share * _SPARSE <= 1)
+    known = last._replace(nnz=max(int(share * last.nnz), 1), indexed=share * _SPARSE <= 1)
     return (Term((*rest, known), terms[0].key),)
 
 
 def _numbers(terms: Terms) -> Terms:
-    return tuple(Term(tuple(replace(g, unit=True) for g in t.groups if g is not NUMBER), t.key) for t in terms)
+    return tuple(Term(tuple(g._replace(unit=True) for g in t.groups if g is not NUMBER), t.key) for t in terms)
 
 
 def _kept(source: Shape, target: Shape, pairs: Any, unit: bool = True, part: bool = False) -> Iterator[Group]:
@@ -194,7 +194,7 @@ def _dot(equation: Any, k: int, source: Shape, target: Shape) -> Terms:
         nnz = math.prod(source[i] for i in summed) * math.prod(target[j] for j in made)
         groups.append(group(source, target, summed, made, nnz, unit=False))
     elif not any(not g.unit for g in groups):
-        return (Term(tuple(replace(g, unit=False) for g in groups)),)
+        return (Term(tuple(g._replace(unit=False) for g in groups)),)
     return (Term(tuple(groups)),)
 
 
@@ -238,7 +238,7 @@ def _indexed(equation: Any, k: int, source: Shape, target: Shape, window: list[t
     outs = [j for j in range(len(target)) if j not in [b for _, b in same] and target[j] != 1]
     chosen = max(math.prod(target[j] for j in outs), 1) if equation.primitive.name == "gather" else 0
     count = chosen or max(math.prod(source[i] for i in ins), 1)
-    chosen_from = [replace(group(source, target, ins, outs, count), indexed=True)] if ins or outs else []
+    chosen_from = [group(source, target, ins, outs, count)._replace(indexed=True)] if ins or outs else []
     groups = [*_kept(source, target, same), *chosen_from]
     return Term(tuple(groups), _key(equation, k))
 

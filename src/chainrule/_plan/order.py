@@ -10,7 +10,8 @@ products without memory constraints' (2020); without links that are swept it is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -18,10 +19,10 @@ from itertools import pairwise
 import numpy as np
 
 from chainrule._linear import LinearProgram
-from chainrule._plan.cost import Graph, Swept, sweep_cost
-from chainrule._plan.node import Elimination, Node
-from chainrule._plan.pattern import Terms, Work, compose, stored
-from chainrule._plan.vertices import eliminations
+from chainrule._plan.cost import Graph, sweep_cost
+from chainrule._plan.node import Elimination, Kind, Node
+from chainrule._plan.pattern import NOTHING, Work, compose, stored
+from chainrule._plan.vertices import Patterns, eliminations
 from chainrule._plan.weights import Weights
 from chainrule._program import Linear
 
@@ -81,9 +82,18 @@ class Chain:
 
     def __init__(self, graph: Graph, cuts: Sequence[Cut], weights: Weights, effort: int):
         self.graph, self.cuts, self.weights, self.effort = graph, list(cuts), weights, effort
+        self.patterns = Patterns(weights)
         steps = len(graph.program.steps)
         self.forward = [sweep_cost(graph, c.arrays, range(c.after, steps)) for c in self.cuts[:-1]]
         self.reverse = [sweep_cost(graph, c.arrays, range(c.after), reverse=True) for c in self.cuts[1:]]
+        # the work of each sweep when it has come to each cut
+        self._pushed = [[swept.work.get(c.after - 1, NOTHING) for c in self.cuts] for swept in self.forward]
+        self._pulled = [[swept.work.get(c.after, NOTHING) for c in self.cuts] for swept in self.reverse]
+
+    @property
+    def arrays(self) -> list[tuple[Linear, ...]]:
+        """The arrays of each cut."""
+        return [cut.arrays for cut in self.cuts]
 
     @cached_property
     def rough(self) -> bool:
@@ -93,21 +103,23 @@ class Chain:
 
     def pushed(self, source: int, i: int, j: int) -> Work:
         """A forward sweep from cut i to cut j of Jacobians with respect to cut `source`."""
-        return _until(self.forward[source], self.cuts[j].after) - _until(self.forward[source], self.cuts[i].after)
+        done = self._pushed[source]
+        return done[j] - done[i]
 
     def pulled(self, target: int, i: int, j: int) -> Work:
         """A reverse sweep from cut j to cut i of the Jacobians of cut `target`."""
-        return _from(self.reverse[target - 1], self.cuts[i].after) - _from(self.reverse[target - 1], self.cuts[j].after)
+        done = self._pulled[target - 1]
+        return done[i] - done[j]
 
     def product(self, i: int, k: int, j: int) -> Work:
         """The product of the Jacobians of k by i and of j by k."""
-        (between,), work = self.cuts[k].arrays, Work()
+        (between,), work = self.cuts[k].arrays, NOTHING
         for s, source in enumerate(self.cuts[i].arrays):
             inner = self.forward[i].terms.get(id(between), {}).get(s)
             for target in self.cuts[j].arrays:
                 outer = self.forward[k].terms.get(id(target), {}).get(0)
                 if inner and outer:
-                    work = work + _assembled(outer, inner, source, between, target)
+                    work = work + compose(outer, inner, source.shape, target.shape)[1]
         return work
 
     @cached_property
@@ -116,7 +128,7 @@ class Chain:
         best: dict[tuple[int, int], tuple[float, Work, Node]] = {}
         for width in range(1, len(self.cuts)):
             for i in range(len(self.cuts) - width):
-                best[i, i + width] = min(self._ways(best, i, i + width), key=lambda way: way[0])
+                best[i, i + width] = self._cheapest(best, i, i + width)
         return best
 
     def _eliminations(self, i: int, j: int) -> list[Elimination]:
@@ -127,7 +139,7 @@ class Chain:
         little = swept < _WORTHWHILE * self.weights.seconds(Work(1, 0, result))
         if self.effort < 0 or (little and not self.effort):
             return []
-        return eliminations(self.graph, a.arrays, b.arrays, range(a.after, b.after), self.weights, self.effort)
+        return eliminations(self.graph, a.arrays, b.arrays, range(a.after, b.after), self.patterns, self.effort)
 
     @cached_property
     def best_node(self) -> Node:
@@ -146,7 +158,7 @@ class Chain:
 
     def work(self, node: Node) -> Work:
         """What a node takes, with its parts."""
-        i, j, work = node.start, node.stop, sum(map(self.work, node.parts), Work())
+        i, j, work = node.start, node.stop, sum(map(self.work, node.parts), NOTHING)
         if node.eliminated is not None:
             return node.eliminated.work
         if node.kind == "product":
@@ -182,41 +194,42 @@ class Chain:
         )
         return found >= first.size * last.size
 
-    def _ways(
+    def _cheapest(
         self, best: dict[tuple[int, int], tuple[float, Work, Node]], i: int, j: int
-    ) -> Iterator[tuple[float, Work, Node]]:
-        def way(work: Work, node: Node) -> tuple[float, Work, Node]:
-            return self.weights.seconds(work), work, node
+    ) -> tuple[float, Work, Node]:
+        """The first of the cheapest ways from cut i to cut j, of all that lies between these the best."""
+        seconds, least = self.weights.seconds, (math.inf, NOTHING, Node("forward", i, j))
 
-        yield way(self.pushed(i, i, j), Node("forward", i, j))
-        yield way(self.pulled(j, i, j), Node("reverse", i, j))
+        def offer(work: Work, kind: Kind, parts: tuple[Node, ...] = ()) -> None:
+            nonlocal least
+            if (own := seconds(work)) < least[0]:
+                least = own, work, Node(kind, i, j, parts)
+
+        offer(self.pushed(i, i, j), "forward")
+        offer(self.pulled(j, i, j), "reverse")
         if j == i + 1 or (i, j) == (0, len(self.cuts) - 1):
             for found in self._eliminations(i, j):
-                seconds = self.weights.seconds(found.work) * (1 if j == i + 1 else _ACROSS)
-                yield seconds, found.work, Node("eliminate", i, j, (), found)
+                own = seconds(found.work) * (1 if j == i + 1 else _ACROSS)
+                if own < least[0]:
+                    least = own, found.work, Node("eliminate", i, j, (), found)
         for k in range(i + 1, j):
             (_, right, first), (_, left, last) = best[i, k], best[k, j]
-            yield way(right + self.pushed(i, k, j), Node("forward", i, j, (first,)))
-            yield way(left + self.pulled(j, i, k), Node("reverse", i, j, (last,)))
-            if not self._indexed(k, j):
-                yield way(right + left + self.product(i, k, j), Node("product", i, j, (first, last)))
+            offer(right + self.pushed(i, k, j), "forward", (first,))
+            offer(left + self.pulled(j, i, k), "reverse", (last,))
+            parts = right + left
+            if seconds(parts) < least[0] and (k, j) not in self._tables:  # else no product of them is cheaper
+                offer(parts + self.product(i, k, j), "product", (first, last))
+        return least
 
-    def _indexed(self, k: int, j: int) -> bool:
-        """Whether the places of the Jacobian of j by k are those of a table: a product would gather its entries."""
-        targets = [self.forward[k].terms.get(id(v), {}).get(0, ()) for v in self.cuts[j].arrays]
-        return any(t.indexed for terms in targets for t in terms)
-
-
-def _until(swept: Swept, step: int) -> Work:
-    return swept.work[step - 1] if step - 1 in swept.work else Work()
-
-
-def _from(swept: Swept, step: int) -> Work:
-    return swept.work[step] if step in swept.work else Work()
-
-
-def _assembled(outer: Terms, inner: Terms, source: Linear, between: Linear, target: Linear) -> Work:
-    return compose(outer, inner, (source.shape, between.shape, target.shape))[1]
+    @cached_property
+    def _tables(self) -> set[tuple[int, int]]:
+        """The cuts (k, j) whose Jacobian has the places of a table: a product with it would gather its entries."""
+        return {
+            (k, j)
+            for j, cut in enumerate(self.cuts)
+            for k, swept in enumerate(self.forward[:j])
+            if any(t.indexed for v in cut.arrays for t in swept.terms.get(id(v), {}).get(0, ()))
+        }
 
 
 _WORTHWHILE = 2  # a link is eliminated where its sweeps take so many times what its Jacobian takes to write

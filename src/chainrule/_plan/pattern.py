@@ -15,15 +15,15 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 Axes = frozenset[int]
 Shape = tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Group:
+class Group(NamedTuple):
     """One factor, over axes `ins` of the source and `outs` of the target; all of its `nnz` entries are 1 if `unit`.
 
     Its places are those of a table of indices if it is `indexed`.
@@ -31,6 +31,7 @@ class Group:
 
     ins: Axes
     outs: Axes
+    columns: int  # elements of the axes of the source
     rows: int  # elements of the axes of the target
     nnz: int
     unit: bool
@@ -45,28 +46,46 @@ class Group:
 def group(source: Shape, target: Shape, ins: Iterable[int], outs: Iterable[int], nnz: int, unit: bool = True) -> Group:
     """A group of axes of arrays of these shapes; axes of size 1 are left out."""
     ins, outs = (frozenset(k for k in axes if shape[k] != 1) for axes, shape in ((ins, source), (outs, target)))
-    return Group(ins, outs, math.prod(target[k] for k in outs), nnz, unit)
+    return Group(ins, outs, math.prod(source[k] for k in ins), math.prod(target[k] for k in outs), nnz, unit)
 
 
-NUMBER = Group(frozenset(), frozenset(), 1, 1, False)  # a number other than 1, of no axis
+NUMBER = Group(frozenset(), frozenset(), 1, 1, 1, False)  # a number other than 1, of no axis
 
 
 @dataclass(frozen=True)
 class Term:
-    """A Kronecker product of groups; `key` tells apart what equal groups may hide (a shift of the places)."""
+    """A Kronecker product of groups; `key` tells apart what equal groups may hide (a shift of the places).
+
+    unit : whether every entry is 1 (or one number).
+    stored : numbers that are stored: what is the same along an axis of the rows is stored once; a row is stored whole.
+    """
 
     groups: tuple[Group, ...]
     key: int = 0
+    unit: bool = field(init=False, compare=False)
+    stored: int = field(init=False, compare=False)
+    _hash: int = field(init=False, compare=False, repr=False)  # the same terms are looked up again and again
+
+    def __post_init__(self) -> None:
+        unit, stored = True, 1
+        for g in self.groups:
+            unit, stored = unit and g.unit, stored * (g.slots if g.unit else g.nnz)
+        self.__dict__.update(unit=unit, stored=1 if unit else stored, _hash=hash((self.groups, self.key)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     @cached_property
     def partition(self) -> frozenset[tuple[Axes, Axes]]:
         """Which axes belong together."""
         return frozenset((g.ins, g.outs) for g in self.groups)
 
-    @cached_property
-    def stored(self) -> int:
-        """Numbers that are stored: what is the same along an axis of the rows is stored once; a row is stored whole."""
-        return 1 if self.unit else math.prod(g.slots if g.unit else g.nnz for g in self.groups)
+    @property
+    def T(self) -> Term:
+        """The transpose."""
+        return Term(
+            tuple(Group(g.outs, g.ins, g.rows, g.columns, g.nnz, g.unit, g.indexed) for g in self.groups), self.key
+        )
 
     @cached_property
     def nnz(self) -> int:
@@ -78,18 +97,13 @@ class Term:
         """Whether the places of a factor are those of a table."""
         return any(g.indexed for g in self.groups)
 
-    @cached_property
-    def unit(self) -> bool:
-        """Whether every entry is 1 (or one number)."""
-        return all(g.unit for g in self.groups)
-
 
 Terms = tuple[Term, ...]
 _MOST_TERMS = 6
 _FUSED = 16  # numbers; XLA lays smaller products together, which then take no time of their own
 
 
-def identity(shape: Shape) -> Terms:
+def diagonal(shape: Shape) -> Terms:
     """The pattern of an array with respect to itself."""
     return (Term(tuple(group(shape, shape, [k], [k], n) for k, n in enumerate(shape) if n != 1)),)
 
@@ -100,28 +114,17 @@ def full(source: Shape, target: Shape) -> Term:
     return Term((group(source, target, range(len(source)), range(len(target)), nnz, False),))
 
 
-def transposed(terms: Terms, source: Shape) -> Terms:
-    """The patterns of the transpose; `source`: the shape of what becomes the target."""
-    return tuple(
-        Term(
-            tuple(
-                Group(g.outs, g.ins, math.prod(source[k] for k in g.ins), g.nnz, g.unit, g.indexed) for g in t.groups
-            ),
-            t.key,
-        )
-        for t in terms
-    )
-
-
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen: sums of it are made by the ten thousand, in a third of the time
 class Work:
-    """What an operation takes: multiply-adds, and numbers that are read and written."""
+    """What operations take: their number, multiply-adds, and numbers that are read and written."""
 
     operations: int = 0
     multiply_adds: int = 0
     numbers: int = 0
 
     def __add__(self, other: Work) -> Work:
+        if other is NOTHING:
+            return self
         return Work(
             self.operations + other.operations,
             self.multiply_adds + other.multiply_adds,
@@ -129,38 +132,41 @@ class Work:
         )
 
     def __sub__(self, other: Work) -> Work:
-        return self + other.times(-1)
+        return Work(
+            self.operations - other.operations,
+            self.multiply_adds - other.multiply_adds,
+            self.numbers - other.numbers,
+        )
 
-    def times(self, count: int) -> Work:
-        """So many of it."""
-        return Work(count * self.operations, count * self.multiply_adds, count * self.numbers)
+
+NOTHING = Work()
 
 
-def compose(outer: Terms, inner: Terms, shapes: tuple[Shape, Shape, Shape]) -> tuple[Terms, Work]:
-    """The product outer · inner of patterns; shapes: of the source, of the array between, of the target."""
-    made, work = [], Work()
-    for b in outer:
-        for a in inner:
-            term, cost = _product(b, a, shapes)
-            made.append(term)
-            work = work + cost
-    return (tuple(made) if len(made) == 1 else total(made, shapes[0], shapes[2])), work
+def compose(outer: Terms, inner: Terms, source: Shape, target: Shape) -> tuple[Terms, Work]:
+    """The product outer · inner of patterns, and what it takes; the shapes are those of both ends."""
+    if len(outer) == len(inner) == 1:
+        term, work = _product(outer[0], inner[0])
+        return (term,), work
+    products = [_product(b, a) for b in outer for a in inner]
+    return total([term for term, _ in products], source, target), sum((work for _, work in products), NOTHING)
 
 
 @functools.lru_cache(maxsize=2**14)  # layers of a network are alike
-def _product(outer: Term, inner: Term, shapes: tuple[Shape, Shape, Shape]) -> tuple[Term, Work]:
-    source, middle, target = shapes
+def _product(outer: Term, inner: Term) -> tuple[Term, Work]:
     groups, multiply_adds, summed, scaled = [], 1, False, False
     for mine, others in _meeting(outer, inner):
-        ins = frozenset().union(*[g.ins for g in others])
-        outs = frozenset().union(*[g.outs for g in mine])
-        n = math.prod(middle[k] for g in others for k in g.outs)
-        count = math.prod(g.nnz for g in (*mine, *others)) // max(n, 1)
-        most = math.prod(source[k] for k in ins) * math.prod(target[k] for k in outs)
+        ins, outs, columns, between, rows, count = frozenset[int](), frozenset[int](), 1, 1, 1, 1
+        unit, indexed = True, False
+        for g in others:
+            ins, columns, between, count = ins | g.ins, columns * g.columns, between * g.rows, count * g.nnz
+            unit, indexed = unit and g.unit, indexed or g.indexed
+        for g in mine:
+            outs, rows, count = outs | g.outs, rows * g.rows, count * g.nnz
+            unit, indexed = unit and g.unit, indexed or g.indexed
+        count //= max(between, 1)
+        most = columns * rows
         nnz = min(count, most)
-        made = group(source, target, ins, outs, nnz, all(g.unit for g in (*mine, *others)))
-        if nnz < most and any(g.indexed for g in (*mine, *others)):
-            made = replace(made, indexed=True)
+        made = Group(ins, outs, columns, rows, nnz, unit, indexed and nnz < most)
         summed = summed or nnz < count
         multiply_adds *= made.slots if made.unit else count
         scaled = scaled or not made.unit
@@ -170,7 +176,7 @@ def _product(outer: Term, inner: Term, shapes: tuple[Shape, Shape, Shape]) -> tu
         groups.append(NUMBER)
     term = Term(tuple(groups), hash((outer.key, inner.key)) if outer.key and inner.key else outer.key or inner.key)
     if (outer.unit or inner.unit) and not summed:  # entries are taken over, or copied: XLA fuses it
-        return term, Work()
+        return term, NOTHING
     return term, Work(int(term.stored >= _FUSED), multiply_adds, outer.stored + inner.stored + term.stored)
 
 
@@ -178,13 +184,14 @@ def _meeting(outer: Term, inner: Term) -> list[tuple[list[Group], list[Group]]]:
     """The groups of both that are connected by axes of the array between."""
     parts: list[tuple[list[Group], list[Group], Axes]] = [([], [g], g.outs) for g in inner.groups]
     for g in outer.groups:
-        mine, others, axes, apart = [g], list[Group](), g.ins, []
-        for part in parts:
-            if part[2] & g.ins:
-                mine, others, axes = mine + part[0], others + part[1], axes | part[2]
+        part: tuple[list[Group], list[Group], Axes] = [g], [], g.ins
+        apart = []
+        for other in parts:
+            if other[2].isdisjoint(g.ins):
+                apart.append(other)
             else:
-                apart.append(part)
-        parts = [*apart, (mine, others, axes)]
+                part = part[0] + other[0], part[1] + other[1], part[2] | other[2]
+        parts = [*apart, part]
     return [(mine, others) for mine, others, _ in parts]
 
 
@@ -199,7 +206,7 @@ def total(terms: Sequence[Term], source: Shape, target: Shape) -> Terms:
         joined: dict[object, Term] = {}
         for t in kept.values():
             found = joined.get(t.partition)
-            joined[t.partition] = t if found is None else _joined(found, t, source, target)
+            joined[t.partition] = t if found is None else _joined(found, t)
         kept = joined
     count, most = sum(t.nnz for t in kept.values()), math.prod(source) * math.prod(target)
     if len(kept) > 1 and (len(kept) > _MOST_TERMS or count >= most > 1):
@@ -213,7 +220,7 @@ def _sum(a: Term, b: Term) -> Term:
     others = {(g.ins, g.outs): g for g in b.groups}
     return Term(
         tuple(
-            Group(g.ins, g.outs, g.rows, max(g.nnz, o.nnz), g.unit and o.unit, g.indexed or o.indexed)
+            Group(g.ins, g.outs, g.columns, g.rows, max(g.nnz, o.nnz), g.unit and o.unit, g.indexed or o.indexed)
             for g in a.groups
             for o in [others[g.ins, g.outs]]
         ),
@@ -221,16 +228,20 @@ def _sum(a: Term, b: Term) -> Term:
     )
 
 
-def _joined(a: Term, b: Term, source: Shape, target: Shape) -> Term:
+def _joined(a: Term, b: Term) -> Term:
     """Entries of both, as more of them in the first group that a diagonal or a full matrix is."""
     same, groups = _sum(a, b), []
     left = (a.nnz + b.nnz) / max(same.nnz, 1)
     for g in same.groups:
-        most = math.prod(source[k] for k in g.ins) * g.rows
-        more = min(math.ceil(g.nnz * left), max(most, 1)) if g.ins and g.outs and left > 1 else g.nnz
-        groups.append(replace(g, nnz=more))
+        more = min(math.ceil(g.nnz * left), max(g.columns * g.rows, 1)) if g.ins and g.outs and left > 1 else g.nnz
+        groups.append(g._replace(nnz=more))
         left *= g.nnz / max(more, 1)
     return Term(tuple(groups), hash((a.key, b.key)))
+
+
+def columns(terms: Terms, target: Shape) -> int:
+    """Columns that hold the entries of a row, rounded up: an equation that is applied column by column takes these."""
+    return -(-sum(t.nnz for t in terms) // max(math.prod(target), 1))
 
 
 def stored(terms: Terms) -> int:

@@ -25,7 +25,7 @@ _ADDRESS = re.compile(r"0x[0-9a-f]+")
 
 def digest_of(program: LinearProgram) -> str:
     """Equal programs have equal digests: the equations, their shapes, how they are wired, and what is known of them."""
-    number = {id(v): k for k, v in enumerate(program.arrays)}
+    number = program.numbers
     text = hashlib.blake2b(digest_size=12)
     text.update(repr([(v.shape, str(v.dtype)) for v in program.inputs]).encode())
     for step in program.steps:
@@ -50,7 +50,7 @@ def planned(program: LinearProgram, what: str, only: str | None, sole: bool, eff
     `sole`: JAX has no other; the program of one that has no forward sweep is that of the cotangents.
     """
     chain = chain_of(program, weights(), effort)
-    last, number = len(chain.cuts) - 1, {id(v): k for k, v in enumerate(program.arrays)}
+    last, number = len(chain.cuts) - 1, program.numbers
     m, n = (sum(math.prod(v.shape) for v in arrays) for arrays in (program.outputs, program.inputs))
     backwards = sole and only == "reverse"  # the program is that of the cotangents, from the outputs to the inputs
     if backwards:
@@ -112,8 +112,8 @@ def _reason(plan: Plan) -> str:
     return f"{own.name}: no other order is sure to be cheaper; of equal ones a single sweep from the input is taken"
 
 
-def cuts_of(plan: Plan, program: LinearProgram, what: str) -> list[Cut]:
-    """The cuts of a plan in the program that it was made for. Raises InputTypeError for another program."""
+def cuts_of(plan: Plan, program: LinearProgram, what: str) -> list[tuple[Linear, ...]]:
+    """The arrays at the cuts of a plan, in the program that it was made for. Raises InputTypeError for another one."""
     if plan.digest != digest_of(program):
         raise InputTypeError(
             f"{what}: the plan is of another program ({plan.what}, {plan.shape[0]}×{plan.shape[1]}); "
@@ -122,4 +122,4 @@ def cuts_of(plan: Plan, program: LinearProgram, what: str) -> list[Cut]:
     arrays = program.arrays
     if any(k >= len(arrays) for cut in plan.cuts for k in cut):
         raise InputTypeError(f"{what}: the plan names arrays that this program does not have; it was changed")
-    return [Cut(tuple(arrays[k] for k in cut), -1) for cut in plan.cuts]
+    return [tuple(arrays[k] for k in cut) for cut in plan.cuts]

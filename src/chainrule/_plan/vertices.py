@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 from chainrule._plan import elimination
-from chainrule._plan.cost import Edge, Graph
+from chainrule._plan.cost import Graph
 from chainrule._plan.node import Elimination
-from chainrule._plan.pattern import Shape, Terms, Work, compose, stored, total
+from chainrule._plan.pattern import NOTHING, Shape, Terms, Work, columns, compose, stored, total
 from chainrule._plan.weights import Weights
 from chainrule._program import Linear
 
@@ -20,96 +22,111 @@ _MOST, _MOST_WITH_EFFORT = 120, 2000  # arrays of a link; larger ones are swept
 _WIDTH = 64  # products that an edge which stays is met with later, at most: with the sizes of arrays they only grow
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Pattern:
     """The Jacobian of an array by another, and the work of pushing one column through it where that is counted."""
 
     source: Shape
     target: Shape
     terms: Terms
-    column: int | None = None
+    column: int | None
+
+    @cached_property
+    def numbers(self) -> int:
+        return stored(self.terms)
+
+    @property
+    def diagonal(self) -> bool:
+        return all(t.nnz <= max(math.prod(self.source), math.prod(self.target)) for t in self.terms)
+
+
+class Patterns:
+    """Products and sums of patterns, each of which is had once: layers of a network are alike, and so are rules.
+
+    Equal patterns are one object, so that looking up what was made of them takes no comparison.
+    """
+
+    def __init__(self, weights: Weights):
+        self.weights = weights
+        self._known: dict[Any, _Pattern] = {}
+        self._products: dict[tuple[_Pattern, _Pattern], tuple[_Pattern, Work, float]] = {}
+        self._sums: dict[tuple[_Pattern, _Pattern], _Pattern] = {}
+        self.algebra = elimination.Algebra(self.compose, self.add, self.size)
+
+    def pattern(self, source: Shape, target: Shape, terms: Terms, column: int | None) -> _Pattern:
+        """The pattern of these; the one that was made before, where there is one."""
+        key = (source, target, terms, column)
+        return self._known.get(key) or self._known.setdefault(key, _Pattern(*key))
+
+    def compose(self, outer: _Pattern, inner: _Pattern) -> tuple[_Pattern, float]:
+        """The product, and its time."""
+        made, _, seconds = self.product(outer, inner)
+        return made, seconds
+
+    def product(self, outer: _Pattern, inner: _Pattern) -> tuple[_Pattern, Work, float]:
+        """The product, its work and its time."""
+        found = self._products.get((outer, inner))
+        if found is None:
+            terms, work = compose(outer.terms, inner.terms, inner.source, outer.target)
+            for p in (outer, inner):
+                if p.column is not None:
+                    work = work + Work(1, p.column * columns(terms, outer.target), 0)
+            made = self.pattern(inner.source, outer.target, terms, None)
+            found = self._products[outer, inner] = made, work, self.weights.seconds(work)
+        return found
+
+    def add(self, a: _Pattern, b: _Pattern) -> _Pattern:
+        """The sum."""
+        found = self._sums.get((a, b))
+        if found is None:
+            column = None if a.column is b.column is None else (a.column or 0) + (b.column or 0)
+            terms = total([*a.terms, *b.terms], a.source, a.target)
+            found = self._sums[a, b] = self.pattern(a.source, a.target, terms, column)
+        return found
+
+    def size(self, p: _Pattern) -> float:
+        """The time that it takes to write a pattern."""
+        return self.weights.number * p.numbers
 
 
 def eliminations(
-    graph: Graph, start: Sequence[Linear], stop: Sequence[Linear], steps: range, weights: Weights, effort: int = 0
+    graph: Graph, start: Sequence[Linear], stop: Sequence[Linear], steps: range, patterns: Patterns, effort: int = 0
 ) -> list[Elimination]:
     """What each rule gives for the link of these steps; nothing where it is a single path, or too large."""
-    edges = [e for n in steps for e in graph.edges[n]]
-    sources, numbers = {id(v) for v in start}, {id(v): k for k, v in enumerate(graph.program.arrays)}
+    sources, numbers = {id(v) for v in start}, graph.program.numbers
     inside = sources | {id(v) for n in steps for v in graph.program.steps[n].outs}
     paths: dict[tuple[int, int], _Pattern] = {}
-    for e in edges:
+    for e in (e for n in steps for e in graph.edges[n]):
         if id(e.source) in inside and id(e.target) not in sources:
-            _note(paths, (numbers[id(e.source)], numbers[id(e.target)]), e)
+            key = numbers[id(e.source)], numbers[id(e.target)]
+            found = patterns.pattern(e.source.shape, e.target.shape, e.local.terms, e.local.column)
+            paths[key] = patterns.add(paths[key], found) if key in paths else found
     arrays = {k for key in paths for k in key}
     if not 2 < len(arrays) <= (_MOST_WITH_EFFORT if effort else _MOST) or len(paths) < len(arrays):
         return []
     ends = {numbers[id(v)] for v in stop}
     if any(p in ends for p, _ in paths):  # an output that is used further
         return []
-    composing = _Composing(weights)
-    algebra = elimination.Algebra(composing, _add, lambda p: weights.seconds(Work(0, 0, stored(p.terms))))
-    width = min(sum(v.size for v in start), sum(v.size for v in stop))
-    diagonal = {s for (_, s), p in paths.items() if _is_diagonal(p)}
-    orders = {
-        "Markowitz": elimination.markowitz(paths, algebra),
-        "ELIAD": elimination.eliad(paths, algebra, lambda v: v in diagonal),
-        "delta": elimination.delta_greedy(paths, algebra, min(width, _WIDTH)),
-    }
-    found = [
-        elimination.Plan(rule, tuple(order), elimination.count(paths, order, algebra)) for rule, order in orders.items()
-    ]
+    width = min(sum(v.size for v in start), sum(v.size for v in stop), _WIDTH)
+    diagonal = {s for (_, s), p in paths.items() if p.diagonal}
+    algebra = patterns.algebra
+    orders = elimination.orders(paths, algebra, width, diagonal.__contains__)
     if effort:
-        found.append(elimination.anneal(paths, min(found, key=lambda p: p.cost), algebra, effort))
-    return [Elimination(p.order, p.rule, *_work(paths, p.order, algebra, composing)) for p in found]
+        best = min((elimination.Ordering.of(paths, *o, algebra) for o in orders.items()), key=lambda p: p.cost)
+        annealed = elimination.anneal(paths, best, algebra, effort)
+        orders[annealed.rule] = list(annealed.order)
+    return [Elimination(tuple(order), rule, *_work(paths, order, patterns)) for rule, order in orders.items()]
 
 
-def _is_diagonal(p: _Pattern) -> bool:
-    return all(t.nnz <= max(math.prod(p.source), math.prod(p.target)) for t in p.terms)
-
-
-def _note(paths: dict[tuple[int, int], _Pattern], key: tuple[int, int], e: Edge) -> None:
-    found = _Pattern(e.source.shape, e.target.shape, e.local.terms, e.local.column)
-    paths[key] = _add(paths[key], found) if key in paths else found
-
-
-def _add(a: _Pattern, b: _Pattern) -> _Pattern:
-    column = None if a.column is b.column is None else (a.column or 0) + (b.column or 0)
-    return _Pattern(a.source, a.target, total([*a.terms, *b.terms], a.source, a.target), column)
-
-
-class _Composing:
-    """Products of patterns, and their time; `work` of them is kept, to be summed up."""
-
-    def __init__(self, weights: Weights):
-        self.weights = weights
-        self.known: dict[tuple[_Pattern, _Pattern], tuple[_Pattern, Work]] = {}
-
-    def __call__(self, outer: _Pattern, inner: _Pattern) -> tuple[_Pattern, float]:
-        made, work = self.product(outer, inner)
-        return made, self.weights.seconds(work)
-
-    def product(self, outer: _Pattern, inner: _Pattern) -> tuple[_Pattern, Work]:
-        key = (outer, inner)
-        if key not in self.known:
-            terms, work = compose(outer.terms, inner.terms, (inner.source, inner.target, outer.target))
-            for p in (outer, inner):
-                if p.column is not None:
-                    columns = -(-sum(t.nnz for t in terms) // max(math.prod(outer.target), 1))
-                    work = work + Work(1, p.column * columns, 0)
-            self.known[key] = (_Pattern(inner.source, outer.target, terms), work)
-        return self.known[key]
-
-
-def _work(
-    paths: dict[tuple[int, int], _Pattern], order: Sequence[int], algebra: elimination.Algebra, composing: _Composing
-) -> tuple[Work, int]:
+def _work(paths: dict[tuple[int, int], _Pattern], order: Sequence[int], patterns: Patterns) -> tuple[Work, int]:
     """The work of an order, product by product, and the numbers of the largest product."""
-    graph, work, peak = elimination.Graph(paths, algebra), Work(), 0
-    for v in order:
-        for inner in graph.preds[v].values():
-            for outer in graph.succs[v].values():
-                made, cost = composing.product(outer, inner)
-                work, peak = work + cost, max(peak, stored(made.terms))
-        graph.eliminate(v)
+    work, peak = NOTHING, 0
+
+    def compose(outer: _Pattern, inner: _Pattern) -> tuple[_Pattern, float]:
+        nonlocal work, peak
+        made, cost, seconds = patterns.product(outer, inner)
+        work, peak = work + cost, max(peak, made.numbers)
+        return made, seconds
+
+    elimination.count(paths, order, replace(patterns.algebra, compose=compose))
     return work, peak

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import Block, compressed, merge, multiply, union
+from chainrule._block import Block, compressed, merge, multiply, plus, union, xp
 from chainrule._errors import MissingRuleError
 from chainrule._program import Coefficient, Context, Scaled, Tangent, Value
 from chainrule._rules._registry import rule
@@ -74,7 +74,7 @@ def overlaid(blocks: list[Block], known: bool = False) -> list[Block]:
         for k, a in enumerate(out):
             cols = None if ((a.static or b.static) and not known) or a.slots != b.slots else _common(a.cols, b.cols)
             if cols is not None:
-                out[k] = Block(a.shape, cols, present(a) + present(b), a.rows)
+                out[k] = Block(a.shape, cols, plus(present(a), present(b)), a.rows)
                 break
         else:
             out.append(b)
@@ -82,7 +82,7 @@ def overlaid(blocks: list[Block], known: bool = False) -> list[Block]:
 
 
 def _common(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
-    shape = np.broadcast_shapes(a.shape, b.shape)
+    shape = np.broadcast(a, b).shape
     if math.prod(shape) > _FEW_ROWS or not ((a == b) | (a < 0) | (b < 0)).all():
         return None
     return compressed(np.maximum(a, b), len(shape) - 1)
@@ -117,7 +117,13 @@ def part(value: Any, block: Block, shape: tuple[int, ...]) -> Any:
         rows = np.broadcast_to(np.arange(value.size).reshape(value.shape), shape).reshape(-1)[rows]
     first, size = int(rows.flat[0]), rows.size
     if np.array_equal(rows.reshape(-1), np.arange(first, first + size)):
-        return flat[first : first + size].reshape(rows.shape)  # a slice fuses where a gather may not
+        # a slice fuses where a gather may not
+        own = (
+            flat[first : first + size]
+            if isinstance(flat, np.ndarray)
+            else jax.lax.slice_in_dim(flat, first, first + size)
+        )
+        return own.reshape(rows.shape)
     return flat[rows]
 
 
@@ -127,7 +133,7 @@ def scale(context: Context, block: Block, coefficient: Coefficient, shape: tuple
     if nonzero is not None and nonzero.ndim:
         cols = np.where(part(nonzero, block, shape)[..., None], cols, np.int32(-1))
     value = compressed(value) if isinstance(value, np.ndarray) else value
-    out = Block(block.shape, cols, multiply(block.vals, value[..., None]), block.rows)
+    out = Block(block.shape, cols, multiply(block.vals, xp(value).expand_dims(value, -1)), block.rows)
     context.count(out)
     return out
 
@@ -182,7 +188,7 @@ def div(context: Context, eqn: Any, values: list[Value]) -> Any:
             with np.errstate(all="ignore"):
                 blocks.append(b.with_vals(np.divide(b.vals, value[..., None])))
         else:
-            blocks.append(b.with_vals(jnp.divide(jnp.asarray(b.vals), jnp.asarray(value)[..., None])))
+            blocks.append(b.with_vals(jnp.divide(jnp.asarray(b.vals), jnp.expand_dims(value, -1))))
     context.count(*blocks)
     return result(eqn, blocks)
 
