@@ -10,6 +10,7 @@ import jax
 
 from chainrule._assembled import Assembled
 from chainrule._block import Block
+from chainrule._body import planning
 from chainrule._factored import Factored
 from chainrule._jacobian import Jacobian
 from chainrule._layout import Layout
@@ -18,7 +19,7 @@ from chainrule._mixed import Mixed, seeds_of
 from chainrule._plan.node import Node
 from chainrule._plan.order import Chain, Cut
 from chainrule._program import Coefficient, Context, Linear, Tangent, plain
-from chainrule._propagate import pushing, require_sum
+from chainrule._propagate import require_sum
 from chainrule._space import Space, promoted, space_of
 from chainrule._trace import Problem, flat_output, linear_jaxpr
 
@@ -64,7 +65,7 @@ def _plain(v: Coefficient | Linear) -> Any:
 
 
 def swept(problem: Problem, recorded: Recorded) -> Accumulated:
-    context = pushing()
+    context = planning({})
     tangents = push_through(context, recorded.program, seeds_of(recorded.program.inputs))
     return _assembled(
         problem, recorded, context, tangents, recorded.reverse, "reverse" if recorded.reverse else "forward"
@@ -72,7 +73,7 @@ def swept(problem: Problem, recorded: Recorded) -> Accumulated:
 
 
 def carried_out(problem: Problem, recorded: Recorded, cuts: Sequence[Cut], node: Node) -> Accumulated:
-    context = pushing()
+    context = planning({})
     part = Mixed(context, recorded.program, cuts).part(node)
     return _assembled(problem, recorded, context, part.tangents, part.flipped, "mixed")
 
@@ -81,7 +82,7 @@ def in_links(problem: Problem, recorded: Recorded, chain: Chain) -> Accumulated:
     """The Jacobian as the product of its links between cuts, each of them in its cheapest order."""
     links, last = [], len(chain.cuts) - 1
     for k in range(last):
-        context = pushing()
+        context = planning({})
         part = Mixed(context, recorded.program, chain.cuts).part(chain.best[k, k + 1][2])
         require_sum(problem.what, context, part.tangents)
         columns = recorded.columns if k == 0 else _space(part.start)

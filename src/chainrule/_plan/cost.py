@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -58,6 +58,9 @@ class Graph:
         )
 
 
+Held = Mapping[int, Mapping[int, Terms]]  # by the array, by the number of the seed
+
+
 @dataclass(eq=False)
 class Swept:
     """What a sweep has met: for each array, the patterns by each of the seeds; the work up to each step."""
@@ -71,9 +74,15 @@ class Swept:
         return sum(map(stored, self.terms.get(id(array), {}).values()))
 
 
-def sweep_cost(graph: Graph, seeds: Sequence[Linear], steps: range, reverse: bool = False) -> Swept:
-    """A sweep from the seeds over these steps: forward, or in reverse over the transposed local Jacobians."""
-    swept, work = Swept(tuple(seeds), {id(v): {k: identity(v.shape)} for k, v in enumerate(seeds)}), Work()
+def sweep_cost(
+    graph: Graph, seeds: Sequence[Linear], steps: range, reverse: bool = False, held: Held | None = None
+) -> Swept:
+    """A sweep from the seeds over these steps: forward, or in reverse over the transposed local Jacobians.
+
+    `held`: what arrays depend on the seeds already; these are the arrays themselves unless it is given.
+    """
+    entering = {id(v): {k: identity(v.shape)} for k, v in enumerate(seeds)} if held is None else held
+    swept, work = Swept(tuple(seeds), {array: dict(terms) for array, terms in entering.items()}), Work()
     for n in reversed(steps) if reverse else steps:
         made: dict[tuple[int, int], list[Terms]] = {}
         arrays: dict[int, Linear] = {}

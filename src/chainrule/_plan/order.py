@@ -93,7 +93,7 @@ class Chain:
 
     def pushed(self, source: int, i: int, j: int) -> Work:
         """A forward sweep from cut i to cut j of Jacobians with respect to cut `source`."""
-        return _until(self.forward[source], self.cuts[j].after) - _until(self.forward[source], self.cuts[i].after)
+        return until(self.forward[source], self.cuts[j].after) - until(self.forward[source], self.cuts[i].after)
 
     def pulled(self, target: int, i: int, j: int) -> Work:
         """A reverse sweep from cut j to cut i of the Jacobians of cut `target`."""
@@ -137,10 +137,8 @@ class Chain:
         pure = {"forward": self.pushed(0, 0, last), "reverse": self.pulled(last, 0, last)}
         forward, reverse = map(self.weights.seconds, pure.values())
         fewest = min(w.multiply_adds for w in pure.values())
-        # XLA fuses what a sweep only moves and scales, and sparse products gather: only arithmetic that is saved is
-        # sure to pay, or passes over arrays that no cache holds
-        least = _FEWER_OF_SPARSE if not self._dense() else _FEWER if min(forward, reverse) < _LONG else 0
-        if node.pure or min(forward, reverse) <= self.tie * seconds or fewest < least * work.multiply_adds:
+        sure = pays((min(forward, reverse), fewest), (seconds, work.multiply_adds), self._dense())
+        if node.pure or not sure:
             return Node("forward" if forward <= self.tie * reverse else "reverse", 0, last)
         return node
 
@@ -207,7 +205,18 @@ class Chain:
         return any(t.indexed for terms in targets for t in terms)
 
 
-def _until(swept: Swept, step: int) -> Work:
+def pays(swept: tuple[float, int], own: tuple[float, int], dense: bool) -> bool:
+    """Whether an order is sure to be cheaper than a sweep, by the seconds and the multiply-adds of both.
+
+    XLA fuses what a sweep only moves and scales, and sparse products gather: only arithmetic that is saved is sure to
+    pay, or passes over arrays that no cache holds.
+    """
+    least = _FEWER_OF_SPARSE if not dense else _FEWER if swept[0] < _LONG else 0
+    return swept[0] > Chain.tie * own[0] and swept[1] >= least * own[1]
+
+
+def until(swept: Swept, step: int) -> Work:
+    """The work up to a step, itself not counted."""
     return swept.work[step - 1] if step - 1 in swept.work else Work()
 
 
@@ -233,3 +242,11 @@ def chain_of(program: LinearProgram, weights: Weights, effort: int = 0) -> Chain
     whole = whole and not any(np.dtype(v.dtype).kind == "c" for v in program.arrays)
     cuts = dominators(program) if whole else [Cut(program.inputs, 0), Cut(program.targets, len(program.steps))]
     return Chain(graph, useful(graph, cuts), weights, effort if whole else -1)
+
+
+def label(graph: Graph, cut: Cut, k: int, last: int) -> str:
+    """The name of cut k of a chain."""
+    if k in (0, last):
+        return "x" if k == 0 else "y"
+    name = graph.program.steps[cut.after - 1].equation.primitive.name
+    return f"the {'×'.join(map(str, cut.arrays[0].shape)) or 'number'} of step {cut.after} ({name})"

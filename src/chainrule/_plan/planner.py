@@ -15,7 +15,7 @@ from chainrule._linear import LinearProgram
 from chainrule._plan.cost import Graph
 from chainrule._plan.local import is_number
 from chainrule._plan.node import Node
-from chainrule._plan.order import Chain, Cut, chain_of
+from chainrule._plan.order import Chain, Cut, chain_of, label
 from chainrule._plan.plan import OrderCost, Plan
 from chainrule._plan.weights import weights
 from chainrule._program import Coefficient, Linear
@@ -69,7 +69,7 @@ def planned(program: LinearProgram, what: str, only: str | None, sole: bool, eff
         single=single(chain.graph),
         digest=digest_of(program),
         cuts=tuple(tuple(number[id(v)] for v in cut.arrays) for cut in chain.cuts),
-        labels=tuple(_label(chain.graph, cut, k, last) for k, cut in enumerate(chain.cuts)),
+        labels=tuple(label(chain.graph, cut, k, last) for k, cut in enumerate(chain.cuts)),
     )
     return (plan if only else replace(plan, reason=_reason(plan))), chain
 
@@ -89,13 +89,6 @@ def single(graph: Graph) -> int:
         for edges in graph.edges
         for e in edges
     )
-
-
-def _label(graph: Graph, cut: Cut, k: int, last: int) -> str:
-    if k in (0, last):
-        return "x" if k == 0 else "y"
-    name = graph.program.steps[cut.after - 1].equation.primitive.name
-    return f"the {'×'.join(map(str, cut.arrays[0].shape)) or 'number'} of step {cut.after} ({name})"
 
 
 def _reason(plan: Plan) -> str:

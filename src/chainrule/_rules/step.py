@@ -52,6 +52,10 @@ class Step:
         """One step on blocks."""
         return self.context.propagate(self.body.jaxpr, self.body.consts, operands)
 
+    def through(self, operands: list[Value], length: int) -> list[Value]:
+        """One of so many steps on blocks, in the order of the body."""
+        return self.context.through(self.context, self.body.jaxpr, self.body.consts, operands, length)
+
     def during(self, carry: list[Value], times: range) -> Step:
         """The same step, entered with this carry, at some of the times only."""
         stage = copy.copy(self)

@@ -1,0 +1,79 @@
+"""Take tangents through the body of a loop in an order that is planned once for all of its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from chainrule._linear import LinearProgram, precision_of, push_through, record, section
+from chainrule._mixed import Mixed
+from chainrule._plan.body import digest_of_body, planned_body
+from chainrule._plan.node import Body
+from chainrule._plan.order import Cut
+from chainrule._plan.weights import weights
+from chainrule._program import Coefficient, Context, Linear, Tangent, Value
+from chainrule._propagate import pushing
+
+
+def planning(known: Mapping[str, Body]) -> Context:
+    """A context that applies the rules and takes the bodies of loops in an order of their own: a known one, or the best."""
+
+    def through(
+        context: Context, jaxpr: Any, consts: Sequence[Any], operands: Sequence[Value], length: int
+    ) -> list[Value]:
+        operands = [v.filled() if isinstance(v, Tangent) else v for v in operands]
+        body = _order_of(jaxpr, consts, operands, length, {**known, **context.bodies})
+        if body is None:
+            return context.propagate(jaxpr, consts, operands)
+        context.bodies[body.digest] = body
+        return context.propagate(jaxpr, consts, operands) if body.pure else _taken(context, jaxpr, consts, operands, body)
+
+    context = pushing()
+    context.through = through
+    return context
+
+
+def _order_of(
+    jaxpr: Any, consts: Sequence[Any], operands: Sequence[Value], length: int, known: Mapping[str, Body]
+) -> Body | None:
+    """The order of a body; None where there is nothing to order."""
+    found: list[Body] = []
+
+    def trace() -> None:  # the coefficients that are recorded here are never run
+        program, tangents, _ = _recorded(jaxpr, consts, operands)
+        if program.steps and program.targets:
+            digest = digest_of_body(program, tangents, length)
+            found.append(known.get(digest) or planned_body(program, tangents, length, digest, weights()))
+
+    jax.eval_shape(trace)
+    return found[0] if found else None
+
+
+def _recorded(
+    jaxpr: Any, consts: Sequence[Any], operands: Sequence[Value]
+) -> tuple[LinearProgram, list[Tangent], list[Coefficient | Linear]]:
+    """The program of the tangents among the operands, these, and what the body gives.
+
+    An output is one of the program once, and only where a step gives it.
+    """
+    seeds = [Linear(v.shape, v.dtype) if isinstance(v, Tangent) else v for v in operands]
+    inputs, tangents = [v for v in seeds if isinstance(v, Linear)], [v for v in operands if isinstance(v, Tangent)]
+    values, steps = record(jaxpr, consts, seeds)
+    targets = {id(v): v for v in values if isinstance(v, Linear) and not any(v is own for own in inputs)}
+    return section(steps, inputs, list(targets.values())), tangents, values
+
+
+def _taken(context: Context, jaxpr: Any, consts: Sequence[Any], operands: Sequence[Value], body: Body) -> list[Value]:
+    program, tangents, values = _recorded(jaxpr, consts, operands)
+    cuts = [Cut(tuple(program.arrays[k] for k in cut), -1) for cut in body.cuts]
+    mixed, precision, reached = Mixed(context, program, cuts), precision_of(program), tangents
+    for leg in body.legs:
+        if leg.node is None:
+            between = section(program.steps, cuts[leg.start].arrays, cuts[leg.stop].arrays)
+        else:
+            between = mixed.part(leg.node).map(precision)
+        reached = push_through(context, between, reached)
+    own = {id(v): t for v, t in zip((*program.inputs, *program.targets), (*tangents, *reached), strict=True)}
+    return [own[id(v)] if isinstance(v, Linear) else v for v in values]

@@ -1,0 +1,141 @@
+"""The order of the body of a loop, planned once for all of its steps.
+
+What enters a body is no identity but a Jacobian, often of many more columns than the body has inputs. From cut to cut
+of the body it is pushed through the equations, or multiplied by the Jacobian between these, which the chain of the body
+gives in its cheapest way. The cheapest row of such legs is a shortest path over the cuts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from chainrule._block import Block
+from chainrule._linear import LinearProgram
+from chainrule._plan.cost import Held, sweep_cost
+from chainrule._plan.node import Body, Leg
+from chainrule._plan.order import Chain, Cut, chain_of, label, pays, until
+from chainrule._plan.pattern import Shape, Term, Terms, Work, compose, group, total
+from chainrule._plan.planner import digest_of
+from chainrule._plan.weights import Weights
+from chainrule._program import Linear, Tangent
+
+
+@dataclass(frozen=True, eq=False)
+class Entering:
+    """The columns that enter a body, as arrays of their own, and the patterns of its inputs with respect to these."""
+
+    seeds: tuple[Linear, ...]
+    held: Held
+
+    @classmethod
+    def of(cls, inputs: Sequence[Linear], tangents: Sequence[Tangent]) -> Entering:
+        """What enters, from its blocks; those with the same columns share them."""
+        seeds: dict[tuple[Shape, bytes], Linear] = {}
+        found: dict[int, dict[int, list[Term]]] = {id(v): {} for v in inputs}
+        for v, tangent in zip(inputs, tangents, strict=True):
+            for b in tangent.blocks:
+                shape, term = _pattern(b)
+                key = (shape, np.unique(b.cols).tobytes())
+                seeds.setdefault(key, Linear(shape, tangent.dtype))
+                found[id(v)].setdefault(list(seeds).index(key), []).append(term)
+        own = tuple(seeds.values())
+        held = {id(v): {k: total(t, own[k].shape, v.shape) for k, t in found[id(v)].items()} for v in inputs}
+        return cls(own, held)
+
+
+def _pattern(b: Block) -> tuple[Shape, Term]:
+    """The shape of the columns of a block, and the pattern of the block.
+
+    Rows that differ along some axes, and share no columns along these, have columns (places along them, slots).
+    """
+    columns = np.unique(b.cols[b.cols >= 0]).size
+    entries = int((b.cols >= 0).sum()) * math.prod(b.shape) * b.slots // max(b.cols.size, 1)
+    apart = [k for k, n in enumerate(b.cols.shape[:-1]) if n != 1]
+    places = math.prod(b.shape[k] for k in apart)
+    if not apart or columns != places * b.slots:
+        return (columns,), Term((group((columns,), b.shape, [0], range(len(b.shape)), entries, False),))
+    shape = (places, b.slots)
+    rest = [k for k in range(len(b.shape)) if k not in apart]
+    lines = math.prod(b.shape[k] for k in rest) * b.slots
+    groups = (group(shape, b.shape, [0], apart, places, False), group(shape, b.shape, [1], rest, lines, False))
+    return shape, Term(groups)
+
+
+class Through:
+    """The ways of what enters through a body."""
+
+    def __init__(self, chain: Chain, entering: Entering):
+        self.chain, self.entering = chain, entering
+        steps = len(chain.graph.program.steps)
+        self.swept = sweep_cost(chain.graph, entering.seeds, range(steps), held=entering.held)
+
+    def pushed(self, i: int, j: int) -> Work:
+        """From cut i to cut j through the equations."""
+        return until(self.swept, self.chain.cuts[j].after) - until(self.swept, self.chain.cuts[i].after)
+
+    def product(self, i: int, j: int) -> Work:
+        """What has come to cut i, by the Jacobian of cut j with respect to it."""
+        outer, work = self.chain.forward[i].terms, Work()
+        for n, between in enumerate(self.chain.cuts[i].arrays):
+            for seed, inner in self.swept.terms.get(id(between), {}).items():
+                for target in self.chain.cuts[j].arrays:
+                    if local := outer.get(id(target), {}).get(n):
+                        shapes = (self.entering.seeds[seed].shape, between.shape, target.shape)
+                        work = work + compose(local, inner, shapes)[1]
+        return work
+
+    @cached_property
+    def best(self) -> tuple[Work, tuple[Leg, ...]]:
+        """The cheapest legs, and their work; all of it pushed where that costs hardly more."""
+        found: list[tuple[Work, tuple[Leg, ...]]] = [(Work(), ())]
+        last, seconds = len(self.chain.cuts) - 1, self.chain.weights.seconds
+        for j in range(1, last + 1):
+            found.append(min(self._ways(found, j), key=lambda way: seconds(way[0])))
+        pushed, (work, legs) = self.pushed(0, last), found[last]
+        counts = [(seconds(w), w.multiply_adds) for w in (pushed, work)]
+        return (work, legs) if pays(*counts, self._dense()) else (pushed, (Leg(0, last, None),))
+
+    def _ways(self, found: list[tuple[Work, tuple[Leg, ...]]], j: int) -> Iterator[tuple[Work, tuple[Leg, ...]]]:
+        for i, (before, legs) in enumerate(found):
+            yield before + self.pushed(i, j), (*legs, Leg(i, j, None))
+            _, work, node = self.chain.best[i, j]
+            yield before + work + self.product(i, j), (*legs, Leg(i, j, node))
+
+    def _dense(self) -> bool:
+        """Whether every output depends on every column that reaches it."""
+        return all(
+            sum(t.nnz for t in terms) >= v.size * self.entering.seeds[k].size
+            for v in self.chain.cuts[-1].arrays
+            for k, terms in self.swept.terms.get(id(v), {}).items()
+        )
+
+
+def digest_of_body(program: LinearProgram, tangents: Sequence[Tangent], length: int) -> str:
+    """Which body this is, and which columns enter it."""
+    text = hashlib.blake2b(f"{digest_of(program)} {length}".encode(), digest_size=12)
+    for b in (b for t in tangents for b in t.blocks):
+        text.update(repr((b.shape, b.cols.shape, b.slots)).encode() + np.ascontiguousarray(b.cols).tobytes())
+    return text.hexdigest()
+
+
+def planned_body(
+    program: LinearProgram, tangents: Sequence[Tangent], length: int, digest: str, weights: Weights
+) -> Body:
+    """The cheapest order of a body that is run so many times."""
+    chain = chain_of(program, weights)
+    through, number = Through(chain, Entering.of(program.inputs, tangents)), {id(v): k for k, v in enumerate(program.arrays)}
+    work, legs = through.best
+    last = len(chain.cuts) - 1
+    return Body(
+        *(digest, length, tuple(tuple(number[id(v)] for v in cut.arrays) for cut in chain.cuts)),
+        labels=tuple(label(chain.graph, cut, k, last) for k, cut in enumerate(chain.cuts)),
+        legs=legs,
+        pushed=length * through.pushed(0, last).multiply_adds,
+        multiply_adds=length * work.multiply_adds,
+    )
