@@ -40,8 +40,8 @@ FLOORS = [
     *(f"_rules.{name}" for name in ("control", "indexing", "reach", "step", "virtual", "stencil", "loop")),
     *(f"_rules.{name}" for name in ("reduction", "solve", "window")),
     *("_rules", "_propagate", "_linear"),
-    *(f"_plan.{name}" for name in ("elimination", "local", "cost", "vertices", "order", "planner")),
-    *("_mixed", "_trace", "_structure", "_display", "_layout", "_jacobian", "_assembled", "_matrix_free"),
+    *(f"_plan.{name}" for name in ("elimination", "local", "cost", "vertices", "order", "body", "planner")),
+    *("_mixed", "_body", "_trace", "_structure", "_display", "_layout", "_jacobian", "_assembled", "_matrix_free"),
     *("_factored", "_recorded", "_accumulate", "_compiled", "_api", "_planning"),
     *("_rule_check", "_agreement", "testing", "", "cli", "__main__"),
 ]

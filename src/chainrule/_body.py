@@ -7,28 +7,32 @@ from typing import Any
 
 import jax
 
-from chainrule._linear import LinearProgram, precision_of, push_through, record, section
+from chainrule._linear import LinearProgram, body_program, precision_of, push_through, section
 from chainrule._mixed import Mixed
-from chainrule._plan.body import digest_of_body, planned_body
+from chainrule._plan.body import planned_body
 from chainrule._plan.node import Body
 from chainrule._plan.order import Cut
+from chainrule._plan.planner import digest_of_body
 from chainrule._plan.weights import weights
 from chainrule._program import Coefficient, Context, Linear, Tangent, Value
 from chainrule._propagate import pushing
 
 
-def planning(known: Mapping[str, Body]) -> Context:
-    """A context that applies the rules and takes the bodies of loops in an order of their own: a known one, or the best."""
+def planning(bodies: Sequence[Body]) -> Context:
+    """A context that applies the rules, and takes the bodies of loops in an order of their own: given, or the best."""
+    given = {body.digest: body for body in bodies}
 
     def through(
         context: Context, jaxpr: Any, consts: Sequence[Any], operands: Sequence[Value], length: int
     ) -> list[Value]:
         operands = [v.filled() if isinstance(v, Tangent) else v for v in operands]
-        body = _order_of(jaxpr, consts, operands, length, {**known, **context.bodies})
+        body = _order_of(jaxpr, consts, operands, length, {**given, **context.bodies})
         if body is None:
             return context.propagate(jaxpr, consts, operands)
         context.bodies[body.digest] = body
-        return context.propagate(jaxpr, consts, operands) if body.pure else _taken(context, jaxpr, consts, operands, body)
+        return (
+            context.propagate(jaxpr, consts, operands) if body.pure else _taken(context, jaxpr, consts, operands, body)
+        )
 
     context = pushing()
     context.through = through
@@ -54,15 +58,10 @@ def _order_of(
 def _recorded(
     jaxpr: Any, consts: Sequence[Any], operands: Sequence[Value]
 ) -> tuple[LinearProgram, list[Tangent], list[Coefficient | Linear]]:
-    """The program of the tangents among the operands, these, and what the body gives.
-
-    An output is one of the program once, and only where a step gives it.
-    """
+    """The program of the tangents among the operands, these, and what the body gives."""
     seeds = [Linear(v.shape, v.dtype) if isinstance(v, Tangent) else v for v in operands]
-    inputs, tangents = [v for v in seeds if isinstance(v, Linear)], [v for v in operands if isinstance(v, Tangent)]
-    values, steps = record(jaxpr, consts, seeds)
-    targets = {id(v): v for v in values if isinstance(v, Linear) and not any(v is own for own in inputs)}
-    return section(steps, inputs, list(targets.values())), tangents, values
+    program, values = body_program(jaxpr, consts, seeds)
+    return program, [v for v in operands if isinstance(v, Tangent)], values
 
 
 def _taken(context: Context, jaxpr: Any, consts: Sequence[Any], operands: Sequence[Value], body: Body) -> list[Value]:

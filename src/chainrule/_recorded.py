@@ -16,7 +16,7 @@ from chainrule._jacobian import Jacobian
 from chainrule._layout import Layout
 from chainrule._linear import LinearProgram, push_through, record, section
 from chainrule._mixed import Mixed, seeds_of
-from chainrule._plan.node import Node
+from chainrule._plan.node import Body, Node
 from chainrule._plan.order import Chain, Cut
 from chainrule._program import Coefficient, Context, Linear, Tangent, plain
 from chainrule._propagate import require_sum
@@ -31,6 +31,7 @@ class Accumulated:
     value: Any
     aux: Any
     jacobian: Jacobian
+    bodies: tuple[Body, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,16 +65,20 @@ def _plain(v: Coefficient | Linear) -> Any:
     return plain(Tangent(v.shape, v.dtype, ()) if isinstance(v, Linear) else v)
 
 
-def swept(problem: Problem, recorded: Recorded) -> Accumulated:
-    context = planning({})
+def swept(problem: Problem, recorded: Recorded, bodies: Sequence[Body] = ()) -> Accumulated:
+    """One sweep; `bodies`: orders of the bodies of its loops, in place of the best."""
+    context = planning(bodies)
     tangents = push_through(context, recorded.program, seeds_of(recorded.program.inputs))
     return _assembled(
         problem, recorded, context, tangents, recorded.reverse, "reverse" if recorded.reverse else "forward"
     )
 
 
-def carried_out(problem: Problem, recorded: Recorded, cuts: Sequence[Cut], node: Node) -> Accumulated:
-    context = planning({})
+def carried_out(
+    problem: Problem, recorded: Recorded, cuts: Sequence[Cut], node: Node, bodies: Sequence[Body] = ()
+) -> Accumulated:
+    """A mixed order; `bodies` as for `swept`."""
+    context = planning(bodies)
     part = Mixed(context, recorded.program, cuts).part(node)
     return _assembled(problem, recorded, context, part.tangents, part.flipped, "mixed")
 
@@ -82,7 +87,7 @@ def in_links(problem: Problem, recorded: Recorded, chain: Chain) -> Accumulated:
     """The Jacobian as the product of its links between cuts, each of them in its cheapest order."""
     links, last = [], len(chain.cuts) - 1
     for k in range(last):
-        context = planning({})
+        context = planning(())
         part = Mixed(context, recorded.program, chain.cuts).part(chain.best[k, k + 1][2])
         require_sum(problem.what, context, part.tangents)
         columns = recorded.columns if k == 0 else _space(part.start)
@@ -107,7 +112,7 @@ def _assembled(
     blocks = entries(tangents, swept)
     dtype, general = promoted(*[t.dtype for t in tangents]), tuple(context.fallbacks)
     layout = Layout(recorded.rows, recorded.columns, (), dtype, flipped, order, context.cost, general)
-    return Accumulated(recorded.value, recorded.aux, Assembled.of(layout, blocks))
+    return Accumulated(recorded.value, recorded.aux, Assembled.of(layout, blocks), tuple(context.bodies.values()))
 
 
 def entries(tangents: Sequence[Tangent], swept: Space) -> list[tuple[int, Block]]:

@@ -7,23 +7,26 @@ gives in its cheapest way. The cheapest row of such legs is a shortest path over
 
 from __future__ import annotations
 
-import hashlib
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
+import jax
 import numpy as np
 
 from chainrule._block import Block
-from chainrule._linear import LinearProgram
-from chainrule._plan.cost import Held, sweep_cost
+from chainrule._jax import dependent, scan_counts
+from chainrule._linear import LinearProgram, Step, body_program
+from chainrule._plan.cost import Graph, Held, sweep_cost
+from chainrule._plan.local import Column, column
 from chainrule._plan.node import Body, Leg
-from chainrule._plan.order import Chain, Cut, chain_of, label, pays, until
-from chainrule._plan.pattern import Shape, Term, Terms, Work, compose, group, total
-from chainrule._plan.planner import digest_of
+from chainrule._plan.order import Chain, Cut, dominators, label, pays, until, useful
+from chainrule._plan.pattern import Shape, Term, Work, compose, full, group, total
 from chainrule._plan.weights import Weights
-from chainrule._program import Linear, Tangent
+from chainrule._program import Coefficient, Linear, Tangent
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,26 +119,62 @@ class Through:
         )
 
 
-def digest_of_body(program: LinearProgram, tangents: Sequence[Tangent], length: int) -> str:
-    """Which body this is, and which columns enter it."""
-    text = hashlib.blake2b(f"{digest_of(program)} {length}".encode(), digest_size=12)
-    for b in (b for t in tangents for b in t.blocks):
-        text.update(repr((b.shape, b.cols.shape, b.slots)).encode() + np.ascontiguousarray(b.cols).tobytes())
-    return text.hexdigest()
-
-
 def planned_body(
     program: LinearProgram, tangents: Sequence[Tangent], length: int, digest: str, weights: Weights
 ) -> Body:
     """The cheapest order of a body that is run so many times."""
     chain = chain_of(program, weights)
-    through, number = Through(chain, Entering.of(program.inputs, tangents)), {id(v): k for k, v in enumerate(program.arrays)}
+    through, number = (
+        Through(chain, Entering.of(program.inputs, tangents)),
+        {id(v): k for k, v in enumerate(program.arrays)},
+    )
     work, legs = through.best
     last = len(chain.cuts) - 1
     return Body(
         *(digest, length, tuple(tuple(number[id(v)] for v in cut.arrays) for cut in chain.cuts)),
-        labels=tuple(label(chain.graph, cut, k, last) for k, cut in enumerate(chain.cuts)),
+        labels=("what enters", *[label(chain.graph, chain.cuts[k], k, last) for k in range(1, last)], "what leaves"),
         legs=legs,
         pushed=length * through.pushed(0, last).multiply_adds,
         multiply_adds=length * work.multiply_adds,
     )
+
+
+def chain_of(program: LinearProgram, weights: Weights, effort: int = 0) -> Chain:
+    """The chain of a program: a single link where an output depends on no input, or is one twice, or is complex."""
+    graph, arrays = (
+        Graph.of(program, functools.partial(column_of, weights)),
+        {id(v) for v in (*program.inputs, *program.targets)},
+    )
+    whole = len(program.targets) == len(program.outputs) and len(arrays) == len(program.inputs) + len(program.targets)
+    # real and imaginary parts are linear over real numbers only: of a complex array one column is not enough
+    whole = whole and not any(np.dtype(v.dtype).kind == "c" for v in program.arrays)
+    cuts = dominators(program) if whole else [Cut(program.inputs, 0), Cut(program.targets, len(program.steps))]
+    return Chain(graph, useful(graph, cuts), weights, effort if whole else -1)
+
+
+_MANY = 2**12  # columns
+
+
+def column_of(weights: Weights, step: Step) -> Column:
+    """What a loop takes on every column; and where its body, planned for many of them, is assembled first."""
+    eqn, each = step.equation, column(step.equation)
+    marked, (a, b) = [isinstance(v, Linear) for v in step.operands], scan_counts(eqn)
+    marked[a : a + b] = dependent(eqn, marked)[:b]
+    body, length = eqn.params["jaxpr"], eqn.params["length"]
+    shapes = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in body.in_avals]
+    found: list[Column] = []
+
+    def trace(values: Sequence[Any]) -> None:  # the coefficients that are recorded here are never run
+        known = [v if k < a and isinstance(v, Coefficient) else None for k, v in enumerate(step.operands)]
+        own = [k or Coefficient(v) for k, v in zip(known, values, strict=True)]
+        linear = [Linear(v.shape, v.dtype) if m else v for m, v in zip(marked, own, strict=True)]
+        program, _ = body_program(body.jaxpr, body.consts, linear)
+        chain, seed = chain_of(program, weights), Linear((_MANY,), np.float32)
+        held = {id(v): {0: (full(seed.shape, v.shape),)} for v in program.inputs if v.size}
+        work, legs = Through(chain, Entering((seed,), held)).best
+        if any(leg.node is not None for leg in legs):
+            once = sum(chain.best[leg.start, leg.stop][1].multiply_adds for leg in legs if leg.node is not None)
+            found.append(Column(each, length * once, length * -(-(work.multiply_adds - once) // _MANY)))
+
+    jax.eval_shape(trace, shapes)
+    return found[0] if found else Column(each)

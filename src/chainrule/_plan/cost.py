@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from chainrule._linear import LinearProgram
-from chainrule._plan.local import Local, local
+from chainrule._plan.local import Column, Local, local
 from chainrule._plan.pattern import Terms, Work, compose, identity, stored, total, transposed
 from chainrule._program import Coefficient, Linear
 
@@ -35,13 +35,23 @@ class Graph:
     edges: list[list[Edge]]  # of each step
 
     @classmethod
-    def of(cls, program: LinearProgram) -> Graph:
+    def of(cls, program: LinearProgram, loop: Callable[[Any], Column]) -> Graph:
+        """The graph of a program; `loop` says what one of its loops takes."""
         found: dict[Any, Local] = {}
+        loops: dict[int, Column] = {}
+
+        def own(step: Any, k: int, r: int) -> Local:
+            made = local(step.equation, step.operands, k, r)
+            if made.column is None or step.equation.primitive.name != "scan":
+                return made
+            if id(step) not in loops:
+                loops[id(step)] = loop(step)
+            return Local(made.terms, loops[id(step)])
 
         def edge(step: Any, k: int, r: int) -> Edge:
             key = (id(step.equation), k, r, *(id(v) for v in step.operands if isinstance(v, Coefficient)))
             if key not in found:
-                found[key] = local(step.equation, step.operands, k, r)
+                found[key] = own(step, k, r)
             return Edge(step.operands[k], step.outs[r], found[key])
 
         return cls(
@@ -103,7 +113,8 @@ def applied(step: Local, cost: Work, product: Terms, reached: Linear) -> Work:
     """The work of a product; of an equation that is applied column by column, that of its columns."""
     if step.column is None:
         return cost
-    return Work(1, step.column * -(-sum(t.nnz for t in product) // max(reached.size, 1)), cost.numbers)
+    columns = -(-sum(t.nnz for t in product) // max(reached.size, 1))
+    return Work(1, step.column.multiply_adds(columns), cost.numbers)
 
 
 def _add(swept: Swept, made: dict[tuple[int, int], list[Terms]], arrays: dict[int, Linear]) -> Work:

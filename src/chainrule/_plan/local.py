@@ -15,14 +15,35 @@ from chainrule._program import Coefficient
 
 
 @dataclass(frozen=True)
+class Column:
+    """Multiply-adds of an equation that is applied as a whole: `each` on every column.
+
+    A loop whose steps are multiplied by what their bodies assemble takes `once`, and `less` on every column.
+    """
+
+    each: int
+    once: int = 0
+    less: int | None = None
+
+    def __add__(self, other: Column) -> Column:
+        less = None if self.less is None or other.less is None else self.less + other.less
+        return Column(self.each + other.each, self.once + other.once, less)
+
+    def multiply_adds(self, columns: int) -> int:
+        """Those of so many columns."""
+        every = self.each * columns
+        return every if self.less is None else min(every, self.once + self.less * columns)
+
+
+@dataclass(frozen=True)
 class Local:
     """The Jacobian of one result of an equation with respect to one operand.
 
-    `column`: multiply-adds of the equation on one column, where it is applied as a whole, column by column.
+    `column`: what the equation takes where it is applied as a whole, column by column.
     """
 
     terms: Terms
-    column: int | None = None
+    column: Column | None = None
 
 
 Rule = Callable[[Any, int, Shape, Shape], Terms]  # (equation, number of the operand, its shape, result's shape)
@@ -49,7 +70,7 @@ def local(equation: Any, operands: Any, k: int, result: int) -> Local:
         if name in ("mul", "div") and is_number(operands[1 - k]):
             terms = _numbers(terms)
         return Local(terms)
-    return Local((_loop(equation, k, result, source, target),), _column(equation))
+    return Local((_loop(equation, k, result, source, target),), Column(column(equation)))
 
 
 def is_number(value: Any) -> bool:
@@ -295,7 +316,7 @@ def _loop(equation: Any, k: int, result: int, source: Shape, target: Shape) -> T
     return full(source, target)
 
 
-def _column(equation: Any) -> int:
+def column(equation: Any) -> int:
     """Multiply-adds of an equation on one column: a loop's body so many times, else one for each element."""
     length = equation.params.get("length", 1)
     inner = [v for value in equation.params.values() for v in (value if isinstance(value, tuple) else (value,))]

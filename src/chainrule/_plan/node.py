@@ -75,9 +75,9 @@ class Leg:
 class Body:
     """The order of the body of a loop, the same at every step.
 
-    `digest` tells which body this is, and what enters it. `length`: steps of the loop. `cuts`: where the body is cut, by
-    the numbers of its arrays. `pushed`, `multiply_adds`: those of all steps through the equations one by one, and in
-    this order.
+    `digest` tells which body this is, and what enters it. `length`: steps of the loop. `cuts`: where the body is cut,
+    by the numbers of its arrays. `pushed`, `multiply_adds`: what all steps take through the equations one by one, and
+    in this order.
     """
 
     digest: str

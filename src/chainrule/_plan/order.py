@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
-import numpy as np
-
 from chainrule._linear import LinearProgram
 from chainrule._plan.cost import Graph, Swept, sweep_cost
 from chainrule._plan.node import Elimination, Node
@@ -232,16 +230,6 @@ _WORTHWHILE = 2  # a link is eliminated where its sweeps take so many times what
 _FEWER, _FEWER_OF_SPARSE = 1.5, 2.5  # times the multiply-adds of a mixed order that the sweeps take at least
 _ACROSS = 1.05  # of about equal ways that which is cut into links: its parts are few and large
 _LONG = 1e-2  # seconds of a sweep, from which on its passes over memory count as much as its arithmetic
-
-
-def chain_of(program: LinearProgram, weights: Weights, effort: int = 0) -> Chain:
-    """The chain of a program: a single link where an output depends on no input, or is one twice, or is complex."""
-    graph, arrays = Graph.of(program), {id(v) for v in (*program.inputs, *program.targets)}
-    whole = len(program.targets) == len(program.outputs) and len(arrays) == len(program.inputs) + len(program.targets)
-    # real and imaginary parts are linear over real numbers only: of a complex array one column is not enough
-    whole = whole and not any(np.dtype(v.dtype).kind == "c" for v in program.arrays)
-    cuts = dominators(program) if whole else [Cut(program.inputs, 0), Cut(program.targets, len(program.steps))]
-    return Chain(graph, useful(graph, cuts), weights, effort if whole else -1)
 
 
 def label(graph: Graph, cut: Cut, k: int, last: int) -> str:

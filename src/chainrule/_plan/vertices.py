@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from chainrule._plan import elimination
 from chainrule._plan.cost import Edge, Graph
+from chainrule._plan.local import Column
 from chainrule._plan.node import Elimination
 from chainrule._plan.pattern import Shape, Terms, Work, compose, stored, total
 from chainrule._plan.weights import Weights
@@ -27,7 +28,7 @@ class _Pattern:
     source: Shape
     target: Shape
     terms: Terms
-    column: int | None = None
+    column: Column | None = None
 
 
 def eliminations(
@@ -74,7 +75,7 @@ def _note(paths: dict[tuple[int, int], _Pattern], key: tuple[int, int], e: Edge)
 
 
 def _add(a: _Pattern, b: _Pattern) -> _Pattern:
-    column = None if a.column is b.column is None else (a.column or 0) + (b.column or 0)
+    column = a.column if b.column is None else b.column if a.column is None else a.column + b.column
     return _Pattern(a.source, a.target, total([*a.terms, *b.terms], a.source, a.target), column)
 
 
@@ -96,7 +97,7 @@ class _Composing:
             for p in (outer, inner):
                 if p.column is not None:
                     columns = -(-sum(t.nnz for t in terms) // max(math.prod(outer.target), 1))
-                    work = work + Work(1, p.column * columns, 0)
+                    work = work + Work(1, p.column.multiply_adds(columns), 0)
             self.known[key] = (_Pattern(inner.source, outer.target, terms), work)
         return self.known[key]
 

@@ -110,7 +110,10 @@ class Step:
             outs[:] = map(whole, self.run(full))  # all that is computed is computed within this trace
             return [numbers_of(o) for o in outs]
 
+        bodies = self.context.bodies
+        self.context.bodies = dict(bodies)  # of loops within: nothing is run here
         jax.eval_shape(trace, [operands[k] for k in unknown])
+        self.context.bodies = bodies
         return outs
 
     @property
