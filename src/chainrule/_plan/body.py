@@ -101,8 +101,8 @@ class Through:
         for j in range(1, last + 1):
             found.append(min(self._ways(found, j), key=lambda way: seconds(way[0])))
         pushed, (work, legs) = self.pushed(0, last), found[last]
-        counts = [(seconds(w), w.multiply_adds) for w in (pushed, work)]
-        return (work, legs) if pays(*counts, self._dense()) else (pushed, (Leg(0, last, None),))
+        swept, own = ((seconds(w), w.multiply_adds) for w in (pushed, work))
+        return (work, legs) if pays(swept, own, self._dense()) else (pushed, (Leg(0, last, None),))
 
     def _ways(self, found: list[tuple[Work, tuple[Leg, ...]]], j: int) -> Iterator[tuple[Work, tuple[Leg, ...]]]:
         for i, (before, legs) in enumerate(found):
