@@ -107,6 +107,8 @@ class Through:
     def _ways(self, found: list[tuple[Work, tuple[Leg, ...]]], j: int) -> Iterator[tuple[Work, tuple[Leg, ...]]]:
         for i, (before, legs) in enumerate(found):
             yield before + self.pushed(i, j), (*legs, Leg(i, j, None))
+            if is_complex(self.chain.graph.program):
+                continue
             _, work, node = self.chain.best[i, j]
             yield before + work + self.product(i, j), (*legs, Leg(i, j, node))
 
@@ -139,6 +141,14 @@ def planned_body(
     )
 
 
+def is_complex(program: LinearProgram) -> bool:
+    """Whether an array is complex.
+
+    Real and imaginary parts are linear over real numbers only: of a complex array one column is not enough.
+    """
+    return any(np.dtype(v.dtype).kind == "c" for v in program.arrays)
+
+
 def chain_of(program: LinearProgram, weights: Weights, effort: int = 0) -> Chain:
     """The chain of a program: a single link where an output depends on no input, or is one twice, or is complex."""
     graph, arrays = (
@@ -146,8 +156,7 @@ def chain_of(program: LinearProgram, weights: Weights, effort: int = 0) -> Chain
         {id(v) for v in (*program.inputs, *program.targets)},
     )
     whole = len(program.targets) == len(program.outputs) and len(arrays) == len(program.inputs) + len(program.targets)
-    # real and imaginary parts are linear over real numbers only: of a complex array one column is not enough
-    whole = whole and not any(np.dtype(v.dtype).kind == "c" for v in program.arrays)
+    whole = whole and not is_complex(program)
     cuts = dominators(program) if whole else [Cut(program.inputs, 0), Cut(program.targets, len(program.steps))]
     return Chain(graph, useful(graph, cuts), weights, effort if whole else -1)
 
