@@ -161,29 +161,26 @@ def chain_of(program: LinearProgram, weights: Weights, effort: int = 0) -> Chain
     return Chain(graph, useful(graph, cuts), weights, effort if whole else -1)
 
 
-_MANY = 2**12  # columns
-
-
 def column_of(weights: Weights, step: Step) -> Column:
-    """What a loop takes on every column; and where its body, planned for many of them, is assembled first."""
-    eqn, each = step.equation, column(step.equation)
+    """What a loop takes on columns, with its body planned for as many as there are."""
+    eqn = step.equation
     marked, (a, b) = [isinstance(v, Linear) for v in step.operands], scan_counts(eqn)
     marked[a : a + b] = dependent(eqn, marked)[:b]
-    body, length = eqn.params["jaxpr"], eqn.params["length"]
-    shapes = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in body.in_avals]
-    found: list[Column] = []
+    body, found = eqn.params["jaxpr"], list[Chain]()
 
     def trace(values: Sequence[Any]) -> None:  # the coefficients that are recorded here are never run
         known = [v if k < a and isinstance(v, Coefficient) else None for k, v in enumerate(step.operands)]
         own = [k or Coefficient(v) for k, v in zip(known, values, strict=True)]
         linear = [Linear(v.shape, v.dtype) if m else v for m, v in zip(marked, own, strict=True)]
-        program, _ = body_program(body.jaxpr, body.consts, linear)
-        chain, seed = chain_of(program, weights), Linear((_MANY,), np.float32)
-        held = {id(v): {0: (full(seed.shape, v.shape),)} for v in program.inputs if v.size}
-        work, legs = Through(chain, Entering((seed,), held)).best
-        if any(leg.node is not None for leg in legs):
-            once = sum(chain.best[leg.start, leg.stop][1].multiply_adds for leg in legs if leg.node is not None)
-            found.append(Column(each, length * once, length * -(-(work.multiply_adds - once) // _MANY)))
+        found.append(chain_of(body_program(body.jaxpr, body.consts, linear)[0], weights))
 
-    jax.eval_shape(trace, shapes)
-    return found[0] if found else Column(each)
+    jax.eval_shape(trace, [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in body.in_avals])
+    (chain,) = found
+
+    @functools.cache
+    def many(columns: int) -> int:
+        seed = Linear((columns,), np.float32)
+        held = {id(v): {0: (full(seed.shape, v.shape),)} for v in chain.graph.program.inputs if v.size}
+        return int(eqn.params["length"]) * Through(chain, Entering((seed,), held)).best[0].multiply_adds
+
+    return Column(column(eqn), many)

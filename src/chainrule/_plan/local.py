@@ -16,23 +16,20 @@ from chainrule._program import Coefficient
 
 @dataclass(frozen=True)
 class Column:
-    """Multiply-adds of an equation that is applied as a whole: `each` on every column.
-
-    A loop whose steps are multiplied by what their bodies assemble takes `once`, and `less` on every column.
-    """
+    """Multiply-adds of an equation that is applied as a whole: `each` on every column; `many` of a loop on so many."""
 
     each: int
-    once: int = 0
-    less: int | None = None
+    many: Callable[[int], int] | None = None
 
     def __add__(self, other: Column) -> Column:
-        less = None if self.less is None or other.less is None else self.less + other.less
-        return Column(self.each + other.each, self.once + other.once, less)
+        each = self.each + other.each
+        if self.many is other.many is None:
+            return Column(each)
+        return Column(each, lambda columns: self.multiply_adds(columns) + other.multiply_adds(columns))
 
     def multiply_adds(self, columns: int) -> int:
         """Those of so many columns."""
-        every = self.each * columns
-        return every if self.less is None else min(every, self.once + self.less * columns)
+        return self.each * columns if self.many is None else self.many(columns)
 
 
 @dataclass(frozen=True)
