@@ -180,7 +180,7 @@ def test_the_pattern_of_a_loop_does_not_depend_on_the_order_of_its_body():
 
 
 def test_a_loop_is_weighed_against_other_orders_with_the_order_of_its_body():
-    W, steps = weights(N, LATENT), 50
+    W, steps = weights(N, LATENT), 200
 
     def f(x):
         return W @ jax.lax.scan(lambda h, _: (body(h), None), E @ x, None, length=steps)[0]
