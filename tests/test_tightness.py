@@ -932,3 +932,19 @@ def test_no_more_entries_than_looser_says(name: str) -> None:
     assert not (union & ~detected).any(), f"missed: {np.argwhere(union & ~detected).tolist()}"
     extra = np.argwhere(detected & ~union).tolist()
     assert len(extra) == case.looser, f"extra ({case.why or 'no reason known'}): {extra}"
+
+
+@pytest.mark.parametrize("order", ["forward", "reverse"])
+@pytest.mark.parametrize("places", [[2, 2, 2, 2], [3, 3, 3, 3], [0, 0, 2, 2]])
+def test_few_rows_of_a_masked_matrix_under_a_matrix_with_rows_of_zeros(places: list[int], order: str) -> None:
+    A = np.random.default_rng(0).normal(size=(7, 4)) * np.array([1, 0, 0, 1, 0, 0, 1])[:, None]
+    B = np.triu(np.ones((4, 6)), 1)
+    at = np.asarray(places)
+
+    def f(x: jax.Array) -> jax.Array:
+        return A @ jnp.tanh((B @ jnp.sin(x))[at])
+
+    x = jnp.linspace(0.1, 0.6, 6)
+    J, expected = cr.jacobian(f, order=order)(x), np.asarray(jax.jacfwd(f)(x))
+    np.testing.assert_allclose(J.dense(), expected, rtol=1e-12)
+    assert J.nnz == np.count_nonzero(expected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,13 +14,16 @@ import numpy as np
 
 from chainrule._assembled import Assembled
 from chainrule._block import WAY_OUT, Block
+from chainrule._body import planning
 from chainrule._errors import InputTypeError, MemoryLimitError, NotReversibleError
 from chainrule._factored import Factored
 from chainrule._jax import has_custom_vjp, walk
 from chainrule._layout import Layout
 from chainrule._memory import limited, require_memory
-from chainrule._plan.order import Chain, chain_of
-from chainrule._plan.plan import Plan, counted
+from chainrule._plan.body import chain_of
+from chainrule._plan.node import Body
+from chainrule._plan.order import Chain
+from chainrule._plan.plan import Plan, counted, with_bodies
 from chainrule._plan.planner import cuts_of, planned
 from chainrule._plan.weights import weights
 from chainrule._program import Tangent
@@ -99,7 +103,9 @@ def in_chunks(problem: Problem, has_aux: bool, order: Chunked, holomorphic: bool
     spent: list[Any] = []
 
     def one(start: Any) -> Any:
-        values, context = sweep(problem.what, closed.jaxpr, closed.consts, _chunk_of_seeds(seeded, start, size))
+        values, context = sweep(
+            problem.what, closed.jaxpr, closed.consts, _chunk_of_seeds(seeded, start, size), planning(())
+        )
         spent[:] = [context]
         last = zip(values, other.shapes, other.dtypes, strict=True)
         blocks = entries([require_tangent(*parts) for parts in last], other)
@@ -137,18 +143,19 @@ def _whole(problem: Problem, has_aux: bool, order: Order | Plan, holomorphic: bo
         return _sweep(problem, has_aux, order == "reverse")
 
 
-def _sweep(problem: Problem, has_aux: bool, reverse: bool) -> Accumulated:
+def _sweep(problem: Problem, has_aux: bool, reverse: bool, bodies: Sequence[Body] = ()) -> Accumulated:
     """One assembled Jacobian, from the input or from the output."""
-    return swept(problem, recorded_program(problem, has_aux, reverse))
+    return swept(problem, recorded_program(problem, has_aux, reverse), bodies)
 
 
 def _replayed(problem: Problem, has_aux: bool, plan: Plan) -> Accumulated:
     recorded = recorded_program(problem, has_aux, _only_reverse(plan))
     cuts = cuts_of(plan, recorded.program, problem.what)
+    bodies = plan[plan.chosen].bodies
     if not plan.node.pure:
         with no_reverse_program(problem.what):
-            return carried_out(problem, recorded, cuts, plan.node)
-    return swept(problem, recorded) if plan.node.kind == "forward" else _sweep(problem, has_aux, True)
+            return carried_out(problem, recorded, cuts, plan.node, bodies)
+    return swept(problem, recorded, bodies) if plan.node.kind == "forward" else _sweep(problem, has_aux, True, bodies)
 
 
 def _linked(problem: Problem, has_aux: bool, holomorphic: bool) -> Accumulated:
@@ -175,7 +182,11 @@ def plan_of(problem: Problem, has_aux: bool, holomorphic: bool, effort: int) -> 
     plan, chain = planned(recorded.program, name_of(problem.f), only, sole, effort)
     if only is None and chain.best_node.pure and chain.rough:
         sweeps = _both(problem, has_aux, recorded)
+        plan = with_bodies(plan, {name: sweep.bodies for name, sweep in sweeps.items()})
         return counted(plan, {k: v.jacobian.cost for k, v in sweeps.items()}, _cheaper(sweeps)) if sweeps else plan
+    if any(step.equation.primitive.name == "scan" for step in recorded.program.steps):
+        with contextlib.suppress(MemoryLimitError, NotReversibleError):
+            return with_bodies(plan, {plan.chosen: _replayed(problem, has_aux, plan).bodies})
     return plan
 
 

@@ -100,6 +100,16 @@ def section(steps: Sequence[Step], sources: Sequence[Linear], targets: Sequence[
     return LinearProgram(tuple(sources), tuple(targets), tuple(kept[::-1]))
 
 
+def body_program(
+    jaxpr: Any, consts: Sequence[Any], operands: Sequence[Coefficient | Linear]
+) -> tuple[LinearProgram, list[Coefficient | Linear]]:
+    """The program of a jaxpr, and what the jaxpr gives: each of its targets is among this, and the result of a step."""
+    values, steps = record(jaxpr, consts, operands)
+    inputs = [v for v in operands if isinstance(v, Linear)]
+    targets = {id(v): v for v in values if isinstance(v, Linear) and not any(v is own for own in inputs)}
+    return section(steps, inputs, list(targets.values())), values
+
+
 def push_through(context: Context, program: LinearProgram, inputs: Sequence[Tangent]) -> list[Tangent]:
     """The tangents of the outputs, step by step."""
     env: dict[int, Any] = {id(v): t for v, t in zip(program.inputs, inputs, strict=True)}

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from chainrule._block import Block, fill
+from chainrule._plan.node import Body
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,11 +157,17 @@ class Linear:
 Value = Coefficient | Tangent
 
 
+def _straight(context: Context, jaxpr: Any, consts: Sequence[Any], operands: Sequence[Value], length: int) -> list[Any]:
+    """Equation by equation."""
+    return context.propagate(jaxpr, consts, operands)
+
+
 @dataclass
 class Context:
     """What a rule may ask of the sweep it is part of: inner jaxprs, and the count of its cost.
 
-    `apply` is what becomes of a linear equation: its rule, or a note of it.
+    `apply` is what becomes of a linear equation: its rule, or a note of it. `through` takes tangents through the body
+    of a loop of so many steps, in an order of its own where there is one.
     """
 
     propagate: Callable[..., list[Any]]
@@ -168,6 +175,8 @@ class Context:
     cost: int = 0
     largest: int = 0  # bytes of the largest array
     fallbacks: dict[str, None] = field(default_factory=dict)  # primitives that no rule covered, in order
+    through: Callable[..., list[Any]] = _straight
+    bodies: dict[str, Body] = field(default_factory=dict)  # those that `through` was asked for, by their digest
 
     def count(self, *blocks: Block) -> None:
         self.cost += sum(int(np.prod(b.vals.shape)) for b in blocks if not b.static)

@@ -82,12 +82,14 @@ def _by_rule(context: Context, eqn: Any, values: list[Value]) -> Sequence[Value]
     return fallback(context, eqn, [v.filled() if isinstance(v, Tangent) else v for v in values])
 
 
-def sweep(what: str, jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value]) -> tuple[list[Value], Context]:
+def sweep(
+    what: str, jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value], context: Context | None = None
+) -> tuple[list[Value], Context]:
     """Propagate; give the values, and what was counted on the way.
 
     What comes out must fit beside the largest array on the way.
     """
-    context = pushing()
+    context = context or pushing()
     values = propagate(context, jaxpr, consts, inputs)
     require_sum(what, context, values)
     return values, context

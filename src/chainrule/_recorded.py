@@ -10,15 +10,16 @@ import jax
 
 from chainrule._assembled import Assembled
 from chainrule._block import Block
+from chainrule._body import planning
 from chainrule._factored import Factored
 from chainrule._jacobian import Jacobian
 from chainrule._layout import Layout
 from chainrule._linear import LinearProgram, push_through, record, section
 from chainrule._mixed import Mixed, seeds_of
-from chainrule._plan.node import Node
+from chainrule._plan.node import Body, Node
 from chainrule._plan.order import Chain
 from chainrule._program import Coefficient, Context, Linear, Tangent, plain
-from chainrule._propagate import pushing, require_sum
+from chainrule._propagate import require_sum
 from chainrule._space import Space, promoted, space_of
 from chainrule._trace import Problem, flat_output, linear_jaxpr
 
@@ -30,6 +31,7 @@ class Accumulated:
     value: Any
     aux: Any
     jacobian: Jacobian
+    bodies: tuple[Body, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,9 +45,9 @@ class Recorded:
     program: LinearProgram
     reverse: bool
 
-    def with_jacobian(self, jacobian: Jacobian) -> Accumulated:
+    def with_jacobian(self, jacobian: Jacobian, context: Context | None = None) -> Accumulated:
         """The value and auxiliary output beside the Jacobian that was made of the program."""
-        return Accumulated(self.value, self.aux, jacobian)
+        return Accumulated(self.value, self.aux, jacobian, tuple(context.bodies.values()) if context else ())
 
 
 def recorded_program(problem: Problem, has_aux: bool, reverse: bool) -> Recorded:
@@ -67,27 +69,35 @@ def _plain(v: Coefficient | Linear) -> Any:
     return plain(Tangent(v.shape, v.dtype, ()) if isinstance(v, Linear) else v)
 
 
-def swept(problem: Problem, recorded: Recorded) -> Accumulated:
-    context = pushing()
+def swept(problem: Problem, recorded: Recorded, bodies: Sequence[Body] = ()) -> Accumulated:
+    """One sweep; `bodies`: orders of the bodies of its loops, in place of the best."""
+    context = planning(bodies)
     tangents = push_through(context, recorded.program, seeds_of(recorded.program.inputs))
     spaces, order = (recorded.rows, recorded.columns), "reverse" if recorded.reverse else "forward"
     own = _assembled(problem.what, context, spaces, tangents, recorded.reverse, order)
-    return recorded.with_jacobian(own)
+    return recorded.with_jacobian(own, context)
 
 
-def carried_out(problem: Problem, recorded: Recorded, cuts: Sequence[tuple[Linear, ...]], node: Node) -> Accumulated:
-    context = pushing()
+def carried_out(
+    problem: Problem,
+    recorded: Recorded,
+    cuts: Sequence[tuple[Linear, ...]],
+    node: Node,
+    bodies: Sequence[Body] = (),
+) -> Accumulated:
+    """A mixed order; `bodies` as for `swept`."""
+    context = planning(bodies)
     part = Mixed(context, recorded.program, cuts).part(node)
     spaces = recorded.rows, recorded.columns
     own = _assembled(problem.what, context, spaces, part.tangents, part.flipped, "mixed")
-    return recorded.with_jacobian(own)
+    return recorded.with_jacobian(own, context)
 
 
 def in_links(problem: Problem, recorded: Recorded, chain: Chain) -> Accumulated:
     """The Jacobian as the product of its links between cuts, each of them in its cheapest order."""
     links, last = [], len(chain.cuts) - 1
     for k in range(last):
-        context = pushing()
+        context = planning(())
         part = Mixed(context, recorded.program, chain.arrays).part(chain.best[k, k + 1][2])
         columns = recorded.columns if k == 0 else _space(part.start)
         rows = recorded.rows if k == last - 1 else _space(part.stop)

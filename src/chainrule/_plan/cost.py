@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from chainrule._linear import LinearProgram
-from chainrule._plan.local import Local, local
+from chainrule._plan.local import Column, Local, local
 from chainrule._plan.pattern import NOTHING, Shape, Terms, Work, columns, compose, diagonal, stored, total
 from chainrule._program import Coefficient, Linear
 
@@ -35,13 +35,23 @@ class Graph:
     edges: list[list[Edge]]  # of each step
 
     @classmethod
-    def of(cls, program: LinearProgram) -> Graph:
+    def of(cls, program: LinearProgram, loop: Callable[[Any], Column]) -> Graph:
+        """The graph of a program; `loop` says what one of its loops takes."""
         found: dict[Any, Local] = {}
+        loops: dict[int, Column] = {}
+
+        def own(step: Any, k: int, r: int) -> Local:
+            made = local(step.equation, step.operands, k, r)
+            if made.column is None or step.equation.primitive.name != "scan":
+                return made
+            if id(step) not in loops:
+                loops[id(step)] = loop(step)
+            return Local(made.terms, loops[id(step)])
 
         def edge(step: Any, k: int, r: int) -> Edge:
             key = (id(step.equation), k, r, *(id(v) for v in step.operands if isinstance(v, Coefficient)))
             if key not in found:
-                found[key] = local(step.equation, step.operands, k, r)
+                found[key] = own(step, k, r)
             return Edge(step.operands[k], step.outs[r], found[key])
 
         return cls(
@@ -58,6 +68,9 @@ class Graph:
         )
 
 
+Held = Mapping[int, Mapping[int, Terms]]  # by the array, by the number of the seed
+
+
 @dataclass(eq=False)
 class Swept:
     """What a sweep has met: for each array, the patterns by each of the seeds; the work up to each step."""
@@ -71,9 +84,15 @@ class Swept:
         return sum(map(stored, self.terms.get(id(array), {}).values()))
 
 
-def sweep_cost(graph: Graph, seeds: Sequence[Linear], steps: range, reverse: bool = False) -> Swept:
-    """A sweep from the seeds over these steps: forward, or in reverse over the transposed local Jacobians."""
-    swept, work = Swept(tuple(seeds), {id(v): {k: diagonal(v.shape)} for k, v in enumerate(seeds)}), NOTHING
+def sweep_cost(
+    graph: Graph, seeds: Sequence[Linear], steps: range, reverse: bool = False, held: Held | None = None
+) -> Swept:
+    """A sweep from the seeds over these steps: forward, or in reverse over the transposed local Jacobians.
+
+    `held`: what arrays depend on the seeds already; these are the arrays themselves unless it is given.
+    """
+    entering = {id(v): {k: diagonal(v.shape)} for k, v in enumerate(seeds)} if held is None else held
+    swept, work = Swept(tuple(seeds), {array: dict(terms) for array, terms in entering.items()}), NOTHING
     for n in reversed(steps) if reverse else steps:
         made: dict[tuple[Linear, int], list[Terms]] = {}
         for e in graph.edges[n]:
@@ -92,7 +111,7 @@ def applied(step: Local, cost: Work, product: Terms, reached: Linear) -> Work:
     """The work of a product; of an equation that is applied column by column, that of its columns."""
     if step.column is None:
         return cost
-    return Work(1, step.column * columns(product, reached.shape), cost.numbers)
+    return Work(1, step.column.multiply_adds(columns(product, reached.shape)), cost.numbers)
 
 
 def _add(known: dict[int, Terms], k: int, parts: list[Terms], source: Shape, target: Shape) -> Work:

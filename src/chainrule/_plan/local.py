@@ -15,14 +15,32 @@ from chainrule._program import Coefficient
 
 
 @dataclass(frozen=True)
+class Column:
+    """Multiply-adds of an equation that is applied as a whole: `each` on every column; `many` of a loop on so many."""
+
+    each: int
+    many: Callable[[int], int] | None = None
+
+    def __add__(self, other: Column) -> Column:
+        each = self.each + other.each
+        if self.many is other.many is None:
+            return Column(each)
+        return Column(each, lambda columns: self.multiply_adds(columns) + other.multiply_adds(columns))
+
+    def multiply_adds(self, columns: int) -> int:
+        """Those of so many columns."""
+        return self.each * columns if self.many is None else self.many(columns)
+
+
+@dataclass(frozen=True)
 class Local:
     """The Jacobian of one result of an equation with respect to one operand.
 
-    `column`: multiply-adds of the equation on one column, where it is applied as a whole, column by column.
+    `column`: what the equation takes where it is applied as a whole, column by column.
     """
 
     terms: Terms
-    column: int | None = None
+    column: Column | None = None
 
 
 Rule = Callable[[Any, int, Shape, Shape], Terms]  # (equation, number of the operand, its shape, result's shape)
@@ -49,7 +67,7 @@ def local(equation: Any, operands: Any, k: int, result: int) -> Local:
         if name in ("mul", "div") and is_number(operands[1 - k]):
             terms = _numbers(terms)
         return Local(terms)
-    return Local((_loop(equation, k, result, source, target),), _column(equation))
+    return Local((_loop(equation, k, result, source, target),), Column(column(equation)))
 
 
 def is_number(value: Any) -> bool:
@@ -295,7 +313,7 @@ def _loop(equation: Any, k: int, result: int, source: Shape, target: Shape) -> T
     return full(source, target)
 
 
-def _column(equation: Any) -> int:
+def column(equation: Any) -> int:
     """Multiply-adds of an equation on one column: a loop's body so many times, else one for each element."""
     length = equation.params.get("length", 1)
     inner = [v for value in equation.params.values() for v in (value if isinstance(value, tuple) else (value,))]

@@ -54,3 +54,47 @@ class Node:
         if found is not None:
             found = Elimination(tuple(found["order"]), found["rule"], Work(**found["work"]), found["peak"])
         return cls(given["kind"], given["start"], given["stop"], tuple(map(cls.from_dict, given["parts"])), found)
+
+
+@dataclass(frozen=True)
+class Leg:
+    """From one cut of a body to the next: through its equations, or by a product with what `node` assembles."""
+
+    start: int
+    stop: int
+    node: Node | None
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> Leg:
+        """The leg that `dataclasses.asdict` took apart."""
+        node = given["node"]
+        return cls(given["start"], given["stop"], None if node is None else Node.from_dict(node))
+
+
+@dataclass(frozen=True)
+class Body:
+    """The order of the body of a loop, the same at every step.
+
+    `digest` tells which body this is, and what enters it. `length`: steps of the loop. `cuts`: where the body is cut,
+    by the numbers of its arrays. `pushed`, `multiply_adds`: what all steps take through the equations one by one, and
+    in this order.
+    """
+
+    digest: str
+    length: int
+    cuts: tuple[tuple[int, ...], ...]
+    labels: tuple[str, ...] = field(compare=False)
+    legs: tuple[Leg, ...]
+    pushed: int = field(compare=False)
+    multiply_adds: int = field(compare=False)
+
+    @property
+    def pure(self) -> bool:
+        """Whether what enters is pushed through the equations one by one."""
+        return all(leg.node is None for leg in self.legs)
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> Body:
+        """The order that `dataclasses.asdict` took apart."""
+        own = {"cuts": tuple(map(tuple, given["cuts"])), "labels": tuple(given["labels"])}
+        return cls(**{**given, **own, "legs": tuple(map(Leg.from_dict, given["legs"]))})

@@ -16,10 +16,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
-import numpy as np
-
 from chainrule._linear import LinearProgram
-from chainrule._plan.cost import Graph, sweep_cost
+from chainrule._plan.cost import Graph, Swept, sweep_cost
 from chainrule._plan.node import Elimination, Kind, Node
 from chainrule._plan.pattern import NOTHING, Work, compose, stored
 from chainrule._plan.vertices import Patterns, eliminations
@@ -87,7 +85,7 @@ class Chain:
         self.forward = [sweep_cost(graph, c.arrays, range(c.after, steps)) for c in self.cuts[:-1]]
         self.reverse = [sweep_cost(graph, c.arrays, range(c.after), reverse=True) for c in self.cuts[1:]]
         # the work of each sweep when it has come to each cut
-        self._pushed = [[swept.work.get(c.after - 1, NOTHING) for c in self.cuts] for swept in self.forward]
+        self._pushed = [[until(swept, c.after) for c in self.cuts] for swept in self.forward]
         self._pulled = [[swept.work.get(c.after, NOTHING) for c in self.cuts] for swept in self.reverse]
 
     @property
@@ -149,10 +147,8 @@ class Chain:
         pure = {"forward": self.pushed(0, 0, last), "reverse": self.pulled(last, 0, last)}
         forward, reverse = map(self.weights.seconds, pure.values())
         fewest = min(w.multiply_adds for w in pure.values())
-        # XLA fuses what a sweep only moves and scales, and sparse products gather: only arithmetic that is saved is
-        # sure to pay, or passes over arrays that no cache holds
-        least = _FEWER_OF_SPARSE if not self._dense() else _FEWER if min(forward, reverse) < _LONG else 0
-        if node.pure or min(forward, reverse) <= self.tie * seconds or fewest < least * work.multiply_adds:
+        sure = pays((min(forward, reverse), fewest), (seconds, work.multiply_adds), self._dense())
+        if node.pure or not sure:
             return Node("forward" if forward <= self.tie * reverse else "reverse", 0, last)
         return node
 
@@ -232,17 +228,30 @@ class Chain:
         }
 
 
+def pays(swept: tuple[float, int], own: tuple[float, int], dense: bool) -> bool:
+    """Whether an order is sure to be cheaper than a sweep, by the seconds and the multiply-adds of both.
+
+    XLA fuses what a sweep only moves and scales, and sparse products gather: only arithmetic that is saved is sure to
+    pay, or passes over arrays that no cache holds.
+    """
+    least = _FEWER_OF_SPARSE if not dense else _FEWER if swept[0] < _LONG else 0
+    return swept[0] > Chain.tie * own[0] and swept[1] >= least * own[1]
+
+
+def until(swept: Swept, step: int) -> Work:
+    """The work up to a step, itself not counted."""
+    return swept.work.get(step - 1, NOTHING)
+
+
 _WORTHWHILE = 2  # a link is eliminated where its sweeps take so many times what its Jacobian takes to write
 _FEWER, _FEWER_OF_SPARSE = 1.5, 2.5  # times the multiply-adds of a mixed order that the sweeps take at least
 _ACROSS = 1.05  # of about equal ways that which is cut into links: its parts are few and large
 _LONG = 1e-2  # seconds of a sweep, from which on its passes over memory count as much as its arithmetic
 
 
-def chain_of(program: LinearProgram, weights: Weights, effort: int = 0) -> Chain:
-    """The chain of a program: a single link where an output depends on no input, or is one twice, or is complex."""
-    graph, arrays = Graph.of(program), {id(v) for v in (*program.inputs, *program.targets)}
-    whole = len(program.targets) == len(program.outputs) and len(arrays) == len(program.inputs) + len(program.targets)
-    # real and imaginary parts are linear over real numbers only: of a complex array one column is not enough
-    whole = whole and not any(np.dtype(v.dtype).kind == "c" for v in program.arrays)
-    cuts = dominators(program) if whole else [Cut(program.inputs, 0), Cut(program.targets, len(program.steps))]
-    return Chain(graph, useful(graph, cuts), weights, effort if whole else -1)
+def label(graph: Graph, cut: Cut, k: int, last: int) -> str:
+    """The name of cut k of a chain."""
+    if k in (0, last):
+        return "x" if k == 0 else "y"
+    name = graph.program.steps[cut.after - 1].equation.primitive.name
+    return f"the {'×'.join(map(str, cut.arrays[0].shape)) or 'number'} of step {cut.after} ({name})"

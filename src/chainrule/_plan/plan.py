@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import html
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from chainrule._errors import InputTypeError
-from chainrule._plan.node import Node
+from chainrule._plan.node import Body, Node
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class OrderCost:
     operations : products and sums.
     seconds : all of this, weighed; or the measured time.
     node : the order itself, as sweeps and products between cuts.
+    bodies : the orders of the bodies of the loops on the way.
     """
 
     name: str
@@ -32,6 +33,7 @@ class OrderCost:
     operations: int
     seconds: float
     node: Node
+    bodies: tuple[Body, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,22 +99,7 @@ class Plan:
 
     def steps(self) -> list[str]:
         """The chosen order, step by step."""
-        return list(self._steps(self.node))
-
-    def _steps(self, node: Node) -> Iterable[str]:
-        for part in node.parts:
-            yield from self._steps(part)
-        start, stop = self.labels[node.start], self.labels[node.stop]
-        if node.kind == "product":
-            yield f"multiply the Jacobians of {stop} and of {start} that meet at {self.labels[node.between]}"
-        elif node.kind == "eliminate":
-            assert node.eliminated is not None
-            count = len(node.eliminated.order)
-            yield f"eliminate {count} arrays between {start} and {stop} in the order of {node.eliminated.rule}"
-        elif node.kind == "forward":
-            yield f"sweep forward from {self.labels[node.between] if node.parts else start} to {stop}"
-        else:
-            yield f"sweep in reverse from {self.labels[node.between] if node.parts else stop} to {start}"
+        return [*_steps(self.node, self.labels), *map(_in_loop, self[self.chosen].bodies)]
 
     def _repr_html_(self) -> str:
         rows = []
@@ -139,7 +126,7 @@ class Plan:
                 **{
                     **given,
                     "shape": tuple(given["shape"]),
-                    "orders": tuple(OrderCost(**{**o, "node": Node.from_dict(o["node"])}) for o in given["orders"]),
+                    "orders": tuple(map(_order_from_dict, given["orders"])),
                     "cuts": tuple(map(tuple, given["cuts"])),
                     "labels": tuple(given["labels"]),
                 }
@@ -148,6 +135,37 @@ class Plan:
         except (TypeError, KeyError, ValueError, AttributeError, IndexError) as error:
             raise InputTypeError(f"Plan.from_dict: this is no plan that Plan.to_dict wrote ({error})") from error
         return found
+
+
+def _steps(node: Node, labels: Sequence[str]) -> Iterator[str]:
+    for part in node.parts:
+        yield from _steps(part, labels)
+    start, stop = labels[node.start], labels[node.stop]
+    if node.kind == "product":
+        yield f"multiply the Jacobians of {stop} and of {start} that meet at {labels[node.between]}"
+    elif node.kind == "eliminate":
+        assert node.eliminated is not None
+        count = len(node.eliminated.order)
+        yield f"eliminate {count} arrays between {start} and {stop} in the order of {node.eliminated.rule}"
+    elif node.kind == "forward":
+        yield f"sweep forward from {labels[node.between] if node.parts else start} to {stop}"
+    else:
+        yield f"sweep in reverse from {labels[node.between] if node.parts else stop} to {start}"
+
+
+def _in_loop(body: Body) -> str:
+    """The order of the body of a loop, in a line."""
+    legs = []
+    for leg in body.legs:
+        start, stop = body.labels[leg.start], body.labels[leg.stop]
+        if leg.node is None:
+            legs.append(f"push from {start} to {stop}")
+        else:
+            how = ", ".join(_steps(leg.node, body.labels))
+            legs.append(f"multiply by the Jacobian of {stop} by {start} ({how})")
+    count = f"{body.multiply_adds:,} multiply-adds"
+    saved = "" if body.pure else f" in place of {body.pushed:,}"
+    return f"in each of the {body.length:,} steps of a loop: {'; '.join(legs)}: {count}{saved}"
 
 
 _HEAD = ("order", "multiply-adds", "peak entries", "numbers moved", "operations", "µs")
@@ -199,6 +217,16 @@ class PlanCache:
         for plan in given if isinstance(given, list) else [given]:
             cache.add(Plan.from_dict(plan))
         return cache
+
+
+def _order_from_dict(given: Mapping[str, Any]) -> OrderCost:
+    bodies = tuple(map(Body.from_dict, given["bodies"]))
+    return OrderCost(**{**given, "node": Node.from_dict(given["node"]), "bodies": bodies})
+
+
+def with_bodies(plan: Plan, bodies: Mapping[str, tuple[Body, ...]]) -> Plan:
+    """The plan with the orders of the bodies of its loops, by the orders that have them."""
+    return replace(plan, orders=tuple(replace(o, bodies=bodies.get(o.name, o.bodies)) for o in plan.orders))
 
 
 def counted(plan: Plan, multiply_adds: Mapping[str, int], chosen: str) -> Plan:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,13 +13,14 @@ import numpy as np
 
 from chainrule._errors import InputTypeError
 from chainrule._linear import LinearProgram
+from chainrule._plan.body import chain_of
 from chainrule._plan.cost import Graph
 from chainrule._plan.local import is_number
 from chainrule._plan.node import Node
-from chainrule._plan.order import Chain, Cut, chain_of
+from chainrule._plan.order import Chain, label
 from chainrule._plan.plan import OrderCost, Plan
 from chainrule._plan.weights import weights
-from chainrule._program import Coefficient, Linear
+from chainrule._program import Coefficient, Linear, Tangent
 
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
 
@@ -33,6 +35,14 @@ def digest_of(program: LinearProgram) -> str:
         params = _ADDRESS.sub("", str(step.equation.params))
         text.update(repr((step.equation.primitive.name, wires, params)).encode())
     text.update(repr([number.get(id(v), -1) for v in program.outputs]).encode())
+    return text.hexdigest()
+
+
+def digest_of_body(program: LinearProgram, tangents: Sequence[Tangent], length: int) -> str:
+    """Which body this is, and which columns enter it."""
+    text = hashlib.blake2b(f"{digest_of(program)} {length}".encode(), digest_size=12)
+    for b in (b for t in tangents for b in t.blocks):
+        text.update(repr((b.shape, b.cols.shape, b.slots)).encode() + np.ascontiguousarray(b.cols).tobytes())
     return text.hexdigest()
 
 
@@ -69,7 +79,7 @@ def planned(program: LinearProgram, what: str, only: str | None, sole: bool, eff
         single=single(chain.graph),
         digest=digest_of(program),
         cuts=tuple(tuple(number[id(v)] for v in cut.arrays) for cut in chain.cuts),
-        labels=tuple(_label(chain.graph, cut, k, last) for k, cut in enumerate(chain.cuts)),
+        labels=tuple(label(chain.graph, cut, k, last) for k, cut in enumerate(chain.cuts)),
     )
     return (plan if only else replace(plan, reason=_reason(plan))), chain
 
@@ -85,17 +95,10 @@ def _cost(name: str, chain: Chain, node: Node) -> OrderCost:
 def single(graph: Graph) -> int:
     """Multiply-adds of one pushforward, or of one pullback: every entry of every local Jacobian once."""
     return sum(
-        e.local.column if e.local.column is not None else sum(t.nnz for t in e.local.terms if not t.unit)
+        e.local.column.each if e.local.column is not None else sum(t.nnz for t in e.local.terms if not t.unit)
         for edges in graph.edges
         for e in edges
     )
-
-
-def _label(graph: Graph, cut: Cut, k: int, last: int) -> str:
-    if k in (0, last):
-        return "x" if k == 0 else "y"
-    name = graph.program.steps[cut.after - 1].equation.primitive.name
-    return f"the {'×'.join(map(str, cut.arrays[0].shape)) or 'number'} of step {cut.after} ({name})"
 
 
 def _reason(plan: Plan) -> str:

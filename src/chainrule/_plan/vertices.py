@@ -13,6 +13,7 @@ from typing import Any
 
 from chainrule._plan import elimination
 from chainrule._plan.cost import Graph
+from chainrule._plan.local import Column
 from chainrule._plan.node import Elimination
 from chainrule._plan.pattern import NOTHING, Shape, Terms, Work, columns, compose, stored, total
 from chainrule._plan.weights import Weights
@@ -29,7 +30,7 @@ class _Pattern:
     source: Shape
     target: Shape
     terms: Terms
-    column: int | None
+    column: Column | None
 
     @cached_property
     def numbers(self) -> int:
@@ -53,7 +54,7 @@ class Patterns:
         self._sums: dict[tuple[_Pattern, _Pattern], _Pattern] = {}
         self.algebra = elimination.Algebra(self.compose, self.add, self.size)
 
-    def pattern(self, source: Shape, target: Shape, terms: Terms, column: int | None) -> _Pattern:
+    def pattern(self, source: Shape, target: Shape, terms: Terms, column: Column | None) -> _Pattern:
         """The pattern of these; the one that was made before, where there is one."""
         key = (source, target, terms, column)
         return self._known.get(key) or self._known.setdefault(key, _Pattern(*key))
@@ -70,7 +71,7 @@ class Patterns:
             terms, work = compose(outer.terms, inner.terms, inner.source, outer.target)
             for p in (outer, inner):
                 if p.column is not None:
-                    work = work + Work(1, p.column * columns(terms, outer.target), 0)
+                    work = work + Work(1, p.column.multiply_adds(columns(terms, outer.target)), 0)
             made = self.pattern(inner.source, outer.target, terms, None)
             found = self._products[outer, inner] = made, work, self.weights.seconds(work)
         return found
@@ -79,7 +80,7 @@ class Patterns:
         """The sum."""
         found = self._sums.get((a, b))
         if found is None:
-            column = None if a.column is b.column is None else (a.column or 0) + (b.column or 0)
+            column = a.column if b.column is None else b.column if a.column is None else a.column + b.column
             terms = total([*a.terms, *b.terms], a.source, a.target)
             found = self._sums[a, b] = self.pattern(a.source, a.target, terms, column)
         return found

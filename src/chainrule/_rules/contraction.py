@@ -136,7 +136,8 @@ def contract(
             blocks = [b for b in blocks if b.cols.shape[axes[0]] == 1]
     for b, there in _choose_slots(blocks, axes, nonzero is not None):
         block = _contract_block(context, b, c, subscripts, nonzero, precision)
-        done.append(block if there is None else _reached(block, there, nonzero, subscripts))
+        # slots are left out last: before, they are those of `there`
+        done.append(drop_absent(block) if there is None else _reached(block, there, nonzero, subscripts))
     return done
 
 
@@ -248,7 +249,7 @@ def _contract_block(
         keep = _merge_slots(np.einsum(f"{other}->{known}", nonzero), known, out, inner, sizes)
         cols = np.where(keep, cols, np.int32(-1))
     shape = tuple(sizes[x] for x in out)
-    return drop_absent(Block(shape, cols, _merge_slots(product, target, out, inner, sizes)))
+    return Block(shape, cols, _merge_slots(product, target, out, inner, sizes))
 
 
 def _lined_up(labels: str, c: Any, target: str) -> tuple[str, Any]:

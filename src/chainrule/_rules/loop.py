@@ -170,7 +170,7 @@ def _by_equations(context: Context, step: Step, virtual: Virtual, layout: _Layou
     def one(state: Any, slices: Any) -> Any:
         time, xs = slices
         context.cost = cost
-        outs = step.run([*step.consts, *layout.values(state), *virtual.at(xs)])
+        outs = step.through([*step.consts, *layout.values(state), *virtual.at(xs)], T)
         state = layout.numbers(outs[:b], virtual, time)
         carried = layout.values(state)
         made[:] = [

@@ -52,6 +52,10 @@ class Step:
         """One step on blocks."""
         return self.context.propagate(self.body.jaxpr, self.body.consts, operands)
 
+    def through(self, operands: list[Value], length: int) -> list[Value]:
+        """One of so many steps on blocks, in the order of the body."""
+        return self.context.through(self.context, self.body.jaxpr, self.body.consts, operands, length)
+
     def during(self, carry: list[Value], times: range) -> Step:
         """The same step, entered with this carry, at some of the times only."""
         stage = copy.copy(self)
@@ -106,7 +110,10 @@ class Step:
             outs[:] = map(whole, self.run(full))  # all that is computed is computed within this trace
             return [numbers_of(o) for o in outs]
 
+        bodies = self.context.bodies
+        self.context.bodies = dict(bodies)  # of loops within: nothing is run here
         jax.eval_shape(trace, [operands[k] for k in unknown])
+        self.context.bodies = bodies
         return outs
 
     @property
