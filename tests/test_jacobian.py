@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import chainrule as cr
+from chainrule._block import place
 
 RNG = np.random.default_rng(0)
 W = RNG.normal(size=(4, 5))
@@ -398,3 +399,19 @@ def test_two_leaves_of_one_size_keep_their_own_axes():
     J = cr.jacobian(f, order="reverse")(x)
     D = jax.jacrev(f)(x)
     close(J.dense(), np.concatenate([np.asarray(v).reshape(3, -1) for v in D.values()], axis=1), atol=1e-14)
+
+
+def test_runs_of_columns_are_placed_at_once():
+    """One selection for three columns whose place depends on the row, none for those that are in place already."""
+    moved = 3 * np.arange(3)[:, None] + np.arange(3)
+    inner = np.broadcast_to(np.arange(9), (3, 9))
+    absent = np.array([[0, 1], [-1, -1], [4, 2]])
+    for position, selections in ((np.hstack([moved, inner]), 1), (inner, 0), (np.hstack([absent, moved]), 3)):
+        vals = RNG.normal(size=position.shape)
+        want = np.zeros((3, 9))
+        there = position >= 0
+        np.add.at(want, (np.nonzero(there)[0], position[there]), vals[there])
+        vals = jnp.where(there, vals, jnp.nan)
+        run = lambda v, p=position: place(v, p, p.shape[1], 9, (3,))  # noqa: E731
+        close(run(vals), want, atol=1e-15)
+        assert sum("_where" in str(e.params.get("name")) for e in jax.make_jaxpr(run)(vals).eqns) == selections
