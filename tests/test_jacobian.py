@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import chainrule as cr
+from chainrule._block import place
 
 RNG = np.random.default_rng(0)
 W = RNG.normal(size=(4, 5))
@@ -371,3 +372,46 @@ def test_primitives_without_a_rule_are_named():
     assert J.fallbacks == ("scatter-sub",)
     assert cr.jacobian(jnp.sin)(jnp.ones(2)).fallbacks == ()
     assert cr.linearize(jnp.sin)(jnp.ones(2)).fallbacks == ()
+
+
+def test_values_keep_the_axes_of_what_they_are_differentiated_by():
+    """Laid flat, these axes would cost a division for each number in the loop that XLA fuses the values into."""
+    x = jnp.asarray(RNG.normal(size=(3, 4)))
+    for f, order, shape in (
+        (lambda x: jnp.tanh(x).sum() * jnp.sin(x[:, 0]), "forward", (3, 3, 4)),
+        (lambda x: jax.nn.softmax(x.reshape(-1)).reshape(2, 6), "reverse", (3, 4, 2, 6)),
+        (lambda x: jnp.tanh(x @ W[:, :2]), "forward", (3, 2, 4)),
+    ):
+        J = cr.jacobian(f, order=order)(x)
+        assert shape in [v.shape for v in jax.tree.leaves(J)]
+        D = np.asarray(jax.jacfwd(f)(x)).reshape(J.shape)
+        close(J.dense(), D, atol=1e-14)
+        batch = jax.vmap(cr.jacobian(f, order=order))(jnp.stack([x, x]))
+        close((batch * 2.0).dense(), np.stack([2 * D, 2 * D]), atol=1e-14)
+
+
+def test_two_leaves_of_one_size_keep_their_own_axes():
+    x = {"a": jnp.asarray(RNG.normal(size=(2, 6))), "b": jnp.asarray(RNG.normal(size=(3, 4)))}
+
+    def f(x):
+        return jnp.tanh(x["a"]).sum() * jnp.sin(x["b"]).sum() * jnp.arange(1.0, 4.0)
+
+    J = cr.jacobian(f, order="reverse")(x)
+    D = jax.jacrev(f)(x)
+    close(J.dense(), np.concatenate([np.asarray(v).reshape(3, -1) for v in D.values()], axis=1), atol=1e-14)
+
+
+def test_runs_of_columns_are_placed_at_once():
+    """One selection for three columns whose place depends on the row, none for those that are in place already."""
+    moved = 3 * np.arange(3)[:, None] + np.arange(3)
+    inner = np.broadcast_to(np.arange(9), (3, 9))
+    absent = np.array([[0, 1], [-1, -1], [4, 2]])
+    for position, selections in ((np.hstack([moved, inner]), 1), (inner, 0), (np.hstack([absent, moved]), 3)):
+        vals = RNG.normal(size=position.shape)
+        want = np.zeros((3, 9))
+        there = position >= 0
+        np.add.at(want, (np.nonzero(there)[0], position[there]), vals[there])
+        vals = jnp.where(there, vals, jnp.nan)
+        run = lambda v, p=position: place(v, p, p.shape[1], 9, (3,))  # noqa: E731
+        close(run(vals), want, atol=1e-15)
+        assert sum("_where" in str(e.params.get("name")) for e in jax.make_jaxpr(run)(vals).eqns) == selections

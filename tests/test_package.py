@@ -35,7 +35,7 @@ FLOORS = [
         "_substitution",
         "_space",
     ),
-    *("_block", "_program", "_coefficient"),
+    *("_block", "_pad", "_program", "_coefficient"),
     *(f"_rules.{name}" for name in ("_registry", "fallback", "pointwise", "contraction", "shape")),
     *(f"_rules.{name}" for name in ("control", "indexing", "reach", "step", "virtual", "stencil", "loop")),
     *(f"_rules.{name}" for name in ("reduction", "solve", "window")),

@@ -38,10 +38,12 @@ class Assembled(StoredEntries, Jacobian):
     # a map without unknown values still carries one leaf, so that `vmap` can count a batch of it
     @classmethod
     def of(cls, like: Layout, blocks: Sequence[tuple[int, Block]]) -> Assembled:
+        other = like.rows if like.flipped else like.columns
         entries = tuple(
-            Entry(o, b.shape, b.cols, b.vals if b.static else None, b.vals.shape, b.rows) for o, b in blocks
+            Entry(o, b.shape, b.cols, b.vals if b.static else None, b.vals.shape, b.rows, _split(b, other))
+            for o, b in blocks
         )
-        values = tuple(b.vals for _, b in blocks if not b.static)
+        values = tuple(_spread(b.vals, e) for e, (_, b) in zip(entries, blocks, strict=True) if not b.static)
         return cls(replace(like, entries=entries), values or (jnp.zeros((), like.dtype),))
 
     def tree_flatten(self) -> tuple[tuple[Any, ...], Layout]:
@@ -103,8 +105,8 @@ class Assembled(StoredEntries, Jacobian):
 
     @property
     def _batch(self) -> int:
-        shapes = [len(e.vals_shape) for e in self._layout.entries if e.known is None] or [0]
-        return int(np.ndim(self._values[0]) - shapes[0])
+        ranks = [len(e.vals_shape) - 1 + len(e.split) for e in self._layout.entries if e.known is None] or [0]
+        return int(np.ndim(self._values[0]) - ranks[0])
 
     @property
     def T(self) -> Assembled:
@@ -114,8 +116,8 @@ class Assembled(StoredEntries, Jacobian):
 
     def _blocks(self) -> list[tuple[int, Block]]:
         left = iter(self._values)
-        entries = self._layout.entries
-        return [(e.offset, Block(e.shape, e.cols, next(left) if e.known is None else e.known, e.rows)) for e in entries]
+        vals = [_rejoined(next(left), e) if e.known is None else e.known for e in self._layout.entries]
+        return [(e.offset, Block(e.shape, e.cols, v, e.rows)) for e, v in zip(self._layout.entries, vals, strict=True)]
 
     def coo(self) -> tuple[np.ndarray, np.ndarray, Inexact[Array, "*batch nnz"]]:
         """Give (rows, cols, values), unique and row-major; rows and cols are NumPy arrays [nnz]."""
@@ -173,6 +175,28 @@ class Assembled(StoredEntries, Jacobian):
         if not isinstance(other, Assembled):
             return other._before(self)  # type: ignore[attr-defined]
         return _compose(self, other)
+
+
+def _split(b: Block, other: Space) -> tuple[int, ...]:
+    """The last axes of the array that the columns of a block belong to, where its slots are these laid flat.
+
+    XLA fuses what makes the values into a loop over the axes of the result; over axes laid flat it would divide each
+    number's place by their sizes, and use no vector instructions.
+    """
+    leaf = int(np.searchsorted(other.offsets, b.cols.max(initial=0), side="right")) - 1
+    shape = other.shapes[leaf]
+    tails = (shape[k:] for k in range(len(shape)))
+    return next((tail for tail in tails if math.prod(tail) == b.vals.shape[-1]), b.vals.shape[-1:])
+
+
+def _spread(vals: Any, e: Entry) -> Any:
+    """[..., slots] -> [..., *split]"""
+    return vals.reshape((*vals.shape[:-1], *e.split))
+
+
+def _rejoined(vals: Any, e: Entry) -> Any:
+    """[..., *split] -> [..., slots]"""
+    return vals.reshape((*vals.shape[: vals.ndim - len(e.split)], e.vals_shape[-1]))
 
 
 def _scaled(vals: Any, by: Any, dtype: Any) -> Any:

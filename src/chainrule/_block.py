@@ -13,8 +13,10 @@ Padding, concatenation and scattering then move no values at all.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -233,10 +235,7 @@ def place(vals: Any, position: np.ndarray, slots: int, width: int, shape: tuple[
     vals : [*rows, slots] or 1s; position : [*rows, slots] or 1s, -1 for an absent entry.
     """
     if slots <= _UNROLLED and slots * width <= _FEW and position.size * width <= _KNOWN_MASK:
-        mask = position[..., :, None] == np.arange(width)  # [*rows or 1s, slots, width]
-        if slots == 1:
-            return _where(mask[..., 0, :], vals)
-        return _sum_slots(mask, vals)
+        return _sum_runs(position, vals, width)
     rows = math.prod(shape)
     position = np.broadcast_to(position, (*shape, slots)).reshape(rows, slots)
     line = np.broadcast_to(np.arange(rows)[:, None], position.shape)
@@ -267,46 +266,33 @@ def _where(mask: np.ndarray, vals: Any) -> Any:
     return xp(vals).where(mask, vals, zero if isinstance(vals, np.ndarray) else jnp.asarray(zero))
 
 
-def _sum_slots(mask: np.ndarray, vals: Any) -> Any:
-    """Slot by slot, by selection: an absent Inf or NaN must vanish. [*rows, q] -> [*rows, u]."""
-    parts = [
-        _where(mask[..., q, :], vals[..., q : q + 1] if vals.shape[-1] > 1 else vals) for q in range(mask.shape[-2])
-    ]
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part
-    return total
+def _sum_runs(position: np.ndarray, vals: Any, width: int) -> Any:
+    """Run by run, by selection: an absent Inf or NaN must vanish. [*rows, q] -> [*rows, u]."""
+    parts = []
+    for start, size in _runs(position, width):
+        own = vals[..., start : start + size] if vals.shape[-1] > 1 else vals
+        group = position[..., start, None] // size  # [*rows or 1s, 1]
+        mask = (group == np.arange(width // size))[..., None]  # [*rows or 1s, groups, 1]
+        if not mask.all():
+            full = xp(own).broadcast_to(own, (*own.shape[:-1], size))
+            own = _where(mask, full[..., None, :])  # [*rows, groups, size]
+            own = own.reshape((*own.shape[:-2], width))
+        parts.append(own)
+    return functools.reduce(operator.add, parts)
 
 
-def pad_rows(block: Block, config: Any, shape: tuple[int, ...]) -> Block:
-    """Pad columns with -1; values that are the same along an axis stay so."""
-    moved = [k for k, c in enumerate(config) if tuple(c) != (0, 0, 0)]
-    cols = pad_array(expand(block, moved).cols, config, -1)
-    own = [(c if block.vals.shape[k] != 1 or (block.shape[k] == 1 and block.vals.size > 1) else (0, 0, 0))
-           for k, c in enumerate(config)]  # fmt: skip
-    return Block(shape, cols, pad_array(block.vals, own, 0))
-
-
-def pad_array(array: Any, config: Any, filler: int) -> Any:
-    """`lax.pad` of the leading axes, in NumPy where the array is known."""
-    if isinstance(array, np.ndarray):
-        for k, (low, high, step) in enumerate(config):
-            array = _pad_axis(array, k, low, high, step, filler)
-        return array
-    return jax.lax.pad(array, np.asarray(filler, array.dtype), [*[tuple(c) for c in config], (0, 0, 0)])
-
-
-def _pad_axis(a: np.ndarray, k: int, low: int, high: int, step: int, filler: int) -> np.ndarray:
-    if (low, high, step) == (0, 0, 0):
-        return a
-    size = a.shape[k]
-    inner = size + max(size - 1, 0) * step
-    out = np.full((*a.shape[:k], inner + max(low, 0) + max(high, 0), *a.shape[k + 1 :]), filler, a.dtype)
-    where = [slice(None)] * a.ndim
-    where[k] = slice(max(low, 0), max(low, 0) + inner, step + 1)
-    out[tuple(where)] = a
-    where[k] = slice(max(-low, 0), out.shape[k] - max(-high, 0))
-    return out[tuple(where)]
+def _runs(position: np.ndarray, width: int) -> Iterator[tuple[int, int]]:
+    """Slots (first, number) that go side by side to one of the equal groups that `width` splits into, or nowhere."""
+    start, slots = 0, position.shape[-1]
+    while start < slots:
+        for size in (d for d in range(min(slots - start, width), 0, -1) if width % d == 0):
+            own = position[..., start : start + size]
+            first = own[..., :1]
+            expected = np.where(first >= 0, first + np.arange(size), -1)
+            if ((first < 0) | (first % size == 0)).all() and (own == expected).all():
+                break
+        yield start, size
+        start += size
 
 
 def fill(block: Block, shape: tuple[int, ...]) -> list[Block]:

@@ -28,6 +28,7 @@ class Entry:
     known: np.ndarray | None  # its values, where these are known
     vals_shape: tuple[int, ...]
     rows: np.ndarray | None = None  # of a scattered block
+    split: tuple[int, ...] = ()  # the axes that stored values have in place of that of the slots
 
     @property
     def slots(self) -> int:
@@ -48,7 +49,7 @@ class Entry:
     def key(self) -> Any:
         known = None if self.known is None else (self.known.shape, self.known.tobytes())
         rows = None if self.rows is None else self.rows.tobytes()
-        return (self.offset, self.shape, self.cols.shape, self.cols.tobytes(), known, self.vals_shape, rows)
+        return (self.offset, self.shape, self.cols.shape, self.cols.tobytes(), known, self.vals_shape, rows, self.split)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import Block, expand, join, move_rows, pad_array, pad_rows, scatter_rows, xp
+from chainrule._block import Block, expand, join, move_rows, scatter_rows, xp
+from chainrule._pad import pad_array, pad_rows
 from chainrule._program import Coefficient, Context, Contracted, Tangent, Value
 from chainrule._rules._registry import rule
 from chainrule._rules.contraction import transposed

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import Block, constant_along, densify, pad_rows, xp
+from chainrule._block import Block, constant_along, densify, xp
 from chainrule._errors import MissingRuleError
 from chainrule._jax import as_function
+from chainrule._pad import pad_rows
 from chainrule._program import Coefficient, Context, Tangent, Value, as_jax
 from chainrule._rules._registry import rule
 from chainrule._rules.contraction import contract
