@@ -492,3 +492,12 @@ def test_a_matrix_is_scaled_by_multiplication():
     assert traced.out_info.order == "mixed"
     assert products
     assert all(summed for e in products for (summed, _), _ in [e.params["dimension_numbers"]])
+
+
+def test_a_gradient_reads_the_matrices_of_the_value():
+    """One row needs no second copy of a matrix, turned."""
+    sizes = (6, 5, 4)
+    traced = cr.jacobian(lambda x: layers(*sizes)(x).sum()).trace(jnp.ones(6))
+    matrices = {v.aval.shape for v in traced.jaxpr.jaxpr.constvars if math.prod(v.aval.shape) > 10}
+    assert traced.out_info.order == "reverse"
+    assert matrices == {(5, 6), (4, 5)}

@@ -249,7 +249,9 @@ def _contract_block(
     inner = _by_stride(b, mine + slot, [*moved, slot])
     labels, vals = _squeezed(b.vals, mine + slot, (*b.shape, b.slots))
     target = "".join(x for x in [*out, *inner] if x in labels + other)
-    lined, c = (other, c) if set(labels) <= set(other) else _lined_up(other, c, target)
+    # with one vector the matrix is read once, whichever way, and better as the one that the value is computed with
+    vector = all(sizes[x] == 1 for x in labels if x not in other)
+    lined, c = (other, c) if vector else _lined_up(other, c, target)
     product = _einsum(f"{labels},{lined}->{target}", vals, c, precision)
     context.cost += math.prod(sizes[x] for x in set(labels + other))
     cols = _moved_cols(b, mine + slot, out, inner, sizes)
