@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import chainrule as cr
+from chainrule._jax import walk
 from chainrule._plan import elimination
 from chainrule._plan.pattern import Group, Term, compose, diagonal, full, total
 
@@ -481,3 +482,22 @@ def test_bfloat16_constants_multiply():
     M = jnp.ones((3, 2), jnp.bfloat16)
     J = cr.jacobian(lambda x: M @ (M.T @ x))(jnp.ones(3, jnp.bfloat16))
     np.testing.assert_array_equal(np.asarray(J.dense(), float), 2 * np.ones((3, 3)))
+
+
+def test_a_matrix_is_scaled_by_multiplication():
+    """A product that sums nothing is no `dot_general`, whose axes XLA turns by copies between the true products."""
+    sizes = (25, 8, 4, 9, 12, 25, 24, 3, 10, 18, 24)
+    traced = cr.jacobian(layers(*sizes)).trace(jnp.ones(25))
+    products = [e for e in walk(traced.jaxpr.jaxpr) if e.primitive.name == "dot_general"]
+    assert traced.out_info.order == "mixed"
+    assert products
+    assert all(summed for e in products for (summed, _), _ in [e.params["dimension_numbers"]])
+
+
+def test_a_gradient_reads_the_matrices_of_the_value():
+    """One row needs no second copy of a matrix, turned."""
+    sizes = (6, 5, 4)
+    traced = cr.jacobian(lambda x: layers(*sizes)(x).sum()).trace(jnp.ones(6))
+    matrices = {v.aval.shape for v in traced.jaxpr.jaxpr.constvars if math.prod(v.aval.shape) > 10}
+    assert traced.out_info.order == "reverse"
+    assert matrices == {(5, 6), (4, 5)}

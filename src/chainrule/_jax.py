@@ -119,15 +119,17 @@ def count_equations(jaxpr: Jaxpr) -> int:
 
 
 def count_operations(jaxpr: Jaxpr) -> int:
-    """Multiply-adds of a jaxpr, from shapes alone; a contraction counts its summed axes, a loop one pass."""
-    total = 0
-    for eqn in walk(jaxpr):
-        size = sum(math.prod(v.aval.shape) for v in eqn.outvars if hasattr(v.aval, "shape"))
-        if eqn.primitive is primitive("dot_general"):
-            (summed, _), _ = eqn.params["dimension_numbers"]
-            size *= math.prod(eqn.invars[0].aval.shape[k] for k in summed)
-        total += size
-    return total
+    """Multiply-adds of a jaxpr, from shapes alone; a loop counts one pass."""
+    return sum(operations_of(eqn) for eqn in walk(jaxpr))
+
+
+def operations_of(eqn: Equation) -> int:
+    """Multiply-adds of one equation, without those of inner jaxprs; a contraction counts its summed axes."""
+    size = sum(math.prod(v.aval.shape) for v in eqn.outvars if hasattr(v.aval, "shape"))
+    if eqn.primitive is primitive("dot_general"):
+        (summed, _), _ = eqn.params["dimension_numbers"]
+        size *= math.prod(eqn.invars[0].aval.shape[k] for k in summed)
+    return size
 
 
 def run_equation(eqn: Equation, operands: Sequence[Any]) -> list[Any]:
@@ -135,28 +137,44 @@ def run_equation(eqn: Equation, operands: Sequence[Any]) -> list[Any]:
     return as_function(eqn)(*operands)
 
 
+def _debug_info() -> Any:
+    return jex.DebugInfo("equation", "chainrule", None, None) if hasattr(jex, "DebugInfo") else None
+
+
 def as_function(eqn: Equation) -> Callable[..., list[Any]]:
     """Wrap one equation in a jaxpr of its own; takes every operand, literals included."""
-    debug: Any = jex.DebugInfo("equation", "chainrule", None, None) if hasattr(jex, "DebugInfo") else None
     # each operand has a variable of its own, so that `mul a a` can be linear in one of them only
     invars: list[Any] = [v if isinstance(v, jex.Literal) else jex.Var(v.aval) for v in eqn.invars]
     outvars = [jex.Var(v.aval) for v in eqn.outvars]
     kept = [k for k, v in enumerate(invars) if not isinstance(v, jex.Literal)]
     alone = eqn.replace(invars=invars, outvars=outvars)
-    jaxpr = jex.Jaxpr(constvars=(), invars=[invars[k] for k in kept], outvars=outvars, eqns=[alone], debug_info=debug)
+    jaxpr = jex.Jaxpr(
+        constvars=(), invars=[invars[k] for k in kept], outvars=outvars, eqns=[alone], debug_info=_debug_info()
+    )
     run = jex.jaxpr_as_fun(jex.ClosedJaxpr(jaxpr, ()))
     return lambda *operands: run(*[operands[k] for k in kept])
 
 
 def needed(jaxpr: Jaxpr) -> list[Equation]:
     """The equations that an output depends on, and those with effects, in order."""
-    wanted = {v for v in jaxpr.outvars if not isinstance(v, jex.Literal)}
+    return _needed(jaxpr.eqns, jaxpr.outvars, effects=True)
+
+
+def _needed(eqns: Sequence[Equation], outvars: Sequence[Any], effects: bool, given: Sequence[Any] = ()) -> list[Any]:
+    wanted = {v for v in outvars if not isinstance(v, jex.Literal)}
     kept = []
-    for eqn in reversed(jaxpr.eqns):
-        if eqn.effects or not wanted.isdisjoint(eqn.outvars):
+    for eqn in reversed(eqns):
+        wanted.difference_update(given)
+        if (effects and eqn.effects) or not wanted.isdisjoint(eqn.outvars):
             kept.append(eqn)
             wanted.update(v for v in eqn.invars if not isinstance(v, jex.Literal))
     return kept[::-1]
+
+
+def part_of(jaxpr: Jaxpr, invars: Sequence[Any], outvars: Sequence[Any]) -> Jaxpr:
+    """The equations of a jaxpr that lead from some of its variables to others, as a jaxpr with the same constants."""
+    eqns = _needed(jaxpr.eqns, outvars, False, invars)
+    return jex.Jaxpr(jaxpr.constvars, list(invars), list(outvars), eqns, debug_info=_debug_info())
 
 
 def walk(jaxpr: Jaxpr) -> Iterator[Equation]:

@@ -94,7 +94,17 @@ def _einsum(subscripts: str, a: Any, b: Any, precision: Any) -> Any:
             wide = np.einsum(subscripts, a.astype(np.float32), b.astype(np.float32))
             return wide.astype(np.result_type(a, b))
         return np.einsum(subscripts, a, b)
+    inputs, out = subscripts.split("->")
+    if set(inputs) <= {*out, ","}:  # nothing is summed: as a batch of products XLA would turn and copy both sides
+        return multiply(*[_aligned(x, labels, out) for x, labels in zip((a, b), inputs.split(","), strict=True)])
     return jnp.einsum(subscripts, a, b, precision=precision)
+
+
+def _aligned(array: Any, labels: str, target: str) -> Any:
+    """The array with its axes in the order of the target, and axes of size 1 for those that it lacks."""
+    order = sorted(range(len(labels)), key=lambda k: target.index(labels[k]))
+    array = xp(array).transpose(array, order)
+    return xp(array).expand_dims(array, [k for k, x in enumerate(target) if x not in labels])
 
 
 def transposed(context: Context, eqn: Any, u: Contracted, permutation: Any) -> list[Value]:
@@ -240,7 +250,9 @@ def _contract_block(
     inner = _by_stride(b, mine + slot, [*moved, slot])
     labels, vals = _squeezed(b.vals, mine + slot, (*b.shape, b.slots))
     target = "".join(x for x in [*out, *inner] if x in labels + other)
-    lined, c = (other, c) if set(labels) <= set(other) else _lined_up(other, c, target)
+    # with one vector the matrix is read once, whichever way, and better as the one that the value is computed with
+    vector = all(sizes[x] == 1 for x in labels if x not in other)
+    lined, c = (other, c) if vector else _lined_up(other, c, target)
     product = _einsum(f"{labels},{lined}->{target}", vals, c, precision)
     context.cost += math.prod(sizes[x] for x in set(labels + other))
     cols = _moved_cols(b, mine + slot, out, inner, sizes)

@@ -25,6 +25,7 @@ from chainrule._memory import require_memory
 from chainrule._program import Coefficient, Context, Tangent, Value, as_jax, plain
 from chainrule._rules._registry import rule, zeros
 from chainrule._rules.pointwise import present
+from chainrule._rules.postponed import postponed
 from chainrule._rules.reach import Pattern, blocks_of, position, slots_of
 from chainrule._rules.stencil import Stencil, stencil_of
 from chainrule._rules.step import Step, kind_of, numbers_of, whole
@@ -58,6 +59,9 @@ def _scan(context: Context, eqn: Any, values: list[Value]) -> list[Value]:
     step = Step(context, body, consts, carry, xs)
     if "tangent" not in step.kinds:
         return _mapped(context, eqn, step)
+    rewritten = postponed(eqn, values, step.kinds)
+    if rewritten is not None:
+        return context.propagate(rewritten.jaxpr, rewritten.consts, values)
     return _staged(context, eqn, step)
 
 
