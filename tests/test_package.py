@@ -45,7 +45,7 @@ FLOORS = [
     *("_linalg", *(f"_linalg.{name}" for name in ("differentiable", "small", "host", "klu", "banded", "methods"))),
     *(f"_linalg.{name}" for name in ("factorization", "iterative", "interface", "stored")),
     *("_display", "_layout", "_jacobian", "_assembled", "_matrix_free"),
-    *("_factored", "_recorded", "_accumulate", "_compiled", "_api", "_planning"),
+    *("_factored", "_low_rank", "_narrow", "_recorded", "_accumulate", "_compiled", "_api", "_planning"),
     *("_rule_check", "_agreement", "testing", "", "cli", "__main__"),
 ]
 

@@ -28,7 +28,16 @@ from chainrule._plan.planner import cuts_of, planned
 from chainrule._plan.weights import weights
 from chainrule._program import Tangent
 from chainrule._propagate import require_tangent, sweep
-from chainrule._recorded import Accumulated, Recorded, carried_out, entries, in_links, recorded_program, swept
+from chainrule._recorded import (
+    Accumulated,
+    Recorded,
+    carried_out,
+    entries,
+    in_links,
+    in_one_link,
+    recorded_program,
+    swept,
+)
 from chainrule._space import Space, name_of, promoted, space_of
 from chainrule._trace import Problem, flat_output, no_forward_program, no_reverse_program, require_inputs
 
@@ -162,10 +171,12 @@ def _linked(problem: Problem, has_aux: bool, holomorphic: bool) -> Accumulated:
     """One link for each cut; a function that has but one direction is a single link."""
     only, sole = only_order(problem, has_aux, holomorphic)
     recorded = recorded_program(problem, has_aux, sole and only == "reverse")
+    if sole and only == "reverse":
+        done = swept(problem, recorded)
+        return replace(done, jacobian=Factored([done.jacobian]))
     chain = None if sole else chain_of(recorded.program, weights())
     if chain is None or len(chain.cuts) == 2:
-        done = swept(problem, recorded)
-        return replace(done, jacobian=Factored([done.jacobian]))  # type: ignore[list-item]
+        return in_one_link(problem, recorded)
     with no_reverse_program(problem.what):
         return in_links(problem, recorded, chain)
 

@@ -17,6 +17,7 @@ from chainrule._errors import MemoryLimitError
 from chainrule._jacobian import Jacobian
 from chainrule._layout import Entry, Layout
 from chainrule._linalg.stored import StoredEntries
+from chainrule._linear import taken
 from chainrule._space import Space, converted, promoted
 from chainrule._structure import Structure
 
@@ -183,6 +184,8 @@ def _split(b: Block, other: Space) -> tuple[int, ...]:
     XLA fuses what makes the values into a loop over the axes of the result; over axes laid flat it would divide each
     number's place by their sizes, and use no vector instructions.
     """
+    if b.vals.shape[-1] == 1:  # a last axis of size 1 would keep XLA's reductions from vector instructions, too
+        return ()
     leaf = int(np.searchsorted(other.offsets, b.cols.max(initial=0), side="right")) - 1
     shape = other.shapes[leaf]
     tails = (shape[k:] for k in range(len(shape)))
@@ -251,12 +254,23 @@ def _product(J: Assembled, v: Any) -> Any:
         cols = np.where(b.cols < 0, len(v if not J._layout.flipped else out), b.cols)  # absent: nowhere
         if J._layout.flipped:
             w = v[lines].reshape(b.shape).astype(dtype)
-            out = out.at[cols].add(_contracted(vals, w[..., None], b, cols.shape), mode="drop")
+            out = _added(out, cols, _contracted(vals, w[..., None], b, cols.shape))
         else:
-            taken = v.astype(dtype).at[cols].get(mode="fill", fill_value=0)
-            rows = _contracted(vals, taken, b, (*b.shape, 1))
-            out = out.at[lines].add(rows.reshape(-1))
+            inside = cols.max(initial=0) < len(v)
+            read = taken(v, cols) if inside else v.at[cols].get(mode="fill", fill_value=0)
+            rows = _contracted(vals, read.astype(dtype), b, (*b.shape, 1))
+            out = _added(out, np.arange(len(out))[lines], rows.reshape(-1))
     return out
+
+
+def _added(out: Any, places: np.ndarray, values: Any) -> Any:
+    """`out` with values added at places, as an addition of arrays where these lie side by side."""
+    flat = places.reshape(-1)
+    if not flat.size or flat[-1] >= len(out) or not np.array_equal(flat, np.arange(flat[0], flat[0] + flat.size)):
+        return out.at[places].add(values, mode="drop")
+    if flat.size == len(out):
+        return out + values.reshape(-1)
+    return out.at[flat[0] : flat[0] + flat.size].add(values.reshape(-1))
 
 
 def _contracted(vals: Any, other: Any, b: Block, target: tuple[int, ...]) -> Any:
@@ -286,6 +300,12 @@ def from_coo(like: Layout, rows: np.ndarray, cols: np.ndarray, values: Any) -> A
     vals = jnp.zeros((m, width), values.dtype).at[rows, slot].set(values, unique_indices=True)
     bare = replace(like, flipped=False, dtype=values.dtype)
     return Assembled.of(bare, _per_leaf(like.rows, table, vals))
+
+
+def whole(like: Layout, dense: Any) -> Assembled:
+    """The Jacobian of a dense [m, n] array."""
+    every = np.arange(like.columns.size, dtype=np.int32)[None]
+    return Assembled.of(replace(like, flipped=False, dtype=dense.dtype), _per_leaf(like.rows, every, dense))
 
 
 def _per_leaf(rows: Space, table: np.ndarray, vals: Any) -> list[tuple[int, Block]]:
@@ -331,7 +351,7 @@ def _compose(g: Assembled, f: Assembled) -> Assembled:
     like = replace(like, cost=g.cost + f.cost + int(copies.sum()))
     if copies.sum() >= p * n > 0 and not _stays_sparse(g, f, int(copies.sum())):
         product = g.dense().astype(dtype) @ f.dense().astype(dtype)
-        return Assembled.of(like, _per_leaf(like.rows, np.arange(n, dtype=np.int32)[None], product))
+        return whole(like, product)
     left = np.repeat(np.arange(len(gj)), copies)
     within = np.arange(len(left)) - np.repeat(np.cumsum(copies) - copies, copies)
     right = np.searchsorted(fi, np.arange(m))[gj[left]] + within

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from chainrule._assembled import Assembled
 from chainrule._jacobian import Jacobian
 from chainrule._space import promoted
 from chainrule._structure import Structure
@@ -23,23 +22,23 @@ if TYPE_CHECKING:
 
 @jax.tree_util.register_pytree_node_class
 class Factored(Jacobian):
-    """A Jacobian that stays a product of links: J = L_k … L_1, of which each is assembled.
+    """A Jacobian that stays a product of links: J = L_k … L_1, each assembled or a low-rank update of such a one.
 
     Products go link by link; what needs the entries multiplies out (`.assemble()`). The factors of its determinant,
     of a solve or of a rank bound are those of the links.
     """
 
-    def __init__(self, factors: Sequence[Assembled], order: str = "factored"):
+    def __init__(self, factors: Sequence[Any], order: str = "factored"):
         self.__dict__.update(_links=tuple(factors), order=order)
 
     @property
-    def factors(self) -> tuple[Assembled, ...]:
+    def factors(self) -> tuple[Any, ...]:
         """The links, the last one first."""
         return self._links
 
-    _links: tuple[Assembled, ...]
+    _links: tuple[Any, ...]
 
-    def tree_flatten(self) -> tuple[tuple[Assembled, ...], str]:
+    def tree_flatten(self) -> tuple[tuple[Any, ...], str]:
         return self.factors, self.order
 
     @classmethod
@@ -88,11 +87,11 @@ class Factored(Jacobian):
         """The transpose: the transposed factors in the opposite order."""
         return Factored([J.T for J in reversed(self.factors)], self.order)
 
-    def assemble(self) -> Assembled:
+    def assemble(self) -> Any:
         """Multiply out, the pair that takes least first."""
         if self._batch:
             return jax.vmap(Factored.assemble)(self)
-        factors: list[Any] = list(self.factors)
+        factors: list[Any] = [J.assemble() for J in self.factors]
         while len(factors) > 1:
             counts = [a.shape[0] * a.shape[1] * b.shape[1] for a, b in pairwise(factors)]
             k = int(np.argmin(counts))
@@ -159,9 +158,9 @@ class Factored(Jacobian):
         return self.assemble()._plus(other.assemble())
 
     def _after(self, other: Jacobian) -> Jacobian:
-        if isinstance(other, (Factored, Assembled)):
-            return Factored([*self.factors, *other.factors], self.order)
-        return other._before(self)  # type: ignore[attr-defined]
+        if other._products_only:
+            return other._before(self)  # type: ignore[attr-defined]
+        return Factored([*self.factors, *other.factors], self.order)
 
-    def _before(self, other: Assembled) -> Factored:
-        return Factored([other, *self.factors], self.order)
+    def _before(self, other: Jacobian) -> Factored:
+        return Factored([*other.factors, *self.factors], self.order)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ from chainrule._jacobian import Jacobian
 from chainrule._layout import Layout
 from chainrule._linear import LinearProgram, push_through, record, section
 from chainrule._mixed import Mixed, seeds_of
+from chainrule._narrow import split
 from chainrule._plan.node import Body, Node
 from chainrule._plan.order import Chain
 from chainrule._program import Coefficient, Context, Linear, Tangent, plain
@@ -93,14 +94,27 @@ def carried_out(
     return recorded.with_jacobian(own, context)
 
 
+def in_one_link(problem: Problem, recorded: Recorded) -> Accumulated:
+    """The Jacobian as a product of one, kept as a low-rank update where it is one."""
+    found = split(planning(()), recorded.program, recorded.rows, recorded.columns)
+    if found is not None:
+        return recorded.with_jacobian(Factored([found]))
+    done = swept(problem, recorded)
+    return replace(done, jacobian=Factored([done.jacobian]))
+
+
 def in_links(problem: Problem, recorded: Recorded, chain: Chain) -> Accumulated:
     """The Jacobian as the product of its links between cuts, each of them in its cheapest order."""
-    links, last = [], len(chain.cuts) - 1
+    links, last = list[Jacobian](), len(chain.cuts) - 1
     for k in range(last):
-        context = planning(())
+        context, (start, stop) = planning(()), chain.arrays[k : k + 2]
+        columns = recorded.columns if k == 0 else _space(start)
+        rows = recorded.rows if k == last - 1 else _space(stop)
+        found = split(context, section(recorded.program.steps, start, stop), rows, columns)
+        if found is not None:
+            links.append(found)
+            continue
         part = Mixed(context, recorded.program, chain.arrays).part(chain.best[k, k + 1][2])
-        columns = recorded.columns if k == 0 else _space(part.start)
-        rows = recorded.rows if k == last - 1 else _space(part.stop)
         links.append(_assembled(problem.what, context, (rows, columns), part.tangents, part.flipped, "factored"))
     return recorded.with_jacobian(Factored(links[::-1]))
 

@@ -17,10 +17,11 @@ class Structure:
 
     kind : 'zero', 'identity', 'scaled identity', 'diagonal', 'permutation', 'scaled permutation', 'block-diagonal',
         'Kronecker', 'banded', 'lower triangular', 'upper triangular', 'arrowhead', 'permuted block-diagonal',
-        'permuted triangular', 'block-triangular', 'sparse', 'dense', 'low-rank update', 'product' or 'matrix-free'.
+        'permuted triangular', 'block-triangular', 'sparse', 'dense', 'diagonal + low rank', 'sparse + low rank',
+        'product' or 'matrix-free'.
     parameters : banded: (l, u); block-diagonal, permuted or not, and Kronecker: (blocks, rows of one, columns of one),
         or (blocks,) where their sizes differ; arrowhead: (width of the border,); block-triangular: (blocks, rows of the
-        largest); sparse, and dense with some entries absent: (nonzeros, entries); low-rank update: (rank,); product:
+        largest); sparse, and dense with some entries absent: (nonzeros, entries); low rank: (rank,); product:
         the sizes between its factors; none for the others.
 
     Examples
@@ -52,8 +53,8 @@ class Structure:
                 return f"block-triangular after a permutation ({blocks:,} blocks, the largest {largest}×{largest})"
             case "arrowhead", (border,):
                 return f"arrowhead (border {border})"
-            case "low-rank update", (rank,):
-                return f"sparse + rank {rank}"
+            case (("diagonal + low rank" | "sparse + low rank"), (rank,)):
+                return f"{self.kind.split()[0]} + rank {rank}"
             case (("sparse" | "dense"), (nonzeros, entries)):
                 return f"{self.kind} ({nonzeros:,} nonzeros, {percent(nonzeros, entries)})"
             case "product", sizes:

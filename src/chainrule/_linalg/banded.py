@@ -27,7 +27,7 @@ class Tridiagonal:
         low, main, up = factors  # [n] each: entries (i, i-1), (i, i), (i, i+1)
         if transposed:
             low, up = jnp.roll(up, 1), jnp.roll(low, -1)
-        return jax.lax.linalg.tridiagonal_solve(low, main, up, b.astype(main.dtype)).astype(b.dtype)
+        return jax.lax.linalg.tridiagonal_solve(low, main, up, b.T.astype(main.dtype)).T.astype(b.dtype)
 
     def slogdet(self, values: Any) -> tuple[Any, Any]:
         return self._banded.slogdet(values)
@@ -102,7 +102,7 @@ class Banded:
 
         def scanned(values: Any, lu: Any, swaps: Any, b: Any) -> Any:
             lower, upper = (self._upper, self._lower) if transposed else (self._lower, self._upper)
-            return _scan_solve(_scan_factor(self.band(values, transposed), lower, upper), b, lower)
+            return _scan_solve(_scan_factor(self.band(values, transposed), lower, upper), b.T, lower).T
 
         return jax.lax.platform_dependent(values, lu, swaps, wide, cpu=on_host, default=scanned).astype(b.dtype)
 
@@ -111,7 +111,7 @@ class Banded:
 
         lu, b = np.asarray(lu), np.asarray(b)
         (gbtrs,) = get_lapack_funcs(("gbtrs",), dtype=lu.dtype)
-        return np.ascontiguousarray(gbtrs(lu.T, self._lower, self._upper, b, np.asarray(swaps), trans=trans)[0])
+        return np.ascontiguousarray(gbtrs(lu.T, self._lower, self._upper, b.T, np.asarray(swaps), trans=trans)[0].T)
 
     def _lapack_transposed(self, lu: Any, swaps: Any, b: Any) -> np.ndarray:
         return self._lapack_solve(lu, swaps, b, 1)
@@ -123,13 +123,13 @@ class Banded:
         def scanned(values: Any) -> tuple[Any, Any]:
             pivots, _, swapped = _scan_factor(self.band(values), self._lower, self._upper)
             pivots = pivots[:, 0]
-            sign = jnp.prod(jnp.sign(pivots)) * jnp.where(swapped > 0, -1, 1).prod()
+            sign = jnp.prod(jnp.sign(pivots)) * jnp.where(swapped > 0, -1, 1).prod().astype(pivots.dtype)
             return sign, jnp.log(jnp.abs(pivots)).sum()
 
         def on_host(values: Any) -> tuple[Any, Any]:
             _, lu, swaps = self._host_factor(values)
             pivots = lu[:, self._lower + self._upper]
-            odd = jnp.where(swaps != np.arange(self._n), -1, 1).prod()
+            odd = jnp.where(swaps != np.arange(self._n, dtype=np.int32), -1, 1).prod().astype(lu.dtype)
             return jnp.prod(jnp.sign(pivots)) * odd, jnp.log(jnp.abs(pivots)).sum()
 
         @jax.custom_jvp
@@ -161,7 +161,7 @@ def _scan_factor(band: Any, lower: int, upper: int) -> tuple[Any, Any, Any]:
         top = window[chosen]
         window = window.at[chosen].set(window[0]).at[0].set(top)
         multipliers = window[1:, 0] / top[0]
-        window = window[1:] - multipliers[:, None] * top
+        window = window[1:] - multipliers[:, None] * top[None]
         shifted = jnp.concatenate([window[:, 1:], jnp.zeros((lower, 1), band.dtype)], axis=1)
         return jnp.concatenate([shifted, new[None]]), (top, multipliers, chosen)
 
@@ -179,7 +179,7 @@ def _scan_solve(factors: tuple[Any, Any, Any], b: Any, lower: int) -> Any:
         multipliers, chosen, new = given
         top = window[chosen]
         window = window.at[chosen].set(window[0]).at[0].set(top)
-        return jnp.concatenate([window[1:] - multipliers[:, None] * top, new[None]]), top
+        return jnp.concatenate([window[1:] - multipliers[:, None] * top[None], new[None]]), top
 
     _, y = jax.lax.scan(forward, padded[: lower + 1], (L, swaps, padded[lower + 1 :]))
 

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 
 def implicit_solve(product: Callable[..., Any], solve: Callable[..., Any], b: Any, transposed: bool) -> Any:
-    """A x = b, or Aᵀ x = b, for b [n, r]: differentiable in A and b, forwards and backwards, to every order.
+    """A x = b, or Aᵀ x = b, for b [r, n]: differentiable in A and b, forwards and backwards, to every order.
 
     A dx = db - dA x. `product(x, transposed)` is A x and carries the derivative in A; `solve(b, transposed)` needs
     none.
@@ -22,17 +23,25 @@ def implicit_solve(product: Callable[..., Any], solve: Callable[..., Any], b: An
     )
 
 
-def lost(x: Any, b: Any, magnitude: Callable[[Any], Any]) -> Any:
-    """[r]: where rounding has taken the right-hand side of A x = b, so that A is singular to working precision.
+def each(run: Callable[..., Any], *rows: Any) -> Any:
+    """[r, n] -> [r, m]: a function of vectors, on each row."""
+    return run(*(x[0] for x in rows))[None] if len(rows[0]) == 1 else jax.vmap(run)(*rows)
 
-    Row i of A x is a sum of terms of size (|A| |x|)_i, `magnitude(|x|)`, each with a rounding error; once these are
-    as large as a hundredth of b, with the rows scaled by their sums, x has no digit to trust.
+
+def lost(x: Any, b: Any, magnitude: Callable[[Any], Any]) -> Any:
+    """[r, 1]: where rounding has taken the right-hand side of A x = b, so that A is singular to working precision.
+
+    Row i of A x is a sum of terms of size (|A| |x|)_i, `magnitude(|x|)` of a vector, each with a rounding error; once
+    these are as large as a hundredth of b, with the rows scaled by their sums, x has no digit to trust.
     """
-    eps = jax.numpy.finfo(x.dtype).eps
-    found = magnitude(jax.numpy.concatenate([abs(x), jax.numpy.ones_like(x[:, :1], dtype=abs(x).dtype)], axis=1))
-    scale = jax.numpy.where(found[:, -1:] > 0, found[:, -1:], 1)
-    terms, given = (found[:, :-1] / scale).max(0, initial=0), (abs(b) / scale).max(0, initial=0)
-    return (eps * terms > _LOST * given) | ~jax.numpy.isfinite(terms)
+    sizes = magnitude(jnp.ones(x.shape[1], abs(x).dtype))
+    scale = 1 / jnp.where(sizes > 0, sizes, 1)
+
+    def one(x: Any, b: Any) -> Any:
+        terms, given = ((scale * v).max(initial=0) for v in (magnitude(abs(x)), abs(b)))
+        return (jnp.finfo(x.dtype).eps * terms > _LOST * given) | ~jnp.isfinite(terms)
+
+    return each(one, x, b)[:, None]
 
 
 _LOST = 0.01

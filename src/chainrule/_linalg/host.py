@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from chainrule._linalg.differentiable import implicit_solve
+from chainrule._space import promoted
 
 _KEPT = 4  # factors of each pattern
 
@@ -46,7 +47,7 @@ class _Kept:
 
 def working(dtype: Any) -> Any:
     """The dtype that LAPACK and SuperLU compute in."""
-    return jnp.promote_types(dtype, jnp.float32)
+    return promoted(dtype, jnp.float32)
 
 
 class Sparse:
@@ -81,7 +82,7 @@ class Sparse:
         if not (np.isfinite(values).all() and np.isfinite(b).all()):
             return np.full_like(b, np.nan)
         factor = self._kept(values)
-        return np.full_like(b, np.nan) if factor is None else factor.solve(b, "T" if transposed else "N")
+        return np.full_like(b, np.nan) if factor is None else factor.solve(b.T, "T" if transposed else "N").T
 
     def _determinant(self, values: Any) -> tuple[np.ndarray, np.ndarray]:
         values = np.asarray(values)
@@ -99,7 +100,7 @@ class Sparse:
         return (values.astype(working(values.dtype)),)
 
     def solve(self, factors: Any, b: Any, transposed: bool) -> Any:
-        """[n, r] -> [n, r]."""
+        """[r, n] -> [r, n]."""
         wide = b.astype(factors[0].dtype)
         x = jax.pure_callback(
             lambda v, b: self._on_host(transposed, v, b),
@@ -145,17 +146,17 @@ class Sparse:
 
         def of(start: Any) -> Any:  # columns start … of A⁻¹, read where A has entries in rows start …
             which = start + jnp.arange(width)
-            unit = (jnp.arange(count)[:, None] == which).astype(values.dtype)
+            unit = (jnp.arange(count)[None] == which[:, None]).astype(values.dtype)
             X = implicit_solve(functools.partial(self.product, values), solve, unit, False)
-            return X[jnp.asarray(cols)[which % count], jnp.arange(width)[:, None]]
+            return X[jnp.arange(width)[:, None], jnp.asarray(cols)[which % count]]
 
         table = jax.lax.map(of, jnp.asarray(starts)).reshape(-1, most)[:count]
         return table[jnp.asarray(self._rows), np.arange(len(self._rows)) - place[self._rows]]
 
     def product(self, values: Any, x: Any, transposed: bool) -> Any:
-        """A x, or Aᵀ x, for x [n, r]."""
+        """A x, or Aᵀ x, for x [r, n]."""
         rows, cols = (self._cols, self._rows) if transposed else (self._rows, self._cols)
-        return jnp.zeros_like(x).at[rows].add(values[:, None] * x[cols])
+        return jnp.zeros_like(x).at[:, rows].add(values[None] * x[:, cols])
 
 
 _AT_ONCE = 2**24  # entries of the inverse that are held at a time

@@ -57,11 +57,11 @@ class LinearAlgebra:
         raise self._no_entries("a factorization")
 
     def _solve(self, factors: Any, b: Any, transposed: bool) -> Any:
-        """[n, r] -> [n, r], nan where J is singular to working precision."""
+        """[r, n] -> [r, n], nan where J is singular to working precision."""
         raise self._no_entries("a direct solve")
 
     def _solve_klu(self, b: Any) -> Any:
-        """[n, r] -> [n, r]."""
+        """[r, n] -> [r, n]."""
         raise self._no_entries("method='klu'")
 
     def _inverse(self) -> Any:
@@ -157,7 +157,7 @@ class LinearAlgebra:
     _products_only = False  # whether products are all that there is
 
     def _solved(self, what: str, b: Any, run: Callable[[Any, Any], Any]) -> Any:
-        """Bring b to [n, r], run, bring back; refuse what is singular where that can be seen."""
+        """Bring b to [r, n], run, bring back; refuse what is singular where that can be seen."""
         self._require_square(what)
         if self._batch:
             x = batched(self, b, lambda J, b: J._solved(what, b, run))
@@ -168,15 +168,15 @@ class LinearAlgebra:
         return self._refuse_nan(what, x, b)
 
     def _right_hand_sides(self, what: str, b: Any) -> tuple[Any, Callable[[Any], Any]]:
-        """[n, r], and how to bring a solution [n, r] into the form of the inputs."""
+        """[r, n], and how to bring a solution [r, n] into the form of the inputs."""
         n, dtype = self.shape[0], self.dtype
         leaves = jax.tree.leaves(b)
         if self._rows.holds(b):
-            b, back = flat(b)[:, None], lambda x: self._columns.unflatten(x[:, 0])
+            b, back = flat(b)[None], lambda x: self._columns.unflatten(x[0])
         elif hasattr(b, "shape") and tuple(np.shape(b)) == (n,):
-            b, back = jnp.asarray(b)[:, None], lambda x: x[:, 0]
+            b, back = jnp.asarray(b)[None], lambda x: x[0]
         elif hasattr(b, "shape") and np.ndim(b) == 2 and np.shape(b)[0] == n:
-            b, back = jnp.asarray(b), lambda x: x
+            b, back = jnp.asarray(b).T, lambda x: x.T
         else:
             raise ShapeError(
                 f"{what}: {self._says('J')} gives outputs of shapes {list(self._rows.shapes)}, b has shapes "
@@ -184,9 +184,8 @@ class LinearAlgebra:
                 f"({n}, k) matrix."
             )
         if jnp.iscomplexobj(b) and not jnp.issubdtype(dtype, jnp.complexfloating):
-            r = b.shape[1]  # a real map: real and imaginary parts side by side
-            both = jnp.concatenate([b.real, b.imag], axis=1)
-            return both.astype(promoted(dtype, both.dtype)), lambda x: back(jax.lax.complex(x[:, :r], x[:, r:]))
+            r, both = len(b), jnp.concatenate([b.real, b.imag])  # a real map: both parts side by side
+            return both.astype(promoted(dtype, both.dtype)), lambda x: back(jax.lax.complex(x[:r], x[r:]))
         return b.astype(promoted(dtype, b.dtype)), back
 
     def _require_square(self, what: str) -> None:
@@ -333,8 +332,8 @@ class LinearAlgebra:
         return self._refuse_nan("lstsq", back(_lstsq(self, columns)), b)
 
     def _lstsq(self, b: Any) -> Any:
-        """[m, r] -> [n, r]."""
-        return jnp.linalg.lstsq(self.dense().astype(b.dtype), b)[0]
+        """[r, m] -> [r, n]."""
+        return jnp.linalg.lstsq(self.dense().astype(b.dtype), b.T)[0].T
 
 
 @functools.partial(jax.jit, static_argnames="klu")

@@ -25,7 +25,7 @@ _KEPT = {  # the entries that a preconditioner is made of
 def krylov(
     J: Any, method: str, preconditioner: Any, tolerance: float | None, max_steps: int | None
 ) -> Callable[[Any, Any], Any]:
-    """(J, b [n, r]) -> x [n, r], nan where ‖J x - b‖ stays above ten times the tolerance."""
+    """(J, b [r, n]) -> x [r, n], nan where ‖J x - b‖ stays above ten times the tolerance."""
     if not (preconditioner is None or callable(preconditioner) or preconditioner in _KEPT):
         raise InputTypeError(
             f"solve: preconditioner={preconditioner!r} is none of {', '.join(map(repr, _KEPT))}, and no function"
@@ -41,7 +41,7 @@ def krylov(
             far = jnp.linalg.norm(J._apply(x) - b) > 10 * relative * jnp.linalg.norm(b)
             return jnp.where(jax.lax.stop_gradient(far), jnp.nan, x)
 
-        return jax.vmap(one, 1, 1)(b)
+        return jax.vmap(one)(b)
 
     return run
 
@@ -57,4 +57,4 @@ def _approximate_inverse(J: Any, name: str) -> Callable[[Any], Any]:
     order = np.lexsort((all_cols, all_rows))
     method = choose(Places(all_rows[order], all_cols[order], J.shape))
     factors = method.factor(jax.lax.stop_gradient(jnp.concatenate([values[kept], diagonal])[order]))
-    return lambda v: method.solve(factors, v[:, None], False)[:, 0]
+    return lambda v: method.solve(factors, v[None], False)[0]

@@ -50,4 +50,4 @@ class Klu:
 
     def solve(self, factors: Any, b: Any, transposed: bool) -> Any:
         run = self._library.tsolve_with_symbol if transposed else self._library.solve_with_symbol
-        return run(self._rows, self._cols, factors[0], b, self._symbolic).astype(b.dtype)
+        return run(self._rows, self._cols, factors[0], b.T, self._symbolic).T.astype(b.dtype)

@@ -1,6 +1,6 @@
 """One method of elimination for each kind of pattern.
 
-A method is made once from static places. `factor(values)` gives arrays; `solve(factors, b, transposed)` takes b [n, r];
+A method is made once from static places. `factor(values)` gives arrays; `solve(factors, b, transposed)` takes b [r, n];
 `slogdet(values)` is differentiable. What a singular matrix gives is inf or nan, and is judged by who calls.
 """
 
@@ -26,7 +26,7 @@ class Method(Protocol):
         """[nnz] -> arrays."""
 
     def solve(self, factors: Any, b: Any, transposed: bool) -> Any:
-        """[n, r] -> [n, r]."""
+        """[r, n] -> [r, n]."""
 
     def slogdet(self, values: Any) -> tuple[Any, Any]:
         """[nnz] -> sign and log |det|."""
@@ -59,8 +59,8 @@ class ScaledPermutation:
 
     def solve(self, factors: Any, b: Any, transposed: bool) -> Any:
         if self._straight:
-            return b / factors[0][:, None]
-        return b[self._cols] / factors[0][:, None] if transposed else (b / factors[0][:, None])[self._row_of]
+            return b / factors[0][None]
+        return b[:, self._cols] / factors[0][None] if transposed else (b / factors[0][None])[:, self._row_of]
 
     def slogdet(self, values: Any) -> tuple[Any, Any]:
         return _sign_and_log(values, self._parity)
@@ -149,11 +149,11 @@ class Blocks:
         for group, f in zip(self.groups, factors, strict=True):
             lines = group.cols if transposed else group.rows
             part = group.solve(f, _taken(b, lines).astype(wide), transposed)
-            pieces.append(part.reshape(-1, b.shape[1]))
-        x = pieces[0] if len(pieces) == 1 else jnp.concatenate(pieces)
+            pieces.append(part.reshape(-1, len(b)))
+        x = (pieces[0] if len(pieces) == 1 else jnp.concatenate(pieces)).T
         order = self._order[0 if transposed else 1]
         if not (order == np.arange(self._n)).all():
-            x = x[np.argsort(order)]
+            x = x[:, np.argsort(order)]
         return x.astype(b.dtype)
 
     def slogdet(self, values: Any) -> tuple[Any, Any]:
@@ -179,8 +179,8 @@ class Blocks:
 
 
 def _taken(b: Any, lines: np.ndarray) -> Any:
-    """[n, r] -> [k, p, r]."""
-    shape = (*lines.shape, b.shape[1])
+    """[r, n] -> [k, p, r]."""
+    shape, b = (*lines.shape, len(b)), b.T
     return b.reshape(shape) if (lines.reshape(-1) == np.arange(len(b))).all() else b[lines]
 
 
@@ -226,7 +226,7 @@ class BlockTriangular:
         rows, cols = (cols, rows) if transposed else (rows, cols)
         x = self.blocks.solve(diagonal, b, transposed)
         for _ in range(self._steps or 0):
-            below = jnp.zeros_like(b).at[rows].add(rest[:, None].astype(b.dtype) * x[cols])
+            below = jnp.zeros_like(b).at[:, rows].add(rest[None].astype(b.dtype) * x[:, cols])
             x = self.blocks.solve(diagonal, b - below, transposed)
         return x
 
@@ -271,13 +271,13 @@ class Triangular:
 
     def solve(self, factors: Any, b: Any, transposed: bool) -> Any:
         given, found = (self._cols, self._rows) if transposed else (self._rows, self._cols)
-        c = b[given]
+        c = b[:, given]
         if self._sparse is not None:
             y = self._sparse.solve(factors, c, transposed)
         else:
             L = factors[0]
-            y = jax.scipy.linalg.solve_triangular(L, c.astype(L.dtype), trans=int(transposed), lower=True)
-        return y[np.argsort(found)].astype(b.dtype)
+            y = jax.scipy.linalg.solve_triangular(L, c.T.astype(L.dtype), trans=int(transposed), lower=True).T
+        return y[:, np.argsort(found)].astype(b.dtype)
 
     def slogdet(self, values: Any) -> tuple[Any, Any]:
         return _sign_and_log(values[self._diagonal], self._parity)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._linalg.differentiable import implicit_solve, lost
+from chainrule._linalg.differentiable import each, implicit_solve, lost
 from chainrule._linalg.host import Sparse
 from chainrule._linalg.interface import LinearAlgebra
 from chainrule._linalg.methods import determinant, is_sparse
@@ -24,6 +24,7 @@ class StoredEntries(LinearAlgebra):
     if TYPE_CHECKING:  # what `Assembled` has
 
         def _inverted(self, table: np.ndarray, vals: Any) -> Any: ...
+        def _magnitudes(self) -> Any: ...
 
     @property
     def structural_rank(self) -> int:
@@ -40,8 +41,20 @@ class StoredEntries(LinearAlgebra):
         return J._layout.method.factor(jax.lax.stop_gradient(J.coo()[2]))
 
     def _solve(self, factors: Any, b: Any, transposed: bool) -> Any:
-        J, method = self._upright, self._layout.straight.method
-        return _stored_solve(J, functools.partial(method.solve, factors), b, transposed != self._layout.flipped)
+        return self._checked(self._unchecked_solve(factors, b, transposed), b, transposed)
+
+    def _checked(self, x: Any, b: Any, transposed: bool) -> Any:
+        """x, or nan where it has no digit to trust."""
+        A, fixed, given = jax.lax.stop_gradient((self.T if transposed else self, x, b))
+        return jnp.where(lost(fixed, given, A._magnitudes()._apply), jnp.nan, x)
+
+    def _unchecked_solve(self, factors: Any, b: Any, transposed: bool) -> Any:
+        """[r, n] -> [r, n], whatever a singular J gives."""
+        solve = functools.partial(self._layout.straight.method.solve, factors)
+        return implicit_solve(self._upright._products, solve, b, transposed != self._layout.flipped)
+
+    def _products(self, x: Any, transposed: bool) -> Any:
+        return each((self.T if transposed else self)._apply, x)
 
     def _solve_klu(self, b: Any) -> Any:
         from chainrule._linalg.klu import Klu
@@ -49,8 +62,8 @@ class StoredEntries(LinearAlgebra):
         J = self._upright
         rows, cols, values = J.coo()
         method = Klu(rows, cols, J.shape[0])
-        factors = method.factor(jax.lax.stop_gradient(values))
-        return _stored_solve(J, functools.partial(method.solve, factors), b, self._layout.flipped)
+        solve = functools.partial(method.solve, method.factor(jax.lax.stop_gradient(values)))
+        return self._checked(implicit_solve(J._products, solve, b, self._layout.flipped), b, False)
 
     def _slogdet(self) -> Any:
         J = self._upright
@@ -77,7 +90,7 @@ class StoredEntries(LinearAlgebra):
         return super()._singular_values()
 
     def _inverse(self) -> Any:
-        """One solve for all parts at once: column j of the right-hand side holds a 1 in row j of every part."""
+        """One solve for all parts at once: right-hand side j holds a 1 in row j of every part."""
         count, row_labels, col_labels = self._layout.places.components
         sizes = np.bincount(row_labels)
         place, members = np.empty(len(row_labels), np.int64), np.full((count, int(sizes.max(initial=0))), -1, np.int32)
@@ -86,10 +99,10 @@ class StoredEntries(LinearAlgebra):
         members[row_labels, place] = np.arange(len(row_labels))
         size = len(place), members.shape[1]
         require_memory(f"inverse of {self._says('J')}", size, np.dtype(self.dtype).itemsize, "Use factorize().solve.")
-        units = jnp.zeros((len(place), members.shape[1]), self.dtype).at[np.arange(len(place)), place].set(1)
+        units = jnp.zeros(size[::-1], self.dtype).at[place, np.arange(len(place))].set(1)
         table = members[col_labels]  # row c of J⁻¹ belongs to column c of J, its columns to the rows of that part
         x = self._solve(self._eliminated(), units, False)
-        return self._inverted(table, x)
+        return self._inverted(table, x.T)
 
     def _lstsq(self, b: Any) -> Any:
         m, n = self.shape
@@ -100,11 +113,11 @@ class StoredEntries(LinearAlgebra):
         A = (rows, cols, values) if tall else (cols, rows, values.conj())
         method, entries = _augmented(*A, max(m, n), min(m, n))
         factors = method.factor(jax.lax.stop_gradient(entries))
-        rest = jnp.zeros((n, b.shape[1]), b.dtype)
-        given = jnp.concatenate([b, rest]) if tall else jnp.concatenate([rest, b])
+        rest = jnp.zeros((len(b), n), b.dtype)
+        given = jnp.concatenate([b, rest] if tall else [rest, b], axis=1)
         product = functools.partial(method.product, entries)
         x = implicit_solve(product, functools.partial(method.solve, factors), given, False)
-        return x[m:] if tall else x[:n]
+        return x[:, m:] if tall else x[:, :n]
 
 
 def _augmented(rows: np.ndarray, cols: np.ndarray, values: Any, tall: int, wide: int) -> tuple[Sparse, Any]:
@@ -114,13 +127,3 @@ def _augmented(rows: np.ndarray, cols: np.ndarray, values: Any, tall: int, wide:
     order = np.lexsort((all_cols, all_rows))
     entries = jnp.concatenate([jnp.ones(tall, values.dtype), values, values.conj()])[order]
     return Sparse(all_rows[order], all_cols[order], tall + wide), entries
-
-
-def _stored_solve(J: Any, solve: Any, b: Any, transposed: bool) -> Any:
-    x = implicit_solve(lambda x, t: _columns_of(J.T if t else J, x), solve, b, transposed)
-    A, fixed, b = jax.lax.stop_gradient((J.T if transposed else J, x, b))
-    return jnp.where(lost(fixed, b, functools.partial(_columns_of, A._magnitudes())), jnp.nan, x)
-
-
-def _columns_of(J: Any, x: Any) -> Any:
-    return jax.vmap(J._apply, 1, 1)(x)
