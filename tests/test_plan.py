@@ -174,6 +174,25 @@ def test_a_plan_says_why():
     assert "the only order" in str(only(S((3,), jnp.float64)))
 
 
+def recurrence(x):
+    def combine(first, then):
+        return first[0] * then[0], then[0] * first[1] + then[1]
+
+    return jax.lax.associative_scan(combine, (jnp.sin(x), jnp.cos(x)))[1]
+
+
+@pytest.mark.parametrize(
+    "f", [recurrence, lambda x: recurrence(x)[-4:], lambda x: x[jnp.argsort(x)[:8]] ** 2], ids=["near", "few", "sorted"]
+)
+def test_a_plan_counts_both_sweeps_and_names_the_one_that_is_taken(f):
+    x = jnp.linspace(0.1, 1.0, 32)
+    p = cr.plan(f)(x)
+    taken, *sweeps = (cr.jacobian(f, order=o).trace(x).out_info for o in ("auto", "forward", "reverse"))
+    assert p.chosen == taken.order
+    assert "counted over their blocks" in p.reason
+    assert [p[J.order].multiply_adds for J in sweeps] == [J.cost for J in sweeps]
+
+
 def test_nothing_is_run_and_nothing_large_is_made():
     def f(x, W):
         jax.debug.callback(lambda: pytest.fail("f was run"))
