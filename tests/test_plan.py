@@ -520,3 +520,22 @@ def test_a_gradient_reads_the_matrices_of_the_value():
     matrices = {v.aval.shape for v in traced.jaxpr.jaxpr.constvars if math.prod(v.aval.shape) > 10}
     assert traced.out_info.order == "reverse"
     assert matrices == {(5, 6), (4, 5)}
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_large_matrix_is_multiplied_as_it_is_stored(known):
+    rng = np.random.default_rng(0)
+    weights = [rng.normal(size=(n, m)) / 7 for m, n in ((60, 40), (40, 30), (30, 5))]
+
+    def f(x, weights):
+        return weights[2] @ jnp.tanh(weights[1] @ jnp.tanh(weights[0] @ x))
+
+    def values(x, own):
+        f_of_x = lambda x: f(x, weights if known else own)  # noqa: E731
+        return cr.jacobian(f_of_x, order="reverse")(x).dense()
+
+    x = jnp.asarray(rng.normal(size=60))
+    np.testing.assert_allclose(values(x, weights), jax.jacfwd(f)(x, weights), rtol=1e-12, atol=1e-14)
+    text = jax.jit(values).lower(x, weights).as_text()
+    assert "contracting_dims = [1] x [0]" in text
+    assert "(tensor<5x40xf64>, tensor<40x60xf64>)" in text
