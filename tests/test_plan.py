@@ -174,6 +174,25 @@ def test_a_plan_says_why():
     assert "the only order" in str(only(S((3,), jnp.float64)))
 
 
+def recurrence(x):
+    def combine(first, then):
+        return first[0] * then[0], then[0] * first[1] + then[1]
+
+    return jax.lax.associative_scan(combine, (jnp.sin(x), jnp.cos(x)))[1]
+
+
+@pytest.mark.parametrize(
+    "f", [recurrence, lambda x: recurrence(x)[-4:], lambda x: x[jnp.argsort(x)[:8]] ** 2], ids=["near", "few", "sorted"]
+)
+def test_a_plan_counts_both_sweeps_and_names_the_one_that_is_taken(f):
+    x = jnp.linspace(0.1, 1.0, 32)
+    p = cr.plan(f)(x)
+    taken, *sweeps = (cr.jacobian(f, order=o).trace(x).out_info for o in ("auto", "forward", "reverse"))
+    assert p.chosen == taken.order
+    assert "counted over their blocks" in p.reason
+    assert [p[J.order].multiply_adds for J in sweeps] == [J.cost for J in sweeps]
+
+
 def test_nothing_is_run_and_nothing_large_is_made():
     def f(x, W):
         jax.debug.callback(lambda: pytest.fail("f was run"))
@@ -501,3 +520,22 @@ def test_a_gradient_reads_the_matrices_of_the_value():
     matrices = {v.aval.shape for v in traced.jaxpr.jaxpr.constvars if math.prod(v.aval.shape) > 10}
     assert traced.out_info.order == "reverse"
     assert matrices == {(5, 6), (4, 5)}
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_large_matrix_is_multiplied_as_it_is_stored(known):
+    rng = np.random.default_rng(0)
+    weights = [rng.normal(size=(n, m)) / 7 for m, n in ((60, 40), (40, 30), (30, 5))]
+
+    def f(x, weights):
+        return weights[2] @ jnp.tanh(weights[1] @ jnp.tanh(weights[0] @ x))
+
+    def values(x, own):
+        f_of_x = lambda x: f(x, weights if known else own)  # noqa: E731
+        return cr.jacobian(f_of_x, order="reverse")(x).dense()
+
+    x = jnp.asarray(rng.normal(size=60))
+    np.testing.assert_allclose(values(x, weights), jax.jacfwd(f)(x, weights), rtol=1e-12, atol=1e-14)
+    text = jax.jit(values).lower(x, weights).as_text()
+    assert "contracting_dims = [1] x [0]" in text
+    assert "(tensor<5x40xf64>, tensor<40x60xf64>)" in text

@@ -192,9 +192,10 @@ def plan_of(problem: Problem, has_aux: bool, holomorphic: bool, effort: int) -> 
     recorded = recorded_program(problem, has_aux, sole and only == "reverse")
     plan, chain = planned(recorded.program, name_of(problem.f), only, sole, effort)
     if only is None and chain.best_node.pure and chain.rough:
-        sweeps = _both(problem, has_aux, recorded)
+        sweeps = _fitting(_forward(problem, recorded), _reverse(problem, has_aux))
         plan = with_bodies(plan, {name: sweep.bodies for name, sweep in sweeps.items()})
-        return counted(plan, {k: v.jacobian.cost for k, v in sweeps.items()}, _cheaper(sweeps)) if sweeps else plan
+        costs = {name: sweep.jacobian.cost for name, sweep in sweeps.items()}
+        return counted(plan, costs, _cheaper(recorded, sweeps)) if sweeps else plan
     if any(step.equation.primitive.name == "scan" for step in recorded.program.steps):
         with contextlib.suppress(MemoryLimitError, NotReversibleError):
             return with_bodies(plan, {plan.chosen: _replayed(problem, has_aux, plan).bodies})
@@ -212,19 +213,29 @@ _NEAR = 4  # multiply-adds for each number of J, up to which a sweep is near the
 _BROAD = 20_000  # inputs times steps, above which counting from shapes takes longer than a sweep
 
 
-def _both(problem: Problem, has_aux: bool, recorded: Recorded) -> dict[str, Accumulated]:
+def _near(sweep: Accumulated) -> bool:
+    """Whether no order can take much less."""
+    return sweep.jacobian.cost <= _NEAR * sum(v.size for v in jax.tree.leaves(sweep.jacobian))
+
+
+def _few_outputs(recorded: Recorded) -> bool:
+    """Whether the reverse sweep is taken without counting."""
+    return recorded.rows.size * _NEAR <= recorded.columns.size
+
+
+def _fitting(forward: Accumulated | None, reverse: Accumulated | None) -> dict[str, Accumulated]:
     """Both sweeps as far as they fit: patterns of loops and of indices show in their blocks only."""
-    forward = _forward(problem, recorded)
-    if forward and forward.jacobian.cost <= _NEAR * sum(v.size for v in jax.tree.leaves(forward.jacobian)):
-        return {"forward": forward}
-    sweeps = {"forward": forward, "reverse": _reverse(problem, has_aux)}
-    return {name: sweep for name, sweep in sweeps.items() if sweep}
+    return {name: sweep for name, sweep in (("forward", forward), ("reverse", reverse)) if sweep}
 
 
-def _cheaper(sweeps: Mapping[str, Accumulated]) -> str:
-    """The sweep of fewer multiply-adds; of about equal ones forward."""
-    cost = {name: sweep.jacobian.cost for name, sweep in sweeps.items()}
-    return "reverse" if cost.get("reverse", math.inf) * Chain.tie < cost.get("forward", math.inf) else "forward"
+def _cheaper(recorded: Recorded, sweeps: Mapping[str, Accumulated]) -> str:
+    """The sweep of fewer multiply-adds; of about equal ones forward. It is that which `_counted` takes."""
+    if "reverse" not in sweeps or "forward" not in sweeps:
+        return next(iter(sweeps))
+    if _few_outputs(recorded):
+        return "reverse"
+    forward, reverse = (sweeps[name].jacobian.cost for name in ("forward", "reverse"))
+    return "forward" if _near(sweeps["forward"]) or forward <= Chain.tie * reverse else "reverse"
 
 
 def _cheapest(problem: Problem, has_aux: bool, holomorphic: bool) -> Accumulated:
@@ -251,11 +262,14 @@ def _cheapest(problem: Problem, has_aux: bool, holomorphic: bool) -> Accumulated
 
 
 def _counted(problem: Problem, has_aux: bool, recorded: Recorded) -> Accumulated:
-    """The cheaper of both sweeps by the blocks that they meet."""
-    if recorded.rows.size * _NEAR <= recorded.columns.size and (reverse := _reverse(problem, has_aux)):
-        return reverse  # far fewer outputs than inputs
-    sweeps = _both(problem, has_aux, recorded)
-    return sweeps[_cheaper(sweeps)] if sweeps else swept(problem, recorded)  # where none fits, the error of the first
+    """The cheaper of both sweeps by the blocks that they meet; the other is made only where it may be the cheaper."""
+    if _few_outputs(recorded) and (reverse := _reverse(problem, has_aux)):
+        return reverse
+    forward = _forward(problem, recorded)
+    if forward and _near(forward):
+        return forward
+    sweeps = _fitting(forward, _reverse(problem, has_aux))
+    return sweeps[_cheaper(recorded, sweeps)] if sweeps else swept(problem, recorded)  # the error of the first
 
 
 def only_order(problem: Problem, has_aux: bool, holomorphic: bool) -> tuple[Kind | None, bool]:

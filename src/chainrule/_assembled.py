@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import string
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from jaxtyping import Inexact
 
 
-@jax.tree_util.register_pytree_node_class
 class Assembled(StoredEntries, Jacobian):
     """A Jacobian of stored entries."""
 
@@ -34,7 +34,8 @@ class Assembled(StoredEntries, Jacobian):
     _values: tuple[Any, ...]
 
     def __init__(self, layout: Layout, values: tuple[Any, ...]):
-        self.__dict__.update(_layout=layout, _values=values)
+        own = self.__dict__
+        own["_layout"], own["_values"] = layout, values
 
     # a map without unknown values still carries one leaf, so that `vmap` can count a batch of it
     @classmethod
@@ -46,13 +47,6 @@ class Assembled(StoredEntries, Jacobian):
         )
         values = tuple(_spread(b.vals, e) for e, (_, b) in zip(entries, blocks, strict=True) if not b.static)
         return cls(replace(like, entries=entries), values or (jnp.zeros((), like.dtype),))
-
-    def tree_flatten(self) -> tuple[tuple[Any, ...], Layout]:
-        return self._values, self._layout
-
-    @classmethod
-    def tree_unflatten(cls, layout: Layout, values: Any) -> Assembled:
-        return cls(layout, tuple(values))
 
     def __copy__(self) -> Assembled:
         return self
@@ -176,6 +170,10 @@ class Assembled(StoredEntries, Jacobian):
         if not isinstance(other, Assembled):
             return other._before(self)  # type: ignore[attr-defined]
         return _compose(self, other)
+
+
+# every call of a compiled transform makes one: no method stands between JAX and the class
+jax.tree_util.register_pytree_node(Assembled, operator.attrgetter("_values", "_layout"), Assembled)
 
 
 def _split(b: Block, other: Space) -> tuple[int, ...]:

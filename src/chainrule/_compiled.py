@@ -61,7 +61,7 @@ class Transform:
     ):
         if not callable(f):
             raise InputTypeError(f"{name}: the first argument must be a function, got {type(f).__name__}: {f!r}")
-        self._patterned = patterned
+        self._patterned, self._plain = patterned, traced in ((0,), (-1,))
         self._f, self._traced, self._what = f, traced, f"{name} of {name_of(f)}"
         functools.update_wrapper(self, f, updated=())
         try:
@@ -79,6 +79,8 @@ class Transform:
     def __call__(self, *args: Any, **keywords: Any) -> Any:
         """Apply the transform to the arguments of the function."""
         try:  # no context manager: its two generators take as long as the call itself
+            if self._plain and len(args) == 1 and not keywords:  # as `_prepared` would, without another call
+                return self._compiled(None, args[0])
             return self._compiled(*self._prepared(args, keywords))
         except Exception as error:
             self._blame(error, args)
@@ -104,12 +106,11 @@ class Transform:
 
     def _prepared(self, args: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Any, ...]:
         """The keywords and the arguments, with the leaves that are known while tracing set apart."""
-        if keywords:
-            keywords = self._marked(keywords)
-        if len(args) == 1 and self._traced in ((0,), (-1,)):  # nothing to look through
-            return keywords, args[0]
+        known = self._marked(keywords) if keywords else None
+        if self._plain and len(args) == 1:  # nothing to look through
+            return known, args[0]
         chosen = {k % len(args) for k in self._traced} if args else set()
-        return keywords, *[a if k in chosen else self._marked(a) for k, a in enumerate(args)]
+        return known, *[a if k in chosen else self._marked(a) for k, a in enumerate(args)]
 
     def _marked(self, value: Any) -> Any:
         if isinstance(value, jax.Array):
@@ -152,7 +153,7 @@ class Stage:
         return getattr(self._stage, name)
 
 
-def _run(body: Body, reference: Callable[[], Any], keywords: dict[str, Any], *args: Any) -> Any:
+def _run(body: Body, reference: Callable[[], Any], keywords: dict[str, Any] | None, *args: Any) -> Any:
     def unmark(x: Any) -> Any:
         return x.value if isinstance(x, Known) else x
 

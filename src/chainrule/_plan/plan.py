@@ -232,7 +232,9 @@ def with_bodies(plan: Plan, bodies: Mapping[str, tuple[Body, ...]]) -> Plan:
 def counted(plan: Plan, multiply_adds: Mapping[str, int], chosen: str) -> Plan:
     """The plan with counts of real sweeps in place of those from shapes."""
     orders = tuple(replace(o, multiply_adds=multiply_adds.get(o.name, o.multiply_adds)) for o in plan.orders)
-    reason = f"{chosen}: by the multiply-adds of both sweeps, counted over their blocks; of about equal ones forward"
+    counts = "by the multiply-adds of the sweeps, counted over their blocks"
+    rule = "forward where that is near the least, or about equal; reverse of few outputs"
+    reason = f"{chosen}: {counts} ({rule})"
     return replace(plan, orders=orders, chosen=chosen, reason=reason)
 
 

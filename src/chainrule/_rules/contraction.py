@@ -6,6 +6,7 @@ import math
 import string
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -252,8 +253,11 @@ def _contract_block(
     target = "".join(x for x in [*out, *inner] if x in labels + other)
     # with one vector the matrix is read once, whichever way, and better as the one that the value is computed with
     vector = all(sizes[x] == 1 for x in labels if x not in other)
-    lined, c = (other, c) if vector else _lined_up(other, c, target)
-    product = _einsum(f"{labels},{lined}->{target}", vals, c, precision)
+    if not vector and _turns(labels, other, target, sizes):
+        product = _turned(labels, other, target, vals, c, precision)
+    else:
+        lined, c = (other, c) if vector else _lined_up(other, c, target)
+        product = _einsum(f"{labels},{lined}->{target}", vals, c, precision)
     context.cost += math.prod(sizes[x] for x in set(labels + other))
     cols = _moved_cols(b, mine + slot, out, inner, sizes)
     if nonzero is not None and moved and all(x in out or x in moved for x in other):
@@ -262,6 +266,25 @@ def _contract_block(
         cols = np.where(keep, cols, np.int32(-1))
     shape = tuple(sizes[x] for x in out)
     return Block(shape, cols, _merge_slots(product, target, out, inner, sizes))
+
+
+def _turns(labels: str, other: str, target: str, sizes: dict[str, int]) -> bool:
+    """Whether a product is one by the transpose of a stored matrix that is larger than its other operand and result."""
+    summed = "".join(x for x in other if x not in target)
+    if not summed or not set(summed) <= set(labels) or set(other) & set(labels) != set(summed):
+        return False
+    matrix, *others = (math.prod(sizes[x] for x in part) for part in (other, labels, target))
+    return other.startswith(summed) and matrix >= max(others)
+
+
+def _turned(labels: str, other: str, target: str, vals: Any, c: Any, precision: Any) -> Any:
+    """The transposed product, by the matrix as it is stored; XLA would turn it back where no barrier stands."""
+    summed = [x for x in other if x in labels]
+    kept = [x for x in labels if x not in summed]
+    barrier, own, out = jax.lax.optimization_barrier, [*kept, *summed], [*kept, *(x for x in other if x not in summed)]
+    left = barrier(jnp.transpose(vals, [labels.index(x) for x in own]))
+    product = barrier(_einsum(f"{''.join(own)},{other}->{''.join(out)}", left, as_jax(c), precision))
+    return jnp.transpose(product, [out.index(x) for x in target])
 
 
 def _lined_up(labels: str, c: Any, target: str) -> tuple[str, Any]:
