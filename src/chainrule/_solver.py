@@ -55,9 +55,9 @@ class StructuredSolver(lx.AbstractLinearSolver[_State]):  # type: ignore[misc]
     Notes
     -----
     A singular operator gives `lineax.RESULTS.singular`; a Krylov method that does not converge
-    `lineax.RESULTS.max_steps_reached`. Arrays of indices that the function closes over are no constants any more where
-    lineax, optimistix or diffrax trace it: what they choose from comes out dense along that axis. Slices, shifts,
-    padding, stacks and whatever else NumPy's basic indexing does keep their structure.
+    `lineax.RESULTS.max_steps_reached`. Arrays of indices, those of `x.at[1:].add` included, are no constants any more
+    where lineax, optimistix or diffrax trace the function: what they choose from comes out dense along that axis.
+    Slices, shifts, padding, stacks and joins keep their structure.
 
     Examples
     --------
