@@ -1,5 +1,7 @@
 """The derivative as a linear map: the Jacobian of any JAX function, sparse where it is sparse."""
 
+import typing
+
 from chainrule._api import gradient as gradient
 from chainrule._api import hessian as hessian
 from chainrule._api import hvp as hvp
@@ -20,4 +22,18 @@ from chainrule._plan.plan import Plan as Plan
 from chainrule._plan.plan import PlanCache as PlanCache
 from chainrule._planning import plan as plan
 
+if typing.TYPE_CHECKING:
+    from chainrule._solver import StructuredSolver as StructuredSolver
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> typing.Any:
+    """What stands on an optional package is imported when it is asked for."""
+    if name != "StructuredSolver":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        from chainrule._solver import StructuredSolver as StructuredSolver
+    except ImportError as error:
+        raise ChainruleError("StructuredSolver needs lineax: pip install 'chainrule[solvers]'") from error
+    return StructuredSolver

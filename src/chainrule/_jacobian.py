@@ -185,6 +185,26 @@ class Jacobian(LinearAlgebra):
         starts = np.searchsorted(rows, np.arange(self.shape[0] + 1))
         return scipy.sparse.csr_array((np.array(values), cols, starts), shape=self.shape)
 
+    def lineax(self, tags: Any = ()) -> Any:
+        """Give a `lineax.AbstractLinearOperator`, tagged by the structure (the extra `solvers`).
+
+        tags : tags of lineax that the caller promises besides, such as `lineax.symmetric_tag` for a Hessian.
+
+        Examples
+        --------
+        >>> import chainrule as cr, jax.numpy as jnp, lineax as lx
+        >>> A = cr.jacobian(lambda x: x**3)(jnp.array([1.0, 2.0])).lineax()
+        >>> lx.is_diagonal(A), lx.linear_solve(A, jnp.array([3.0, 24.0])).value.tolist()
+        (True, [1.0, 2.0])
+        """
+        try:
+            from chainrule._linalg.lineax_operator import operator as lineax_operator
+        except ImportError as error:
+            raise ChainruleError("J.lineax() needs lineax: pip install 'chainrule[solvers]'") from error
+        if self._batch:
+            raise ShapeError(f"lineax: {self._says('J')} is a batch of Jacobians; call it inside vmap")
+        return lineax_operator(self, tags)
+
     def __matmul__(self, other: Any) -> Any:
         """The map applied: a pushforward, or the chain rule.
 

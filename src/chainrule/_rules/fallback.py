@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,19 +22,21 @@ def fallback(context: Context, eqn: Any, values: list[Value]) -> list[Value]:
     """Apply one linear equation to every dense column of its tangent operands: what `jacfwd` does."""
     run = as_function(eqn)
     live = [k for k, v in enumerate(values) if isinstance(v, Tangent) and v.blocks]
-    _require_linear(eqn, values, run)
+    derived = [jnp.issubdtype(var.aval.dtype, jnp.inexact) for var in eqn.outvars]  # a flag beside them is no tangent
+    _require_linear(eqn, values, lambda *full: list(itertools.compress(run(*full), derived)))
 
     def on_tangents(*columns: Any) -> list[Any]:
         full = [plain(v) for v in values]
         for k, column in zip(live, columns, strict=True):
             full[k] = column
-        return list(run(*full))
+        return list(itertools.compress(run(*full), derived))
 
     operands = [v.blocks for v in values if isinstance(v, Tangent) and v.blocks]
-    outs = through_columns(eqn.primitive.name, operands, on_tangents)
+    outs = iter(through_columns(eqn.primitive.name, operands, on_tangents))
     context.fallbacks[eqn.primitive.name] = None
     results: list[Value] = []
-    for var, blocks in zip(eqn.outvars, outs, strict=True):
+    for var, own in zip(eqn.outvars, derived, strict=True):
+        blocks = next(outs) if own else []
         context.count(*blocks)
         results.append(Tangent(tuple(var.aval.shape), var.aval.dtype, tuple(blocks)))
     return results
