@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._linalg.host import working
+from chainrule._linalg.host import on_host, working
 from chainrule._structure import Places, bandwidth
 
 
@@ -76,13 +76,12 @@ class Banded:
         return (values, *(jnp.zeros(s.shape, s.dtype) for s in self._shapes(values.dtype)))
 
     def _host_factor(self, values: Any) -> Any:
-        made = jax.pure_callback(self._lapack, self._shapes(values.dtype), values, vmap_method="sequential")
+        made = on_host(self._lapack, self._shapes(values.dtype), values)
         return (values, *made)
 
     def _lapack(self, values: Any) -> tuple[np.ndarray, np.ndarray]:
         from scipy.linalg import get_lapack_funcs
 
-        values = np.asarray(values)
         (gbtrf,) = get_lapack_funcs(("gbtrf",), dtype=values.dtype)
         columns = np.zeros((self._n, 2 * self._lower + self._upper + 1), values.dtype)
         columns[self._cols, self._rows.astype(np.int64) - self._cols + self._lower + self._upper] = values
@@ -95,23 +94,22 @@ class Banded:
         values, lu, swaps = factors
         wide = b.astype(values.dtype)
 
-        def on_host(_: Any, lu: Any, swaps: Any, b: Any) -> Any:
+        def by_lapack(_: Any, lu: Any, swaps: Any, b: Any) -> Any:
             shape = jax.ShapeDtypeStruct(b.shape, b.dtype)
             call = self._lapack_transposed if transposed else self._lapack_solve
-            return jax.pure_callback(call, shape, lu, swaps, b, vmap_method="sequential")
+            return on_host(call, shape, lu, swaps, b)
 
         def scanned(values: Any, lu: Any, swaps: Any, b: Any) -> Any:
             lower, upper = (self._upper, self._lower) if transposed else (self._lower, self._upper)
             return _scan_solve(_scan_factor(self.band(values, transposed), lower, upper), b.T, lower).T
 
-        return jax.lax.platform_dependent(values, lu, swaps, wide, cpu=on_host, default=scanned).astype(b.dtype)
+        return jax.lax.platform_dependent(values, lu, swaps, wide, cpu=by_lapack, default=scanned).astype(b.dtype)
 
     def _lapack_solve(self, lu: Any, swaps: Any, b: Any, trans: int = 0) -> np.ndarray:
         from scipy.linalg import get_lapack_funcs
 
-        lu, b = np.asarray(lu), np.asarray(b)
         (gbtrs,) = get_lapack_funcs(("gbtrs",), dtype=lu.dtype)
-        return np.ascontiguousarray(gbtrs(lu.T, self._lower, self._upper, b.T, np.asarray(swaps), trans=trans)[0].T)
+        return np.ascontiguousarray(gbtrs(lu.T, self._lower, self._upper, b.T, swaps, trans=trans)[0].T)
 
     def _lapack_transposed(self, lu: Any, swaps: Any, b: Any) -> np.ndarray:
         return self._lapack_solve(lu, swaps, b, 1)
@@ -126,7 +124,7 @@ class Banded:
             sign = jnp.prod(jnp.sign(pivots)) * jnp.where(swapped > 0, -1, 1).prod().astype(pivots.dtype)
             return sign, jnp.log(jnp.abs(pivots)).sum()
 
-        def on_host(values: Any) -> tuple[Any, Any]:
+        def by_lapack(values: Any) -> tuple[Any, Any]:
             _, lu, swaps = self._host_factor(values)
             pivots = lu[:, self._lower + self._upper]
             odd = jnp.where(swaps != np.arange(self._n, dtype=np.int32), -1, 1).prod().astype(lu.dtype)
@@ -134,7 +132,7 @@ class Banded:
 
         @jax.custom_jvp
         def found(values: Any) -> tuple[Any, Any]:
-            return jax.lax.platform_dependent(values, cpu=on_host, default=scanned)
+            return jax.lax.platform_dependent(values, cpu=by_lapack, default=scanned)
 
         @found.defjvp
         def derivative(primals: Any, tangents: Any) -> Any:

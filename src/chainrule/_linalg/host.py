@@ -23,6 +23,29 @@ from chainrule._space import promoted
 _KEPT = 4  # factors of each pattern
 
 
+_AT_ONCE = 96 * 1024  # bytes of one argument
+
+
+def on_host(run: Callable[..., Any], shapes: Any, *arrays: Any) -> Any:
+    """Call `run` with NumPy arrays, out of a compiled program.
+
+    JAX copies a large argument of a callback by a task of its own, which waits for ever where all threads are in
+    callbacks, as on a machine with one core; small ones it copies at once. So large ones go over in pieces.
+    """
+    pieces, owner = list[Any](), list[int]()
+    for k, a in enumerate(arrays):
+        width = max(_AT_ONCE // a.dtype.itemsize, 1)
+        flat = a.reshape(-1)
+        parts = [flat[i : i + width] for i in range(0, max(a.size, 1), width)]
+        pieces, owner = pieces + parts, owner + [k] * len(parts)
+
+    def call(*given: Any) -> Any:
+        own = [[np.asarray(g) for g, k in zip(given, owner, strict=True) if k == j] for j in range(len(arrays))]
+        return run(*(np.concatenate(parts).reshape(a.shape) for parts, a in zip(own, arrays, strict=True)))
+
+    return jax.pure_callback(call, shapes, *pieces, vmap_method="sequential")
+
+
 class _Kept:
     """The last few factors, by the values that they were made of."""
 
@@ -66,26 +89,35 @@ class Sparse:
         order = np.lexsort((self._rows, self._cols))
         return order, self._rows[order].astype(np.int32), np.searchsorted(self._cols[order], np.arange(self._n + 1))
 
+    @cached_property
+    def _options(self) -> dict[str, Any]:
+        if self._ordered:
+            return {"permc_spec": "NATURAL", "diag_pivot_thresh": 0.0}
+        order, rows, _ = self._by_column
+        if np.array_equal(rows, self._cols) and np.array_equal(self._cols[order], self._rows):
+            # minimum degree on A + Aᵀ: two thirds of the fill of a grid, rows still by partial pivoting
+            return {"permc_spec": "MMD_AT_PLUS_A", "options": {"SymmetricMode": True}}
+        return {}
+
     def _factor(self, values: np.ndarray) -> Any:
         import scipy.sparse.linalg
 
         order, rows, starts = self._by_column
         A = scipy.sparse.csc_array((values[order], rows, starts.astype(np.int32)), shape=(self._n, self._n))
-        options: dict[str, Any] = {"permc_spec": "NATURAL", "diag_pivot_thresh": 0.0} if self._ordered else {}
         try:
-            return scipy.sparse.linalg.splu(A, **options)
+            return scipy.sparse.linalg.splu(A, **self._options)
         except RuntimeError:  # exactly singular
             return None
 
-    def _on_host(self, transposed: bool, values: Any, b: Any) -> np.ndarray:
-        values, b = np.asarray(values), np.asarray(b)
+    def _solved(self, transposed: bool, both: np.ndarray) -> np.ndarray:
+        values, b = np.split(both, [len(self._rows)])
+        b = b.reshape(-1, self._n)
         if not (np.isfinite(values).all() and np.isfinite(b).all()):
             return np.full_like(b, np.nan)
         factor = self._kept(values)
         return np.full_like(b, np.nan) if factor is None else factor.solve(b.T, "T" if transposed else "N").T
 
-    def _determinant(self, values: Any) -> tuple[np.ndarray, np.ndarray]:
-        values = np.asarray(values)
+    def _determinant(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         factor = self._kept(values) if np.isfinite(values).all() else None
         real = np.zeros((), values.dtype).real.dtype
         if factor is None:
@@ -102,13 +134,9 @@ class Sparse:
     def solve(self, factors: Any, b: Any, transposed: bool) -> Any:
         """[r, n] -> [r, n]."""
         wide = b.astype(factors[0].dtype)
-        x = jax.pure_callback(
-            lambda v, b: self._on_host(transposed, v, b),
-            jax.ShapeDtypeStruct(b.shape, wide.dtype),
-            factors[0],
-            wide,
-            vmap_method="sequential",
-        )
+        both = jnp.concatenate([factors[0], wide.reshape(-1)])  # each argument of a callback takes a while of its own
+        shape = jax.ShapeDtypeStruct(b.shape, wide.dtype)
+        x = on_host(functools.partial(self._solved, transposed), shape, both)
         return x.astype(b.dtype)
 
     def slogdet(self, values: Any) -> tuple[Any, Any]:
@@ -119,7 +147,7 @@ class Sparse:
         @jax.custom_jvp
         def found(values: Any) -> tuple[Any, Any]:
             shapes = jax.ShapeDtypeStruct((), values.dtype), jax.ShapeDtypeStruct((), real)
-            return jax.pure_callback(self._determinant, shapes, values, vmap_method="sequential")
+            return on_host(self._determinant, shapes, values)
 
         @found.defjvp
         def derivative(primals: Any, tangents: Any) -> Any:
@@ -133,7 +161,7 @@ class Sparse:
 
     def _entries_of_inverse(self, values: Any) -> Any:
         """[nnz]: A⁻¹ at the transposed places, columns of it at a time."""
-        count, width = self._n, max(1, min(self._n, _AT_ONCE // self._n))
+        count, width = self._n, max(1, min(self._n, _HELD // self._n))
         starts = np.arange(0, count, width)
         place = np.searchsorted(self._rows, np.arange(count + 1))
         most = int(np.diff(place).max())
@@ -159,7 +187,7 @@ class Sparse:
         return jnp.zeros_like(x).at[:, rows].add(values[None] * x[:, cols])
 
 
-_AT_ONCE = 2**24  # entries of the inverse that are held at a time
+_HELD = 2**24  # entries of the inverse that are held at a time
 
 
 def parity(order: np.ndarray) -> int:
