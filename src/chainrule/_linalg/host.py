@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from chainrule._linalg.differentiable import implicit_solve
+from chainrule._space import promoted
 
 _KEPT = 4  # factors of each pattern
 
@@ -46,7 +47,7 @@ class _Kept:
 
 def working(dtype: Any) -> Any:
     """The dtype that LAPACK and SuperLU compute in."""
-    return jnp.promote_types(dtype, jnp.float32)
+    return promoted(dtype, jnp.float32)
 
 
 class Sparse:
