@@ -75,7 +75,7 @@ def test_least_squares(form, method, kind):
     np.testing.assert_allclose(dense, expected, atol=1e-14)
     if kind is LinearOperator:
         np.testing.assert_allclose(J.T @ x, expected.T @ x, atol=1e-12)
-        np.testing.assert_allclose(J.matvec(x[:, None])[:, 0], expected @ x, atol=1e-12)
+        np.testing.assert_allclose(J @ x[:, None], (expected @ x)[:, None], atol=1e-12)
     found = scipy.optimize.least_squares(**given, xtol=1e-12, ftol=1e-12, gtol=1e-10)
     assert found.success
     np.testing.assert_allclose(tridiagonal(found.x), 0, atol=1e-6)

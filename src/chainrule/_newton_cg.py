@@ -44,8 +44,8 @@ def newton_cg(
     method : {'auto', 'cg', 'direct'}
         How H d = -∇f is solved. 'cg': by conjugate gradients on Hessian-vector products, only as exactly as it pays,
         and no further than to a direction of negative curvature; nothing of the size of H is stored. 'direct': by the
-        structure of H, as `Jacobian.solve`; where that gives no direction of descent, by 'cg' on its entries. 'auto':
-        'direct' where H is sparse.
+        structure of H, as `Jacobian.solve`, unless a few steps of 'cg' meet negative curvature. 'auto': 'direct'
+        where H is sparse.
     rtol : float, optional
         Converged where the Newton step d is at most `rtol` times the larger of ‖x‖ and ‖x0‖: the relative error of x;
         d is still taken then. The square root of the rounding unit unless given.
@@ -164,16 +164,13 @@ def _step(direct: bool) -> Callable[..., Any]:
         stationary = settled | (norm <= atol)
 
         def move(x: Any) -> Any:
-            loose = jnp.minimum(0.5, jnp.sqrt(norm / jnp.maximum(norm, largest))) * norm
-            if direct:
-                found = _by_structure(hessian(function)(x, *rest), gradient, loose)
-            else:
-                found = _cg(linearize(jax.grad(own))(x)._apply, -g, loose, 2 * len(g) + 20)
+            size = jnp.maximum(jnp.linalg.norm(flat(x)), jnp.linalg.norm(flat(first)))
+            H = hessian(function)(x, *rest) if direct else linearize(jax.grad(own))(x)
+            found = _direction(H, gradient, jnp.maximum(norm, largest), rtol * size, direct)
             d, slope, length = _like(x, found.d), g @ found.d, jnp.linalg.norm(found.d)
             # close to a minimum no decrease can be seen: one to rounding is enough
             rounding = 4 / ARMIJO * float(jnp.finfo(value.dtype).eps) * abs(value)
             following, t, lower = _downhill(own, x, value, d, lambda t: t * slope + rounding)
-            size = jnp.maximum(jnp.linalg.norm(flat(x)), jnp.linalg.norm(flat(first)))
             small = found.solved & (length <= rtol * size)
             return following, (length, t, lower, small, found.products, found.curved)
 
@@ -202,18 +199,28 @@ def _like(x: Any, d: Any) -> Any:
     return jax.tree.unflatten(tree, parts)
 
 
-def _by_structure(H: Any, gradient: Any, loose: Any) -> _Direction:
-    """H d = -g by the structure of H; by conjugate gradients where that is no direction of descent."""
+def _direction(H: Any, gradient: Any, largest: Any, small: Any, direct: bool) -> _Direction:
+    """H d = -g: roughly, by conjugate gradients that stop at negative curvature; if they meet none, as well as it pays.
+
+    By the structure of H that is always to the end. By products it is only where ‖d‖ is small: as it tells whether x
+    is a minimum, it has to be small by itself, and not for want of steps.
+    """
     g = flat(gradient)
-    most = 2 * len(g) + 20
-    if H.structural_rank < len(g):
-        return _cg(H._apply, -g, loose, most)
-    d = flat(H.solve(jax.tree.map(jnp.negative, gradient)))
-    curvature = (d @ H._apply(d)) / (d @ d)
-    down = (d @ g < 0) & jnp.isfinite(d).all()  # false for nan as well
-    yes, no = jnp.array(True), jnp.array(False)
-    solved = _Direction(d, jnp.array(0), no, yes, d, curvature, abs(curvature))
-    return jax.lax.cond(down, lambda: solved, lambda: _cg(H._apply, -g, loose, most))
+    norm, most, eps = jnp.linalg.norm(g), 2 * len(g) + 20, float(jnp.finfo(g.dtype).eps)
+    by_structure = direct and H.structural_rank == len(g)
+    rough = 0.5 if by_structure else jnp.minimum(0.5, jnp.sqrt(norm / largest))
+    found = _cg(H._apply, -g, rough * norm, most)
+
+    def to_the_end() -> _Direction:
+        if not by_structure:
+            return _cg(H._apply, -g, eps**0.75 * norm, most)
+        d = flat(H.solve(jax.tree.map(jnp.negative, gradient)))
+        down = (d @ g < 0) & jnp.isfinite(d).all()  # not where H is singular, nor where it is indefinite after all
+        solved = found._replace(d=d, products=jnp.zeros_like(found.products), solved=jnp.array(True))
+        return jax.tree.map(lambda a, b: jnp.where(down, a, b), solved, found)
+
+    pays = by_structure | (jnp.linalg.norm(found.d) <= small)
+    return jax.lax.cond(pays & ~found.curved, to_the_end, lambda: found)
 
 
 def _cg(product: Callable[[Any], Any], b: Any, tolerance: Any, most: int) -> _Direction:
