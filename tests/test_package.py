@@ -46,6 +46,7 @@ FLOORS = [
     *(f"_linalg.{name}" for name in ("factorization", "iterative", "interface", "stored", "lineax_operator")),
     *("_display", "_layout", "_jacobian", "_assembled", "_matrix_free"),
     *("_factored", "_low_rank", "_narrow", "_recorded", "_accumulate", "_compiled", "_api", "_planning", "_solver"),
+    *("_solution", "_descent", "_newton", "_newton_cg", "_unknowns", "_interior_point", "scipy"),
     *("_rule_check", "_agreement", "testing", "", "cli", "__main__"),
 ]
 
@@ -173,7 +174,7 @@ def python_blocks(name: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("code", python_blocks("README.md"), ids=["first screen", "use", "plan"])
+@pytest.mark.parametrize("code", python_blocks("README.md"), ids=["first screen", "use", "plan", "solve"])
 def test_code_in_the_readme_runs(code):
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):  # as a user has it
         exec(compile(code, "README.md", "exec"), {})

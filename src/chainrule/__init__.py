@@ -18,9 +18,12 @@ from chainrule._errors import ShapeError as ShapeError
 from chainrule._errors import SingularError as SingularError
 from chainrule._jacobian import Jacobian as Jacobian
 from chainrule._linalg.factorization import Factorization as Factorization
+from chainrule._newton import newton as newton
+from chainrule._newton_cg import newton_cg as newton_cg
 from chainrule._plan.plan import Plan as Plan
 from chainrule._plan.plan import PlanCache as PlanCache
 from chainrule._planning import plan as plan
+from chainrule._solution import Solution as Solution
 
 if typing.TYPE_CHECKING:
     from chainrule._solver import StructuredSolver as StructuredSolver

@@ -182,8 +182,10 @@ class Jacobian(LinearAlgebra):
             raise ShapeError(
                 f"scipy: a batch of Jacobians {values.shape[:-1]} is no matrix; take one with jax.tree.map"
             )
-        starts = np.searchsorted(rows, np.arange(self.shape[0] + 1))
-        return scipy.sparse.csr_array((np.array(values), cols, starts), shape=self.shape)
+        # indices of one dtype, or SciPy converts them; a copy, for its own methods change them in place
+        starts = np.searchsorted(rows, np.arange(self.shape[0] + 1, dtype=rows.dtype))
+        starts = starts.astype(cols.dtype) if len(rows) <= np.iinfo(cols.dtype).max else starts
+        return scipy.sparse.csr_array((np.array(values), cols.copy(), starts), shape=self.shape)
 
     def lineax(self, tags: Any = ()) -> Any:
         """Give a `lineax.AbstractLinearOperator`, tagged by the structure (the extra `solvers`).

@@ -93,6 +93,56 @@ def test_a8_relu_layer_has_zero_rows_where_units_are_dead():
     assert set(masked.coo()[0]) == {0, 1}
 
 
+@pytest.mark.parametrize(
+    ("point", "rank", "det", "kernel", "image"),
+    [((1.0, 2.0), 1, 0.0, [[1.0, -2.0]], [[1.0, 1.0]]), ((1.0, 0.0), 2, 2.0, [], [[1.0, 0.0], [0.0, 1.0]])],
+    ids=["where it folds", "where it is a local diffeomorphism"],
+)
+def test_a9_rank_kernel_and_image_at_the_two_points_of_a1(point, rank, det, kernel, image):
+    J = cr.jacobian(f)(jnp.array(point))
+    assert J.rank() == rank and float(J.det()) == pytest.approx(det, abs=1e-12)
+    assert bool(J.is_injective()) == bool(J.is_surjective()) == bool(J.is_invertible()) == (rank == 2)
+    assert spans_equal(J.null_space(), kernel, 2) and spans_equal(J.range(), image, 2)
+
+
+def spans_equal(basis, vectors, size):
+    """Whether an orthonormal basis [size, k] spans what the vectors do: equal projections."""
+    Q = np.linalg.qr(np.reshape(vectors, (-1, size)).T)[0]
+    return basis.shape == Q.shape and np.allclose(basis @ basis.T, Q @ Q.T, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("m", "n", "rank"),
+    [(5, 3, 3), (3, 5, 3), (4, 4, 4), (4, 4, 2), (5, 3, 1), (3, 5, 2)],
+    ids=["tall", "wide", "square", "singular", "tall and deficient", "wide and deficient"],
+)
+def test_a9_full_rank_is_the_smaller_size(m, n, rank):
+    A = RNG.normal(size=(m, rank)) @ RNG.normal(size=(rank, n))
+    J = cr.jacobian(lambda x: A @ jnp.sin(x))(jnp.zeros(n))
+    assert J.rank() == rank <= min(m, n)
+    assert bool(J.is_injective()) == (rank == n)  # full column rank: never where m < n
+    assert bool(J.is_surjective()) == (rank == m)  # full row rank: never where m > n
+    assert bool(J.is_invertible()) == (rank == m == n)
+    kernel, image = J.null_space(), J.range()
+    assert kernel.shape == (n, n - rank) and image.shape == (m, rank)  # the dimensions add up to n
+    np.testing.assert_allclose(J @ kernel, 0, atol=1e-12)
+    np.testing.assert_allclose(image @ (image.T @ A), A, atol=1e-12)
+    for basis in (kernel, image):
+        np.testing.assert_allclose(basis.T @ basis, np.eye(basis.shape[1]), atol=1e-12)
+
+
+def test_a9_where_j_is_invertible_so_is_f_nearby():
+    x = jnp.array([1.0, 0.0])
+    for change in 0.05 * RNG.normal(size=(5, 2)):
+        target = f(x) + change
+        found = cr.newton(lambda x, y: f(x) - y, x, target)
+        assert found.converged
+        np.testing.assert_allclose(f(found.x), target, atol=1e-10)
+        assert jnp.linalg.norm(found.x - x) < 0.5
+    with pytest.raises(cr.SingularError, match="singular to working precision"):
+        cr.jacobian(f)(jnp.array([1.0, 2.0])).solve(jnp.array([1.0, 0.0]))
+
+
 def test_a10_shapes_compose_and_a_clash_names_both():
     def inner(x):
         return x[:2] * x[2]

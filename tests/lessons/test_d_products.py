@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from largest import largest_array
 
 import chainrule as cr
@@ -59,6 +60,30 @@ def test_d2_hessian_vector_product_is_two_sweeps_without_the_hessian():
     np.testing.assert_allclose(cr.hvp(f)(x, v), expected, rtol=1e-10, atol=1e-12)
     assert len(calls) == 1  # the sweep from the input runs over the sweep from the output of one trace
     assert largest_array(cr.hvp(f), x, v) <= n
+
+
+def chained_rosenbrock(x):
+    return jnp.sum(100.0 * (x[1:] - x[:-1] ** 2) ** 2 + (1.0 - x[:-1]) ** 2)
+
+
+@pytest.mark.parametrize("method", ["cg", "direct"])
+@pytest.mark.parametrize(("n", "most"), [(2, 40), (1000, 1500)])
+def test_d3_newton_cg_on_rosenbrock(n, most, method):
+    """H d = -∇f by conjugate gradients on Hv, and with the sparse H; from the classical start (-1.2, 1, -1.2, …)."""
+    s = cr.newton_cg(chained_rosenbrock, jnp.tile(jnp.array([-1.2, 1.0]), n // 2), method=method, max_iterations=most)
+    assert s.converged and len(s.history) == s.iterations + 1
+    assert f"converged after {s.iterations} iterations" in str(s)
+    np.testing.assert_allclose(jax.grad(chained_rosenbrock)(s.x), 0, atol=1e-7)
+    np.testing.assert_allclose(s.x, 1, atol=1e-8)
+    assert ("Hv" in s.history[0].direction) == (method == "cg")
+
+
+def test_d3_direction_is_that_of_the_dense_hessian():
+    x = jnp.asarray(RNG.uniform(0.9, 1.1, size=200))
+    exact = jnp.linalg.solve(jax.hessian(chained_rosenbrock)(x), -jax.grad(chained_rosenbrock)(x))
+    s = cr.newton_cg(chained_rosenbrock, x, max_iterations=1)
+    assert s.history[0].fraction == 1 and "solve of H" in s.history[0].direction
+    np.testing.assert_allclose(s.x - x, exact, rtol=1e-8, atol=1e-12)
 
 
 def test_d4_gradient_of_a_matrix():

@@ -33,7 +33,7 @@ def krylov(
     options = {} if max_steps is None else {"maxiter": max_steps}
 
     def run(J: Any, b: Any) -> Any:
-        relative = float(jnp.sqrt(jnp.finfo(b.dtype).eps)) if tolerance is None else tolerance
+        relative = float(jnp.finfo(b.dtype).eps) ** 0.5 if tolerance is None else tolerance
         M = _approximate_inverse(J, preconditioner) if isinstance(preconditioner, str) else preconditioner
 
         def one(b: Any) -> Any:
