@@ -27,7 +27,7 @@ class Tridiagonal:
         low, main, up = factors  # [n] each: entries (i, i-1), (i, i), (i, i+1)
         if transposed:
             low, up = jnp.roll(up, 1), jnp.roll(low, -1)
-        return jax.lax.linalg.tridiagonal_solve(low, main, up, b.astype(main.dtype)).astype(b.dtype)
+        return jax.lax.linalg.tridiagonal_solve(low, main, up, b)
 
     def slogdet(self, values: Any) -> tuple[Any, Any]:
         return self._banded.slogdet(values)
@@ -93,7 +93,6 @@ class Banded:
 
     def solve(self, factors: Any, b: Any, transposed: bool) -> Any:
         values, lu, swaps = factors
-        wide = b.astype(values.dtype)
 
         def on_host(_: Any, lu: Any, swaps: Any, b: Any) -> Any:
             shape = jax.ShapeDtypeStruct(b.shape, b.dtype)
@@ -104,7 +103,7 @@ class Banded:
             lower, upper = (self._upper, self._lower) if transposed else (self._lower, self._upper)
             return _scan_solve(_scan_factor(self.band(values, transposed), lower, upper), b, lower)
 
-        return jax.lax.platform_dependent(values, lu, swaps, wide, cpu=on_host, default=scanned).astype(b.dtype)
+        return jax.lax.platform_dependent(values, lu, swaps, b, cpu=on_host, default=scanned)
 
     def _lapack_solve(self, lu: Any, swaps: Any, b: Any, trans: int = 0) -> np.ndarray:
         from scipy.linalg import get_lapack_funcs
@@ -122,15 +121,11 @@ class Banded:
 
         def scanned(values: Any) -> tuple[Any, Any]:
             pivots, _, swapped = _scan_factor(self.band(values), self._lower, self._upper)
-            pivots = pivots[:, 0]
-            sign = jnp.prod(jnp.sign(pivots)) * jnp.where(swapped > 0, -1, 1).prod()
-            return sign, jnp.log(jnp.abs(pivots)).sum()
+            return _sign_and_log(pivots[:, 0], swapped > 0)
 
         def on_host(values: Any) -> tuple[Any, Any]:
             _, lu, swaps = self._host_factor(values)
-            pivots = lu[:, self._lower + self._upper]
-            odd = jnp.where(swaps != np.arange(self._n), -1, 1).prod()
-            return jnp.prod(jnp.sign(pivots)) * odd, jnp.log(jnp.abs(pivots)).sum()
+            return _sign_and_log(lu[:, self._lower + self._upper], swaps != np.arange(self._n, dtype=np.int32))
 
         @jax.custom_jvp
         def found(values: Any) -> tuple[Any, Any]:
@@ -141,6 +136,11 @@ class Banded:
             return jax.jvp(scanned, primals, tangents)
 
         return found(values)
+
+
+def _sign_and_log(pivots: Any, swapped: Any) -> tuple[Any, Any]:
+    signs = jnp.sign(pivots)
+    return jnp.prod(jnp.where(swapped, -signs, signs)), jnp.log(jnp.abs(pivots)).sum()
 
 
 def _scan_factor(band: Any, lower: int, upper: int) -> tuple[Any, Any, Any]:
@@ -161,7 +161,7 @@ def _scan_factor(band: Any, lower: int, upper: int) -> tuple[Any, Any, Any]:
         top = window[chosen]
         window = window.at[chosen].set(window[0]).at[0].set(top)
         multipliers = window[1:, 0] / top[0]
-        window = window[1:] - multipliers[:, None] * top
+        window = window[1:] - multipliers[:, None] * top[None]
         shifted = jnp.concatenate([window[:, 1:], jnp.zeros((lower, 1), band.dtype)], axis=1)
         return jnp.concatenate([shifted, new[None]]), (top, multipliers, chosen)
 
@@ -179,7 +179,7 @@ def _scan_solve(factors: tuple[Any, Any, Any], b: Any, lower: int) -> Any:
         multipliers, chosen, new = given
         top = window[chosen]
         window = window.at[chosen].set(window[0]).at[0].set(top)
-        return jnp.concatenate([window[1:] - multipliers[:, None] * top, new[None]]), top
+        return jnp.concatenate([window[1:] - multipliers[:, None] * top[None], new[None]]), top
 
     _, y = jax.lax.scan(forward, padded[: lower + 1], (L, swaps, padded[lower + 1 :]))
 

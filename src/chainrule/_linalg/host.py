@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from chainrule._linalg.differentiable import implicit_solve
+from chainrule._space import promoted
 
 _KEPT = 4  # factors of each pattern
 
@@ -46,7 +47,7 @@ class _Kept:
 
 def working(dtype: Any) -> Any:
     """The dtype that LAPACK and SuperLU compute in."""
-    return jnp.promote_types(dtype, jnp.float32)
+    return promoted(dtype, jnp.float32)
 
 
 class Sparse:
@@ -100,15 +101,13 @@ class Sparse:
 
     def solve(self, factors: Any, b: Any, transposed: bool) -> Any:
         """[n, r] -> [n, r]."""
-        wide = b.astype(factors[0].dtype)
-        x = jax.pure_callback(
+        return jax.pure_callback(
             lambda v, b: self._on_host(transposed, v, b),
-            jax.ShapeDtypeStruct(b.shape, wide.dtype),
+            jax.ShapeDtypeStruct(b.shape, b.dtype),
             factors[0],
-            wide,
+            b,
             vmap_method="sequential",
         )
-        return x.astype(b.dtype)
 
     def slogdet(self, values: Any) -> tuple[Any, Any]:
         """Sign and logarithm; the derivative by Jacobi's formula d log det A = tr(A⁻¹ dA), a solve for each column."""

@@ -45,7 +45,7 @@ def _swapped(entries: list[Any], chosen: Any) -> list[Any]:
 
 def solved(factors: tuple[Any, Any], b: Any, transposed: bool) -> Any:
     """A x = b, or Aᵀ x = b, of factors [p, p, k]: b and x are [p, r, k]."""
-    LU, swaps = factors
+    LU, swaps = (f[..., None, :] for f in factors)
     p, x = LU.shape[0], list(b)
     if transposed:
         for i in range(p):  # Uᵀ y = b

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from chainrule._linalg.differentiable import implicit_solve, lost
-from chainrule._linalg.host import Sparse
+from chainrule._linalg.host import Sparse, working
 from chainrule._linalg.interface import LinearAlgebra
 from chainrule._linalg.methods import determinant, is_sparse
 from chainrule._memory import require_memory
@@ -96,7 +96,7 @@ class StoredEntries(LinearAlgebra):
         rows, cols, values = self.coo()
         if not is_sparse(min(m, n), len(rows)):
             return super()._lstsq(b)
-        tall = m >= n
+        tall, values = m >= n, values.astype(b.dtype)
         A = (rows, cols, values) if tall else (cols, rows, values.conj())
         method, entries = _augmented(*A, max(m, n), min(m, n))
         factors = method.factor(jax.lax.stop_gradient(entries))
@@ -104,6 +104,8 @@ class StoredEntries(LinearAlgebra):
         given = jnp.concatenate([b, rest]) if tall else jnp.concatenate([rest, b])
         product = functools.partial(method.product, entries)
         x = implicit_solve(product, functools.partial(method.solve, factors), given, False)
+        size = functools.partial(method.product, abs(entries), transposed=False)
+        x = jnp.where(lost(*jax.lax.stop_gradient((x, given)), size), jnp.nan, x)
         return x[m:] if tall else x[:n]
 
 
@@ -117,9 +119,11 @@ def _augmented(rows: np.ndarray, cols: np.ndarray, values: Any, tall: int, wide:
 
 
 def _stored_solve(J: Any, solve: Any, b: Any, transposed: bool) -> Any:
-    x = implicit_solve(lambda x, t: _columns_of(J.T if t else J, x), solve, b, transposed)
-    A, fixed, b = jax.lax.stop_gradient((J.T if transposed else J, x, b))
-    return jnp.where(lost(fixed, b, functools.partial(_columns_of, A._magnitudes())), jnp.nan, x)
+    """In the dtype that J has been factored in."""
+    own = b.astype(working(J.dtype))
+    x = implicit_solve(lambda x, t: _columns_of(J.T if t else J, x), solve, own, transposed)
+    A, fixed, given = jax.lax.stop_gradient((J.T if transposed else J, x, own))
+    return jnp.where(lost(fixed, given, functools.partial(_columns_of, A._magnitudes())), jnp.nan, x).astype(b.dtype)
 
 
 def _columns_of(J: Any, x: Any) -> Any:
