@@ -86,8 +86,8 @@ class Banded:
         (gbtrf,) = get_lapack_funcs(("gbtrf",), dtype=values.dtype)
         columns = np.zeros((self._n, 2 * self._lower + self._upper + 1), values.dtype)
         columns[self._cols, self._rows.astype(np.int64) - self._cols + self._lower + self._upper] = values
-        lu, swaps, info = gbtrf(columns.T, self._lower, self._upper, overwrite_ab=True)
-        if info > 0 or not np.isfinite(values).all():
+        lu, swaps, _ = gbtrf(columns.T, self._lower, self._upper, overwrite_ab=True)
+        if not np.isfinite(values).all():
             lu = np.full_like(lu, np.nan)
         return np.ascontiguousarray(lu.T), swaps.astype(np.int32)
 
@@ -160,7 +160,7 @@ def _scan_factor(band: Any, lower: int, upper: int) -> tuple[Any, Any, Any]:
         chosen = jnp.argmax(jnp.abs(window[:, 0]))
         top = window[chosen]
         window = window.at[chosen].set(window[0]).at[0].set(top)
-        multipliers = window[1:, 0] / top[0]
+        multipliers = window[1:, 0] / jnp.where(top[0] == 0, 1, top[0])  # below a 0 there are zeros only
         window = window[1:] - multipliers[:, None] * top[None]
         shifted = jnp.concatenate([window[:, 1:], jnp.zeros((lower, 1), band.dtype)], axis=1)
         return jnp.concatenate([shifted, new[None]]), (top, multipliers, chosen)

@@ -144,7 +144,7 @@ class Sparse:
 
         def of(start: Any) -> Any:  # columns start … of A⁻¹, read where A has entries in rows start …
             which = start + jnp.arange(width)
-            unit = (jnp.arange(count)[:, None] == which).astype(values.dtype)
+            unit = (jnp.arange(count)[:, None] == which[None]).astype(values.dtype)
             X = implicit_solve(functools.partial(self.product, values), solve, unit, False)
             return X[jnp.asarray(cols)[which % count], jnp.arange(width)[:, None]]
 

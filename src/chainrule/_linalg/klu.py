@@ -17,7 +17,7 @@ from chainrule._space import promoted
 
 
 def _library() -> Any:
-    """klujax; imported in a thread of its own, where no `with jax.enable_x64(...)` hides the options for all threads."""
+    """klujax; imported in a thread of its own, where no `with jax.enable_x64(...)` hides what holds for all."""
     if "klujax" not in sys.modules:
         with ThreadPoolExecutor(1) as thread:
             thread.submit(_imported).result()
