@@ -171,11 +171,11 @@ class LowRankUpdate(Jacobian):
         return each((self.T if transposed else self)._apply, x)
 
     def _solve(self, factors: Any, b: Any, transposed: bool) -> Any:
-        fixed = jax.lax.stop_gradient(self)
-        x = implicit_solve(self._products, functools.partial(_by_parts, fixed, factors), b, transposed)
+        fixed, own = jax.lax.stop_gradient(self), b.astype(self.dtype)
+        x = implicit_solve(self._products, functools.partial(_by_parts, fixed, factors), own, transposed)
         J = fixed.T if transposed else fixed
         terms = LowRankUpdate(J._A._magnitudes(), abs(J._U), abs(J._V))
-        return jnp.where(lost(*jax.lax.stop_gradient((x, b)), terms._apply), jnp.nan, x)
+        return jnp.where(lost(*jax.lax.stop_gradient((x, own)), terms._apply), jnp.nan, x).astype(b.dtype)
 
     def _slogdet(self) -> Any:
         def bordered(J: LowRankUpdate) -> Any:

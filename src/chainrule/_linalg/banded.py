@@ -85,14 +85,13 @@ class Banded:
         (gbtrf,) = get_lapack_funcs(("gbtrf",), dtype=values.dtype)
         columns = np.zeros((self._n, 2 * self._lower + self._upper + 1), values.dtype)
         columns[self._cols, self._rows.astype(np.int64) - self._cols + self._lower + self._upper] = values
-        lu, swaps, info = gbtrf(columns.T, self._lower, self._upper, overwrite_ab=True)
-        if info > 0 or not np.isfinite(values).all():
+        lu, swaps, _ = gbtrf(columns.T, self._lower, self._upper, overwrite_ab=True)
+        if not np.isfinite(values).all():
             lu = np.full_like(lu, np.nan)
         return np.ascontiguousarray(lu.T), swaps.astype(np.int32)
 
     def solve(self, factors: Any, b: Any, transposed: bool) -> Any:
         values, lu, swaps = factors
-        wide = b.astype(values.dtype)
 
         def by_lapack(_: Any, lu: Any, swaps: Any, b: Any) -> Any:
             shape = jax.ShapeDtypeStruct(b.shape, b.dtype)
@@ -103,7 +102,7 @@ class Banded:
             lower, upper = (self._upper, self._lower) if transposed else (self._lower, self._upper)
             return _scan_solve(_scan_factor(self.band(values, transposed), lower, upper), b.T, lower).T
 
-        return jax.lax.platform_dependent(values, lu, swaps, wide, cpu=by_lapack, default=scanned).astype(b.dtype)
+        return jax.lax.platform_dependent(values, lu, swaps, b, cpu=by_lapack, default=scanned)
 
     def _lapack_solve(self, lu: Any, swaps: Any, b: Any, trans: int = 0) -> np.ndarray:
         from scipy.linalg import get_lapack_funcs
@@ -120,15 +119,11 @@ class Banded:
 
         def scanned(values: Any) -> tuple[Any, Any]:
             pivots, _, swapped = _scan_factor(self.band(values), self._lower, self._upper)
-            pivots = pivots[:, 0]
-            sign = jnp.prod(jnp.sign(pivots)) * jnp.where(swapped > 0, -1, 1).prod().astype(pivots.dtype)
-            return sign, jnp.log(jnp.abs(pivots)).sum()
+            return _sign_and_log(pivots[:, 0], swapped > 0)
 
         def by_lapack(values: Any) -> tuple[Any, Any]:
             _, lu, swaps = self._host_factor(values)
-            pivots = lu[:, self._lower + self._upper]
-            odd = jnp.where(swaps != np.arange(self._n, dtype=np.int32), -1, 1).prod().astype(lu.dtype)
-            return jnp.prod(jnp.sign(pivots)) * odd, jnp.log(jnp.abs(pivots)).sum()
+            return _sign_and_log(lu[:, self._lower + self._upper], swaps != np.arange(self._n, dtype=np.int32))
 
         @jax.custom_jvp
         def found(values: Any) -> tuple[Any, Any]:
@@ -139,6 +134,11 @@ class Banded:
             return jax.jvp(scanned, primals, tangents)
 
         return found(values)
+
+
+def _sign_and_log(pivots: Any, swapped: Any) -> tuple[Any, Any]:
+    signs = jnp.sign(pivots)
+    return jnp.prod(jnp.where(swapped, -signs, signs)), jnp.log(jnp.abs(pivots)).sum()
 
 
 def _scan_factor(band: Any, lower: int, upper: int) -> tuple[Any, Any, Any]:
@@ -158,7 +158,7 @@ def _scan_factor(band: Any, lower: int, upper: int) -> tuple[Any, Any, Any]:
         chosen = jnp.argmax(jnp.abs(window[:, 0]))
         top = window[chosen]
         window = window.at[chosen].set(window[0]).at[0].set(top)
-        multipliers = window[1:, 0] / top[0]
+        multipliers = window[1:, 0] / jnp.where(top[0] == 0, 1, top[0])  # below a 0 there are zeros only
         window = window[1:] - multipliers[:, None] * top[None]
         shifted = jnp.concatenate([window[:, 1:], jnp.zeros((lower, 1), band.dtype)], axis=1)
         return jnp.concatenate([shifted, new[None]]), (top, multipliers, chosen)

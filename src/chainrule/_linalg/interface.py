@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -110,10 +109,9 @@ class LinearAlgebra:
         method : str
             'auto': by the structure: division (diagonal, permutation), substitution (triangular, after a permutation
             too), batched LU (block-diagonal), block by block (block-triangular), banded LU, SuperLU on the host
-            (sparse), LU (dense), factor by factor (a product), Woodbury's formula (a low-rank update); a matrix-free J
-            is solved by 'gmres'. 'klu': KLU on the host (the extra `klu`; a singular J is an error of the compiled
-            program there, not nan). 'cg', 'gmres', 'bicgstab': Krylov methods
-            on products with J.
+            (sparse), LU (dense), factor by factor (a product); a matrix-free J is solved by 'gmres'. 'klu': KLU on the
+            host (the extra `klu`; inside `jit` a singular J is an error of the compiled program there, not nan). 'cg',
+            'gmres', 'bicgstab': Krylov methods on products with J.
         preconditioner : str or callable, optional
             For Krylov methods: 'diagonal', 'banded' (the three middle diagonals) or 'triangular' (the lower triangle)
             of J; or a function v -> M⁻¹ v of flat vectors.
@@ -150,7 +148,7 @@ class LinearAlgebra:
                     f"solve: method={method!r} is direct; preconditioner, tolerance and max_steps belong to the Krylov "
                     f"methods {', '.join(map(repr, KRYLOV))}"
                 )
-            return self._solved("solve", b, functools.partial(_direct, klu=method == "klu"))
+            return self._solved("solve", b, _by_klu if method == "klu" else functools.partial(_direct, klu=False))
         own = krylov(self, "gmres" if method == "auto" else method, preconditioner, tolerance, max_steps)
         return self._solved("solve", b, own)
 
@@ -207,9 +205,8 @@ class LinearAlgebra:
         arrays = jax.tree.leaves((self, given))
         if any(isinstance(a, jax.core.Tracer) for a in (*arrays, *jax.tree.leaves(x))):
             return x
-        with contextlib.suppress(jax.errors.JaxRuntimeError):  # KLU's own way to say it
-            if all(bool(jnp.isfinite(a).all()) for a in jax.tree.leaves(x)):
-                return x
+        if all(bool(jnp.isfinite(a).all()) for a in jax.tree.leaves(x)):
+            return x
         if not all(bool(jnp.isfinite(a).all()) for a in arrays):
             return x  # nan in, nan out
         raise SingularError(
@@ -341,6 +338,16 @@ def _direct(J: Any, b: Any, klu: bool) -> Any:
     if klu:
         return J._solve_klu(b)
     return J._solve(J._eliminated(), b, False)
+
+
+def _by_klu(J: Any, b: Any) -> Any:
+    """Where the matrix is singular, nan for the error that KLU makes of the compiled program."""
+    try:
+        return jax.block_until_ready(_direct(J, b, klu=True))
+    except jax.errors.JaxRuntimeError as error:
+        if "singular" not in str(error):
+            raise
+        return jnp.full_like(b, jnp.nan)
 
 
 @jax.jit

@@ -11,6 +11,7 @@ import numpy as np
 from jax.scipy.sparse import linalg
 
 from chainrule._errors import InputTypeError
+from chainrule._linalg.host import working
 from chainrule._linalg.methods import choose
 from chainrule._structure import Places
 
@@ -57,4 +58,5 @@ def _approximate_inverse(J: Any, name: str) -> Callable[[Any], Any]:
     order = np.lexsort((all_cols, all_rows))
     method = choose(Places(all_rows[order], all_cols[order], J.shape))
     factors = method.factor(jax.lax.stop_gradient(jnp.concatenate([values[kept], diagonal])[order]))
-    return lambda v: method.solve(factors, v[None], False)[0]
+    wide = working(J.dtype)
+    return lambda v: method.solve(factors, v[None].astype(wide), False)[0].astype(v.dtype)

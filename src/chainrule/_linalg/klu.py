@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any
 
@@ -10,19 +13,27 @@ import jax.numpy as jnp
 import numpy as np
 
 from chainrule._errors import ChainruleError, InputTypeError
+from chainrule._space import promoted
 
 
 def _library() -> Any:
-    """klujax; it sets two options of JAX when it is imported, which are set back."""
+    """klujax; imported in a thread of its own, where no `with jax.enable_x64(...)` hides what holds for all."""
+    if "klujax" not in sys.modules:
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(_imported).result()
+    return sys.modules["klujax"]
+
+
+def _imported() -> None:
+    """Import klujax, which sets two options of JAX, and set these back."""
     before = jax.config.read("jax_enable_x64"), jax.config.read("jax_platform_name")
     try:
-        import klujax
+        importlib.import_module("klujax")
     except ImportError as error:
         raise ChainruleError("solve: method='klu' needs klujax: pip install 'chainrule[klu]'") from error
     finally:
         jax.config.update("jax_enable_x64", before[0])
         jax.config.update("jax_platform_name", before[1])
-    return klujax
 
 
 _KEPT: dict[Any, Any] = {}  # analyses of patterns; compiled programs hold their addresses, so that none is ever freed
@@ -46,8 +57,9 @@ class Klu:
     def factor(self, values: Any) -> Any:
         if not jax.config.read("jax_enable_x64"):
             raise InputTypeError("solve: KLU computes in float64; set jax_enable_x64")
-        return (values,)
+        return (values.astype(promoted(values.dtype, jnp.float64)),)
 
     def solve(self, factors: Any, b: Any, transposed: bool) -> Any:
         run = self._library.tsolve_with_symbol if transposed else self._library.solve_with_symbol
-        return run(self._rows, self._cols, factors[0], b.T, self._symbolic).T.astype(b.dtype)
+        wide = b.T.astype(factors[0].dtype)
+        return run(self._rows, self._cols, factors[0], wide, self._symbolic).T.astype(b.dtype)

@@ -26,7 +26,7 @@ class Method(Protocol):
         """[nnz] -> arrays."""
 
     def solve(self, factors: Any, b: Any, transposed: bool) -> Any:
-        """[r, n] -> [r, n]."""
+        """[r, n] -> [r, n], in the dtype of the factors."""
 
     def slogdet(self, values: Any) -> tuple[Any, Any]:
         """[nnz] -> sign and log |det|."""
@@ -55,7 +55,7 @@ class ScaledPermutation:
         self._straight = bool((p.cols == np.arange(len(p.cols))).all())
 
     def factor(self, values: Any) -> Any:
-        return (values,)
+        return (values.astype(working(values.dtype)),)
 
     def solve(self, factors: Any, b: Any, transposed: bool) -> Any:
         if self._straight:
@@ -145,16 +145,16 @@ class Blocks:
         return tuple(group.factor(values) for group in self.groups)
 
     def solve(self, factors: Any, b: Any, transposed: bool) -> Any:
-        pieces, wide = [], working(b.dtype)
+        pieces = []
         for group, f in zip(self.groups, factors, strict=True):
             lines = group.cols if transposed else group.rows
-            part = group.solve(f, _taken(b, lines).astype(wide), transposed)
+            part = group.solve(f, _taken(b, lines), transposed)
             pieces.append(part.reshape(-1, len(b)))
         x = (pieces[0] if len(pieces) == 1 else jnp.concatenate(pieces)).T
         order = self._order[0 if transposed else 1]
         if not (order == np.arange(self._n)).all():
             x = x[:, np.argsort(order)]
-        return x.astype(b.dtype)
+        return x
 
     def slogdet(self, values: Any) -> tuple[Any, Any]:
         values = values.astype(working(values.dtype))
@@ -181,7 +181,7 @@ class Blocks:
 def _taken(b: Any, lines: np.ndarray) -> Any:
     """[r, n] -> [k, p, r]."""
     shape, b = (*lines.shape, len(b)), b.T
-    return b.reshape(shape) if (lines.reshape(-1) == np.arange(len(b))).all() else b[lines]
+    return b.reshape(shape) if np.array_equal(lines.reshape(-1), np.arange(len(b))) else b[lines]
 
 
 def dense(p: Places) -> Blocks:
@@ -216,7 +216,7 @@ class BlockTriangular:
     def factor(self, values: Any) -> Any:
         if self._other is not None:
             return self._other.factor(values)
-        return self.blocks.factor(values), values[self._outside]
+        return self.blocks.factor(values), values[self._outside].astype(working(values.dtype))
 
     def solve(self, factors: Any, b: Any, transposed: bool) -> Any:
         if self._other is not None:
@@ -226,7 +226,7 @@ class BlockTriangular:
         rows, cols = (cols, rows) if transposed else (rows, cols)
         x = self.blocks.solve(diagonal, b, transposed)
         for _ in range(self._steps or 0):
-            below = jnp.zeros_like(b).at[:, rows].add(rest[None].astype(b.dtype) * x[:, cols])
+            below = jnp.zeros_like(b).at[:, rows].add(rest[None] * x[:, cols])
             x = self.blocks.solve(diagonal, b - below, transposed)
         return x
 
@@ -276,8 +276,8 @@ class Triangular:
             y = self._sparse.solve(factors, c, transposed)
         else:
             L = factors[0]
-            y = jax.scipy.linalg.solve_triangular(L, c.T.astype(L.dtype), trans=int(transposed), lower=True).T
-        return y[:, np.argsort(found)].astype(b.dtype)
+            y = jax.scipy.linalg.solve_triangular(L, c.T, trans=int(transposed), lower=True).T
+        return y[:, np.argsort(found)]
 
     def slogdet(self, values: Any) -> tuple[Any, Any]:
         return _sign_and_log(values[self._diagonal], self._parity)

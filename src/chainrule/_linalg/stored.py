@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from chainrule._linalg.differentiable import each, implicit_solve, lost
-from chainrule._linalg.host import Sparse
+from chainrule._linalg.host import Sparse, working
 from chainrule._linalg.interface import LinearAlgebra
 from chainrule._linalg.methods import determinant, is_sparse
 from chainrule._memory import require_memory
@@ -41,7 +41,8 @@ class StoredEntries(LinearAlgebra):
         return J._layout.method.factor(jax.lax.stop_gradient(J.coo()[2]))
 
     def _solve(self, factors: Any, b: Any, transposed: bool) -> Any:
-        return self._checked(self._unchecked_solve(factors, b, transposed), b, transposed)
+        own = b.astype(working(self.dtype))  # J has been factored in this one
+        return self._checked(self._unchecked_solve(factors, own, transposed), own, transposed).astype(b.dtype)
 
     def _checked(self, x: Any, b: Any, transposed: bool) -> Any:
         """x, or nan where it has no digit to trust."""
@@ -63,7 +64,8 @@ class StoredEntries(LinearAlgebra):
         rows, cols, values = J.coo()
         method = Klu(rows, cols, J.shape[0])
         solve = functools.partial(method.solve, method.factor(jax.lax.stop_gradient(values)))
-        return self._checked(implicit_solve(J._products, solve, b, self._layout.flipped), b, False)
+        own = b.astype(working(self.dtype))
+        return self._checked(implicit_solve(J._products, solve, own, self._layout.flipped), own, False).astype(b.dtype)
 
     def _slogdet(self) -> Any:
         J = self._upright
@@ -109,7 +111,7 @@ class StoredEntries(LinearAlgebra):
         rows, cols, values = self.coo()
         if not is_sparse(min(m, n), len(rows)):
             return super()._lstsq(b)
-        tall = m >= n
+        tall, values = m >= n, values.astype(b.dtype)
         A = (rows, cols, values) if tall else (cols, rows, values.conj())
         method, entries = _augmented(*A, max(m, n), min(m, n))
         factors = method.factor(jax.lax.stop_gradient(entries))
@@ -117,6 +119,8 @@ class StoredEntries(LinearAlgebra):
         given = jnp.concatenate([b, rest] if tall else [rest, b], axis=1)
         product = functools.partial(method.product, entries)
         x = implicit_solve(product, functools.partial(method.solve, factors), given, False)
+        size = functools.partial(method.product, abs(entries), transposed=False)
+        x = jnp.where(lost(*jax.lax.stop_gradient((x, given)), lambda v: size(v[None])[0]), jnp.nan, x)
         return x[:, m:] if tall else x[:, :n]
 
 
