@@ -39,7 +39,7 @@ def determinant(method: Method, values: Any) -> Any:
     if isinstance(method, BlockTriangular):
         return method.blocks.det(values)
     sign, log = method.slogdet(values)
-    return sign * jnp.exp(log)
+    return sign * jnp.exp(log).astype(sign.dtype)
 
 
 def _sign_and_log(pivots: Any, parity_of: int) -> tuple[Any, Any]:
