@@ -38,12 +38,12 @@ SHORT = replace(SMOKE, turns=1, candidate_s=0.2, quick_s=0.0)
 VERSIONS = ("scipy", "lineax", "diffrax", "klujax")
 COLUMNS = ("task", "way", "ms", "quartiles", "runs", "÷ ours", "relative error", "goal")
 LEGEND = (
-    "Medians in ms after a warm-up, the ways of a task taking turns with eight inputs, so that none meets a factor that "
-    "was kept. ÷ ours: the time of a way over that of the first. Relative error: the largest difference to a reference "
-    "(solves with residuals in extended precision; for Kvaerno5, SciPy's Radau with tighter tolerances). SuperLU alone: "
-    "the share of SciPy's solver, to factor and solve with matrices that are there. By hand: pattern and values as a "
-    "person derives them. * marks a goal that is missed. Where the load average is not small, other processes ran at "
-    "the same time: ratios hold better than times."
+    "Medians in ms after a warm-up; the ways of a task take turns, each with eight inputs, so that none meets a factor "
+    "that was kept. ÷ ours: the time of a way over that of the first. Relative error: the largest difference to a "
+    "reference (solves with residuals in extended precision; for Kvaerno5, SciPy's Radau with tighter tolerances). "
+    "SuperLU alone, KLU alone: the share of SciPy's and klujax's solver, to factor and solve with matrices that are "
+    "there. By hand: pattern and values as a person derives them. * marks a goal that is missed. Where the load average "
+    "is not small, other processes ran at the same time: ratios hold better than times."
 )
 Row = dict[str, Any]
 

@@ -11,9 +11,9 @@ import lineax
 import numpy as np
 import scipy.linalg
 import scipy.sparse
-from solve_problems.task import VARIANTS, Task, Ways, jitted, on_host, refined
 
 import chainrule as cr
+from solve_problems.task import VARIANTS, Task, Ways, jitted, on_host, refined
 
 RATIO = 1e3  # h / dx²
 H = 1e-2

@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from solve_problems.task import VARIANTS, Task, Ways, jitted
 
 import chainrule as cr
+from solve_problems.task import VARIANTS, Task, Ways, jitted
 
 SLOW, FAST, MIDDLE = 0.04, 3e7, 1e4
 H = 0.01

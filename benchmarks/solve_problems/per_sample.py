@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from solve_problems.task import VARIANTS, Task, Ways, jitted
 
 import chainrule as cr
+from solve_problems.task import VARIANTS, Task, Ways, jitted
 
 WIDTH, HIDDEN = 16, 32
 _RNG = np.random.default_rng(3)

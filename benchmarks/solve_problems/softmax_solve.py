@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from solve_problems.task import VARIANTS, Task, Ways, jitted
 
 import chainrule as cr
+from solve_problems.task import VARIANTS, Task, Ways, jitted
 
 
 def f(x: Any) -> Any:

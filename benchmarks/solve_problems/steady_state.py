@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 import scipy.sparse.linalg
-from solve_problems.task import KLU, VARIANTS, Task, Ways, jitted, on_host
 
 import chainrule as cr
+from solve_problems.task import KLU, VARIANTS, Task, Ways, jitted, on_host
 
 DIFFUSION, SPEED = 0.1, 1.0
 STOP = 1e-7  # the step after a change so small is exact to rounding
@@ -160,14 +160,37 @@ def _alone(matrices: list[Any], transposed: bool = False) -> Any:
     return on_host(lambda *path: [scipy.sparse.linalg.splu(A).solve(b, turn) for A in path], matrices)
 
 
-HAND, ALONE = "SciPy by hand", "SuperLU alone"
+def _klu_alone(matrices: list[Any], transposed: bool = False) -> Any:
+    """The same by klujax, of a pattern that was analysed before."""
+    places = matrices[0].tocoo()
+    rows, cols, b = places.row.astype(np.int32), places.col.astype(np.int32), np.ones(places.shape[0])
+
+    @functools.cache
+    def program() -> Any:
+        import klujax
+
+        symbolic = klujax.analyze(jnp.asarray(rows), jnp.asarray(cols), len(b))
+        run = klujax.tsolve_with_symbol if transposed else klujax.solve_with_symbol
+        return jitted(lambda values: run(rows, cols, values, b, symbolic), [(A.data,) for A in matrices])
+
+    return lambda i: program()(i)
+
+
+HAND, ALONE, KLU_ALONE = "SciPy by hand", "SuperLU alone", "KLU alone"
+SHARES = frozenset([ALONE, KLU_ALONE])
+
+
+def _shares(matrices: list[Any], transposed: bool = False) -> dict[str, Any]:
+    """What the solvers take of the time."""
+    alone = {ALONE: _alone([(A,) for A in matrices], transposed)}
+    return alone | ({KLU_ALONE: _klu_alone(matrices, transposed)} if KLU else {})
 
 
 def steps(N: int) -> Ways:
     s = setting(N)
     ways = _in_jax(step, N, s.starts) | {HAND: on_host(s.hand.step, s.starts)}
-    ways[ALONE] = _alone([(s.hand.jacobian(*start),) for start in s.starts])
-    return Ways(ways, Exact(N).step(*s.starts[0]), frozenset([ALONE]))
+    ways |= _shares([s.hand.jacobian(*start) for start in s.starts])
+    return Ways(ways, Exact(N).step(*s.starts[0]), SHARES)
 
 
 def newtons(N: int) -> Ways:
@@ -175,14 +198,14 @@ def newtons(N: int) -> Ways:
     ways = _in_jax(newton, N, s.starts) | {HAND: on_host(lambda u, k: s.hand.newton(u, k)[-1], s.starts)}
     pairs = zip(s.paths, s.starts, strict=True)
     ways[ALONE] = _alone([tuple(s.hand.jacobian(u, k) for u in path[:-1]) for path, (_, k) in pairs])
-    return Ways(ways, Exact(N).newton(*s.starts[0])[-1], frozenset([ALONE]), note=f"{len(s.paths[0]) - 1} steps")
+    return Ways(ways, Exact(N).newton(*s.starts[0])[-1], SHARES, note=f"{len(s.paths[0]) - 1} steps")
 
 
 def gradients(N: int) -> Ways:
     s = setting(N)
     ways = _in_jax(gradient, N, s.steady) | {HAND: on_host(s.hand.gradient, s.steady)}
-    ways[ALONE] = _alone([(s.hand.jacobian(*at),) for at in s.steady], True)
-    return Ways(ways, Exact(N).gradient(*s.steady[0]), frozenset([ALONE]))
+    ways |= _shares([s.hand.jacobian(*at) for at in s.steady], True)
+    return Ways(ways, Exact(N).gradient(*s.steady[0]), SHARES)
 
 
 def _tasks(N: int, smoke: bool = False) -> list[Task]:
