@@ -42,8 +42,8 @@ LEGEND = (
     "that was kept. ÷ ours: the time of a way over that of the first. Relative error: the largest difference to a "
     "reference (solves with residuals in extended precision; for Kvaerno5, SciPy's Radau with tighter tolerances). "
     "SuperLU alone, KLU alone: the share of SciPy's and klujax's solver, to factor and solve with matrices that are "
-    "there. By hand: pattern and values as a person derives them. * marks a goal that is missed. Where the load average "
-    "is not small, other processes ran at the same time: ratios hold better than times."
+    "there. By hand: pattern and values as a person derives them. * marks a goal that is missed. Where the load "
+    "average is not small, other processes ran at the same time: ratios hold better than times."
 )
 Row = dict[str, Any]
 
