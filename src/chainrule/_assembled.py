@@ -249,23 +249,37 @@ def _product(J: Assembled, v: Any) -> Any:
         vals = jnp.asarray(b.vals).astype(dtype)
         if (b.cols < 0).any():
             vals = jnp.where(b.cols >= 0, vals, jnp.zeros((), dtype))
-        cols = np.where(b.cols < 0, len(v if not J._layout.flipped else out), b.cols)  # absent: nowhere
         if J._layout.flipped:
             w = v[lines].reshape(b.shape).astype(dtype)
-            out = _added(out, cols, _contracted(vals, w[..., None], b, cols.shape))
+            box = _box(b.cols)
+            out = _added(out, b.cols[box], _contracted(vals, w[..., None], b, b.cols.shape)[box])
         else:
-            inside = cols.max(initial=0) < len(v)
-            read = taken(v, cols) if inside else v.at[cols].get(mode="fill", fill_value=0)
-            rows = _contracted(vals, read.astype(dtype), b, (*b.shape, 1))
+            rows = _contracted(vals, _read(v.astype(dtype), b.cols), b, (*b.shape, 1))
             out = _added(out, np.arange(len(out))[lines], rows.reshape(-1))
     return out
 
 
+def _box(cols: np.ndarray) -> tuple[slice, ...]:
+    """The smallest box around the columns that are there; what a stencil reads beyond an edge is outside of it."""
+    there = cols >= 0
+    lines = [np.flatnonzero(there.any(axis=tuple(j for j in range(cols.ndim) if j != k))) for k in range(cols.ndim)]
+    return tuple(slice(int(x[0]), int(x[-1]) + 1) if len(x) else slice(0, 0) for x in lines)
+
+
+def _read(v: Any, cols: np.ndarray) -> Any:
+    """v at these columns, 0 where they are absent: without a gather where those that are there run evenly."""
+    box = _box(cols)
+    if (cols[box] < 0).any():
+        return v.at[np.where(cols < 0, len(v), cols)].get(mode="fill", fill_value=0)
+    edges = [(x.start, n - x.stop) for x, n in zip(box, cols.shape, strict=True)]
+    return jnp.pad(taken(v, cols[box]), edges)
+
+
 def _added(out: Any, places: np.ndarray, values: Any) -> Any:
-    """`out` with values added at places, as an addition of arrays where these lie side by side."""
+    """`out` with values added at places that are not absent, as an addition of arrays where these lie side by side."""
     flat = places.reshape(-1)
-    if not flat.size or flat[-1] >= len(out) or not np.array_equal(flat, np.arange(flat[0], flat[0] + flat.size)):
-        return out.at[places].add(values, mode="drop")
+    if not flat.size or flat[0] < 0 or not np.array_equal(flat, np.arange(flat[0], flat[0] + flat.size)):
+        return out.at[np.where(places < 0, len(out), places)].add(values, mode="drop")
     if flat.size == len(out):
         return out + values.reshape(-1)
     return out.at[flat[0] : flat[0] + flat.size].add(values.reshape(-1))

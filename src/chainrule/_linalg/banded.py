@@ -47,8 +47,12 @@ class Banded:
     def diagonal(self, values: Any, offset: int) -> Any:
         """[n]: the entries (i, i + offset), 0 where there is none."""
         mine = np.flatnonzero(self._cols.astype(np.int64) - self._rows == offset)
-        if len(mine) == self._n:
-            return values[mine]
+        if not len(mine):
+            return jnp.zeros(self._n, values.dtype)
+        first, last = int(self._rows[mine[0]]), int(self._rows[mine[-1]]) + 1
+        if last - first == len(mine) > 1 and len(set(np.diff(mine))) == 1:  # no gaps: no gather and no scatter
+            found = values[int(mine[0]) : int(mine[-1]) + 1 : int(mine[1] - mine[0])]
+            return jnp.pad(found, (first, self._n - last))
         return jnp.zeros(self._n, values.dtype).at[self._rows[mine]].set(values[mine])
 
     @cached_property
