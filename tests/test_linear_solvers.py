@@ -361,3 +361,31 @@ def test_any_pattern(mask, seed):
         assert_allclose(J.solve(b), np.linalg.solve(A, b), rtol=1e-6, atol=1e-9)
         assert_allclose(J.factorize().T.solve(b), np.linalg.solve(A.T, b), rtol=1e-6, atol=1e-9)
         assert_allclose(J.slogdet(), np.linalg.slogdet(A), atol=1e-9)
+
+
+@pytest.mark.parametrize("size", [60, 400])
+@pytest.mark.parametrize("order", ["as it is", "turned", "permuted"])
+def test_a_recursion_that_grows_is_solved_by_substitution(order, size):
+    """x_{i+1} = 2 x_i + b_i: every digit of x is right, although the condition number is 2^size."""
+    shuffled = np.random.default_rng(3).permutation(size)
+
+    def f(x):
+        x = x[shuffled] if order == "permuted" else x
+        return x - 2 * jnp.pad(x[:-1], (1, 0))
+
+    J = cr.jacobian(f)(jnp.ones(size))
+    b = jnp.ones(size)
+    expected = 2.0 ** np.arange(1, size + 1) - 1
+    if order == "turned":
+        assert_allclose(J.T.solve(b), expected[::-1], rtol=1e-12)
+    elif order == "permuted":
+        assert_allclose(J.solve(b)[shuffled], expected, rtol=1e-12)
+    else:
+        assert_allclose(J.solve(b), expected, rtol=1e-12)
+
+
+def test_a_zero_on_the_diagonal_of_a_triangle_is_refused():
+    J = cr.jacobian(lambda x: jnp.cumsum(x**2))(jnp.ones(6).at[3].set(0))
+    with pytest.raises(cr.SingularError, match="singular to working precision"):
+        J.solve(jnp.ones(6))
+    assert np.isnan(jax.jit(lambda J, b: J.solve(b))(J, jnp.ones(6))).all()

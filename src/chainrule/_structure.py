@@ -8,6 +8,10 @@ from typing import Any
 
 import numpy as np
 
+_TRIANGULAR = (  # kinds that substitution solves
+    *("identity", "scaled identity", "diagonal", "permutation", "scaled permutation"),
+    *("lower triangular", "upper triangular", "permuted triangular"),
+)
 _NARROW = 4  # a band of at most 1/4 of the shorter side is narrow
 
 
@@ -95,6 +99,12 @@ class Places:
     @cached_property
     def structure(self) -> Structure:
         return _classified(self)
+
+    @property
+    def triangular(self) -> bool:
+        """Whether substitution solves it, maybe after a permutation."""
+        kind, parameters = self.structure.kind, self.structure.parameters
+        return kind in _TRIANGULAR or (kind == "banded" and 0 in parameters)
 
     @cached_property
     def adjacency(self) -> Any:

@@ -45,7 +45,9 @@ class StoredEntries(LinearAlgebra):
         return self._checked(self._unchecked_solve(factors, own, transposed), own, transposed).astype(b.dtype)
 
     def _checked(self, x: Any, b: Any, transposed: bool) -> Any:
-        """x, or nan where it has no digit to trust."""
+        """x, or nan where it has no digit to trust; what substitution gives is right for a matrix next to J."""
+        if self._layout.straight.places.triangular:
+            return jnp.where(jnp.isfinite(x).all(1, keepdims=True), x, jnp.nan)
         A, fixed, given = jax.lax.stop_gradient((self.T if transposed else self, x, b))
         return jnp.where(lost(fixed, given, A._magnitudes()._apply), jnp.nan, x)
 
