@@ -20,6 +20,7 @@ import numpy as np
 from chainrule._linalg.differentiable import implicit_solve
 from chainrule._space import promoted
 
+_ROUNDING = 10  # rounding units of the largest pivot, up to which another one is none
 _KEPT = 4  # factors of each pattern
 
 
@@ -77,10 +78,11 @@ class Sparse:
     """A x = b by SuperLU (Li 2005): columns in an order of little fill, rows by partial pivoting.
 
     `ordered`: the matrix is triangular in the order given, and is taken as it is: no fill, nothing to pivot.
+    `judged`: a pivot that is all rounding counts as 0, for systems that have solutions though they are singular.
     """
 
-    def __init__(self, rows: np.ndarray, cols: np.ndarray, n: int, ordered: bool = False):
-        self._rows, self._cols, self._n, self._ordered = rows, cols, n, ordered
+    def __init__(self, rows: np.ndarray, cols: np.ndarray, n: int, ordered: bool = False, judged: bool = False):
+        self._rows, self._cols, self._n, self._ordered, self._judged = rows, cols, n, ordered, judged
         self._kept = _Kept(self._factor)
 
     @cached_property
@@ -105,9 +107,14 @@ class Sparse:
         order, rows, starts = self._by_column
         A = scipy.sparse.csc_array((values[order], rows, starts.astype(np.int32)), shape=(self._n, self._n))
         try:
-            return scipy.sparse.linalg.splu(A, **self._options)
+            factor = scipy.sparse.linalg.splu(A, **self._options)
         except RuntimeError:  # exactly singular
             return None
+        if self._judged:
+            pivots = np.abs(factor.U.diagonal())
+            if pivots.min() <= _ROUNDING * np.finfo(values.dtype).eps * pivots.max():
+                return None
+        return factor
 
     def _solved(self, transposed: bool, both: np.ndarray) -> np.ndarray:
         values, b = np.split(both, [len(self._rows)])

@@ -132,4 +132,4 @@ def _augmented(rows: np.ndarray, cols: np.ndarray, values: Any, tall: int, wide:
     all_rows, all_cols = np.concatenate([own, rows, cols + tall]), np.concatenate([own, cols + tall, rows])
     order = np.lexsort((all_cols, all_rows))
     entries = jnp.concatenate([jnp.ones(tall, values.dtype), values, values.conj()])[order]
-    return Sparse(all_rows[order], all_cols[order], tall + wide), entries
+    return Sparse(all_rows[order], all_cols[order], tall + wide, judged=True), entries
