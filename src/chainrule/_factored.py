@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from chainrule._jacobian import Jacobian
@@ -124,7 +125,11 @@ class Factored(Jacobian):
             return self.assemble()._solve(factors, b, transposed)
         pairs = list(zip(self.factors, factors, strict=True))
         for J, own in reversed(pairs) if transposed else pairs:
-            b = J._solve(own, b, transposed)
+            if jnp.iscomplexobj(b) and not jnp.issubdtype(J.dtype, jnp.complexfloating):
+                x = J._solve(own, jnp.concatenate([b.real, b.imag]), transposed)  # a real link takes both parts
+                b = jax.lax.complex(x[: len(b)], x[len(b) :])
+            else:
+                b = J._solve(own, b, transposed)
         return b
 
     def _solve_klu(self, b: Any) -> Any:

@@ -12,8 +12,8 @@ import numpy as np
 from chainrule._assembled import Assembled, whole
 from chainrule._factored import Factored
 from chainrule._jacobian import Jacobian
-from chainrule._linalg.differentiable import each, implicit_solve, lost
-from chainrule._linalg.host import Sparse
+from chainrule._linalg.differentiable import each, implicit_solve, lost, spoiled
+from chainrule._linalg.host import Sparse, working
 from chainrule._space import promoted
 from chainrule._structure import Structure
 
@@ -159,8 +159,8 @@ class LowRankUpdate(Jacobian):
             return None
         J = jax.lax.stop_gradient(self)
         own = J._A._eliminated()
-        W = J._A._unchecked_solve(own, J._U.T.astype(J.dtype), False).T
-        lu, swaps, _ = jax.lax.linalg.lu(jnp.eye(J._rank, dtype=J.dtype) + J._V @ W)
+        W = J._A._unchecked_solve(own, J._U.T.astype(working(J.dtype)), False).T
+        lu, swaps, _ = jax.lax.linalg.lu(jnp.eye(J._rank, dtype=W.dtype) + J._V.astype(W.dtype) @ W)
         return own, W, (lu, swaps)
 
     @property
@@ -171,11 +171,11 @@ class LowRankUpdate(Jacobian):
         return each((self.T if transposed else self)._apply, x)
 
     def _solve(self, factors: Any, b: Any, transposed: bool) -> Any:
-        fixed, own = jax.lax.stop_gradient(self), b.astype(self.dtype)
+        fixed, own = jax.lax.stop_gradient(self), b.astype(working(self.dtype))
         x = implicit_solve(self._products, functools.partial(_by_parts, fixed, factors), own, transposed)
         J = fixed.T if transposed else fixed
         terms = LowRankUpdate(J._A._magnitudes(), abs(J._U), abs(J._V))
-        return jnp.where(lost(*jax.lax.stop_gradient((x, own)), terms._apply), jnp.nan, x).astype(b.dtype)
+        return spoiled(x, lost(*jax.lax.stop_gradient((x, own)), terms._apply)).astype(b.dtype)
 
     def _slogdet(self) -> Any:
         def bordered(J: LowRankUpdate) -> Any:
@@ -191,8 +191,9 @@ class LowRankUpdate(Jacobian):
             (s, log), (t, more) = J._A._slogdet(), jnp.linalg.slogdet(jnp.eye(J._rank, dtype=J.dtype) + J._V @ W)
             return s * t, log + more
 
-        well = jnp.isfinite(jax.lax.stop_gradient(self)._A._slogdet()[1])
-        return jax.lax.cond(well, lemma, bordered, self)
+        J = jax.lax.stop_gradient(self)
+        growth = abs(J._V).max() * abs(J._eliminated()[1]).max()  # digits of det(I + V A⁻¹ U) that cancel
+        return jax.lax.cond(jnp.isfinite(J._A._slogdet()[1]) & (growth < _GROWTH), lemma, bordered, self)
 
     def _inverse(self) -> Any:
         return self.assemble()._inverse()
@@ -217,6 +218,7 @@ def _by_parts(J: LowRankUpdate, factors: Any, b: Any, turned: bool) -> Any:
     return jax.lax.cond(far(x, _NEAR * float(jnp.finfo(b.dtype).eps)), refined, lambda x: x, x)
 
 
+_GROWTH = 1e4  # of V A⁻¹ U, up to which the determinant keeps its digits
 _NEAR = 1e3  # rounding units of the right-hand side that may be left
 _FAR = 1e-3  # of the right-hand side, that is left where elimination without pivots between A and the update fails
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from chainrule._linalg.differentiable import sign_and_log
 from chainrule._linalg.host import on_host, working
 from chainrule._structure import Places, bandwidth
 
@@ -123,11 +124,12 @@ class Banded:
 
         def scanned(values: Any) -> tuple[Any, Any]:
             pivots, _, swapped = _scan_factor(self.band(values), self._lower, self._upper)
-            return _sign_and_log(pivots[:, 0], swapped > 0)
+            return sign_and_log(pivots[:, 0], _flips(swapped > 0, values.dtype))
 
         def by_lapack(values: Any) -> tuple[Any, Any]:
             _, lu, swaps = self._host_factor(values)
-            return _sign_and_log(lu[:, self._lower + self._upper], swaps != np.arange(self._n, dtype=np.int32))
+            swapped = swaps != np.arange(self._n, dtype=np.int32)
+            return sign_and_log(lu[:, self._lower + self._upper], _flips(swapped, values.dtype))
 
         @jax.custom_jvp
         def found(values: Any) -> tuple[Any, Any]:
@@ -140,9 +142,8 @@ class Banded:
         return found(values)
 
 
-def _sign_and_log(pivots: Any, swapped: Any) -> tuple[Any, Any]:
-    signs = jnp.sign(pivots)
-    return jnp.prod(jnp.where(swapped, -signs, signs)), jnp.log(jnp.abs(pivots)).sum()
+def _flips(swapped: Any, dtype: Any) -> Any:
+    return jnp.where(swapped, -1, 1).astype(dtype)
 
 
 def _scan_factor(band: Any, lower: int, upper: int) -> tuple[Any, Any, Any]:

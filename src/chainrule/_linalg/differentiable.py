@@ -28,6 +28,19 @@ def each(run: Callable[..., Any], *rows: Any) -> Any:
     return run(*(x[0] for x in rows))[None] if len(rows[0]) == 1 else jax.vmap(run)(*rows)
 
 
+def spoiled(x: Any, where: Any) -> Any:
+    """x, or nan where that is so: by a product, so that its derivative is nan there too."""
+    return x * jnp.where(where, jnp.nan, 1).astype(x.dtype)
+
+
+def sign_and_log(pivots: Any, flips: Any = 1) -> tuple[Any, Any]:
+    """Sign (of a complex number, the phase) and log |·| of the product of the pivots and of the signs `flips`."""
+    size, signs = jnp.abs(pivots), jnp.sign(pivots)
+    if jnp.iscomplexobj(pivots):  # JAX gives the sign of a complex number no derivative
+        signs = pivots / jnp.where(size == 0, 1, size).astype(pivots.dtype)
+    return jnp.prod(signs * flips), jnp.log(size).sum()
+
+
 def lost(x: Any, b: Any, magnitude: Callable[[Any], Any]) -> Any:
     """[r, 1]: where rounding has taken the right-hand side of A x = b, so that A is singular to working precision.
 

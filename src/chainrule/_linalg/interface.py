@@ -264,7 +264,10 @@ class LinearAlgebra:
     def cond(self) -> Inexact[Array, "*batch"]:
         """The condition number: the largest singular value by the smallest; inf where J is singular."""
         s = self.singular_values()
-        return s[..., 0] / s[..., -1] if s.shape[-1] else jnp.ones(s.shape[:-1], s.dtype)
+        if not s.shape[-1]:
+            return jnp.ones(s.shape[:-1], s.dtype)
+        least = s[..., -1]
+        return jnp.where(least == 0, jnp.inf, s[..., 0] / jnp.where(least == 0, 1, least))
 
     def rank(self, tolerance: float | None = None) -> Int[Array, "*batch"]:
         """The dimension of the image: singular values above `tolerance` times the largest (max(m, n) · eps)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.sparse import linalg
 
-from chainrule._errors import InputTypeError
+from chainrule._errors import InputTypeError, MissingRuleError
+from chainrule._linalg.differentiable import each, implicit_solve, spoiled
 from chainrule._linalg.host import working
 from chainrule._linalg.methods import choose
 from chainrule._structure import Places
@@ -35,19 +37,41 @@ def krylov(
 
     def run(J: Any, b: Any) -> Any:
         relative = float(jnp.finfo(b.dtype).eps) ** 0.5 if tolerance is None else tolerance
-        M = _approximate_inverse(J, preconditioner) if isinstance(preconditioner, str) else preconditioner
+        fixed = jax.lax.stop_gradient(J)
+        M = (
+            _approximate_inverse(fixed, preconditioner)
+            if isinstance(preconditioner, str)
+            else _with_transpose(preconditioner)
+        )
 
-        def one(b: Any) -> Any:
-            x, _ = KRYLOV[method](J._apply, b, tol=relative, M=M, **options)
-            far = jnp.linalg.norm(J._apply(x) - b) > 10 * relative * jnp.linalg.norm(b)
-            return jnp.where(jax.lax.stop_gradient(far), jnp.nan, x)
+        def solve(b: Any, transposed: bool) -> Any:
+            A = fixed.T if transposed else fixed
 
-        return jax.vmap(one)(b)
+            def one(b: Any) -> Any:
+                own = None if M is None else functools.partial(M, transposed=transposed)
+                x, _ = KRYLOV[method](A._apply, b, tol=relative, M=own, **options)
+                return spoiled(x, jnp.linalg.norm(A._apply(x) - b) > 10 * relative * jnp.linalg.norm(b))
+
+            try:
+                return jax.vmap(one)(b)
+            except MissingRuleError:
+                if not transposed:
+                    raise
+                return jnp.full_like(b, jnp.nan)  # of a map that JAX cannot transpose, only for a gradient
+
+        return implicit_solve(lambda x, t: each((J.T if t else J)._apply, x), solve, b, False)
 
     return run
 
 
-def _approximate_inverse(J: Any, name: str) -> Callable[[Any], Any]:
+def _with_transpose(M: Callable[[Any], Any] | None) -> Callable[..., Any] | None:
+    """v -> M⁻¹ v as a function that knows the transpose too."""
+    if M is None:
+        return None
+    return lambda v, transposed: jax.linear_transpose(M, v)(v)[0] if transposed else M(v)
+
+
+def _approximate_inverse(J: Any, name: str) -> Callable[..., Any]:
     """M⁻¹ v, for M some entries of J; an entry of the diagonal that is absent or 0 counts as 1."""
     rows, cols, values = J.coo()
     n = J.shape[0]
@@ -59,4 +83,4 @@ def _approximate_inverse(J: Any, name: str) -> Callable[[Any], Any]:
     method = choose(Places(all_rows[order], all_cols[order], J.shape))
     factors = method.factor(jax.lax.stop_gradient(jnp.concatenate([values[kept], diagonal])[order]))
     wide = working(J.dtype)
-    return lambda v: method.solve(factors, v[None].astype(wide), False)[0].astype(v.dtype)
+    return lambda v, transposed: method.solve(factors, v[None].astype(wide), transposed)[0].astype(v.dtype)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from chainrule._linalg import small
+from chainrule._linalg.differentiable import sign_and_log
 from chainrule._linalg.host import Sparse, parity, working
 from chainrule._memory import require_memory
 from chainrule._structure import Places
@@ -42,10 +43,6 @@ def determinant(method: Method, values: Any) -> Any:
     return sign * jnp.exp(log).astype(sign.dtype)
 
 
-def _sign_and_log(pivots: Any, parity_of: int) -> tuple[Any, Any]:
-    return jnp.prod(jnp.sign(pivots)) * parity_of, jnp.log(jnp.abs(pivots)).sum()
-
-
 class ScaledPermutation:
     """One entry in every row and in every column: a division."""
 
@@ -63,7 +60,8 @@ class ScaledPermutation:
         return b[:, self._cols] / factors[0][None] if transposed else (b / factors[0][None])[:, self._row_of]
 
     def slogdet(self, values: Any) -> tuple[Any, Any]:
-        return _sign_and_log(values, self._parity)
+        sign, log = sign_and_log(values)
+        return sign * self._parity, log
 
     def det(self, values: Any) -> Any:
         """[nnz] -> the product of the entries, with the sign of the permutation."""
@@ -149,7 +147,7 @@ class Blocks:
         for group, f in zip(self.groups, factors, strict=True):
             lines = group.cols if transposed else group.rows
             part = group.solve(f, _taken(b, lines), transposed)
-            pieces.append(part.reshape(-1, len(b)))
+            pieces.append(part.reshape(lines.size, len(b)))
         x = (pieces[0] if len(pieces) == 1 else jnp.concatenate(pieces)).T
         order = self._order[0 if transposed else 1]
         if not (order == np.arange(self._n)).all():
@@ -161,7 +159,7 @@ class Blocks:
         sign, log = jnp.asarray(self._parity, values.dtype), jnp.zeros((), values.dtype).real
         for group in self.groups:
             if group.take.shape[1] == 1:
-                signs, logs = _sign_and_log(group.matrices(values), 1)
+                signs, logs = sign_and_log(group.matrices(values))
             else:
                 each = jnp.linalg.slogdet(group.matrices(values))
                 signs, logs = jnp.prod(each[0]), each[1].sum()
@@ -280,7 +278,8 @@ class Triangular:
         return y[:, np.argsort(found)]
 
     def slogdet(self, values: Any) -> tuple[Any, Any]:
-        return _sign_and_log(values[self._diagonal], self._parity)
+        sign, log = sign_and_log(values[self._diagonal])
+        return sign * self._parity, log
 
     def det(self, values: Any) -> Any:
         """[nnz] -> the product of the diagonal."""
@@ -306,6 +305,8 @@ def choose(p: Places) -> Method:
         return ScaledPermutation(p)
     if kind == "dense" and nnz == n * n:
         return dense(p)
+    if p.triangular:
+        return Triangular(p)  # pivots would fill what substitution leaves as it is
     count, row_labels, col_labels = p.components
     if count > 1 and not _large_and_sparse(np.bincount(row_labels), np.bincount(row_labels[p.rows])):
         return Blocks(p, row_labels, col_labels)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._linalg.differentiable import each, implicit_solve, lost
+from chainrule._linalg.differentiable import each, implicit_solve, lost, spoiled
 from chainrule._linalg.host import Sparse, working
 from chainrule._linalg.interface import LinearAlgebra
 from chainrule._linalg.methods import determinant, is_sparse
@@ -37,6 +37,7 @@ class StoredEntries(LinearAlgebra):
         return self.T if self._layout.flipped else self
 
     def _eliminated(self) -> Any:
+        self._require_structural_rank("solve")  # of a product, only its entries tell
         J = self._upright
         return J._layout.method.factor(jax.lax.stop_gradient(J.coo()[2]))
 
@@ -47,9 +48,9 @@ class StoredEntries(LinearAlgebra):
     def _checked(self, x: Any, b: Any, transposed: bool) -> Any:
         """x, or nan where it has no digit to trust; what substitution gives is right for a matrix next to J."""
         if self._layout.straight.places.triangular:
-            return jnp.where(jnp.isfinite(x).all(1, keepdims=True), x, jnp.nan)
+            return spoiled(x, ~jnp.isfinite(x).all(1, keepdims=True))
         A, fixed, given = jax.lax.stop_gradient((self.T if transposed else self, x, b))
-        return jnp.where(lost(fixed, given, A._magnitudes()._apply), jnp.nan, x)
+        return spoiled(x, lost(fixed, given, A._magnitudes()._apply))
 
     def _unchecked_solve(self, factors: Any, b: Any, transposed: bool) -> Any:
         """[r, n] -> [r, n], whatever a singular J gives."""
@@ -122,7 +123,7 @@ class StoredEntries(LinearAlgebra):
         product = functools.partial(method.product, entries)
         x = implicit_solve(product, functools.partial(method.solve, factors), given, False)
         size = functools.partial(method.product, abs(entries), transposed=False)
-        x = jnp.where(lost(*jax.lax.stop_gradient((x, given)), lambda v: size(v[None])[0]), jnp.nan, x)
+        x = spoiled(x, lost(*jax.lax.stop_gradient((x, given)), lambda v: size(v[None])[0]))
         return x[:, m:] if tall else x[:, :n]
 
 

@@ -255,8 +255,8 @@ def _places_along(sizes: list[int], k: int, axis: int, shape: tuple[int, ...]) -
 def _take_like(piece: list[Block], first: Block, small: bool) -> Block | None:
     """The next block of this operand that fits beside `first`."""
     for k, b in enumerate(piece):
-        equal = b.slots == first.slots and b.static == first.static
-        if equal and b.static:
+        equal = b is first or (b.slots == first.slots and b.static == first.static)
+        if equal and b.static and b is not first:
             equal = b.vals.size == first.vals.size == 1 and b.vals.item() == first.vals.item()
         if equal or small:
             return piece.pop(k)
