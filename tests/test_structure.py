@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from chainrule._structure import Structure, bandwidth, classify, percent
+from chainrule._structure import Places, Structure, bandwidth, percent
 
 EYE, ONES = np.eye(6), np.ones
 TRIDIAGONAL = np.eye(20) + np.eye(20, k=1) + np.eye(20, k=-1)
@@ -23,7 +23,7 @@ def blocks(*shapes):
 
 
 def name(dense, values=None):
-    return classify(*np.nonzero(dense), np.shape(dense), values)
+    return Places(*np.nonzero(dense), np.shape(dense), values=values).structure
 
 
 @pytest.mark.parametrize(
@@ -283,6 +283,6 @@ def wrapped(n):
 def test_three_million_entries_take_a_moment(pattern, size, words):
     rows, cols = pattern(size)
     start = time.process_time()
-    found = str(classify(rows, cols, (size, size)))
+    found = str(Places(rows, cols, (size, size)).structure)
     assert time.process_time() - start < 0.5  # 0.02 to 0.17 s measured; the rest is for a slower machine
     assert words in found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import jax
@@ -16,7 +16,6 @@ from chainrule._assembled import Assembled
 from chainrule._block import WAY_OUT, Block
 from chainrule._body import planning
 from chainrule._errors import InputTypeError, MemoryLimitError, NotReversibleError
-from chainrule._factored import Factored
 from chainrule._jax import has_custom_vjp, walk
 from chainrule._layout import Layout
 from chainrule._memory import limited, require_memory
@@ -171,9 +170,6 @@ def _linked(problem: Problem, has_aux: bool, holomorphic: bool) -> Accumulated:
     """One link for each cut; a function that has but one direction is a single link."""
     only, sole = only_order(problem, has_aux, holomorphic)
     recorded = recorded_program(problem, has_aux, sole and only == "reverse")
-    if sole and only == "reverse":
-        done = swept(problem, recorded)
-        return replace(done, jacobian=Factored([done.jacobian]))
     chain = None if sole else chain_of(recorded.program, weights())
     if chain is None or len(chain.cuts) == 2:
         return in_one_link(problem, recorded)

@@ -106,8 +106,7 @@ class Assembled(StoredEntries, Jacobian):
     @property
     def T(self) -> Assembled:
         """The transpose: `J.T @ w` is the pullback of w."""
-        old = self._layout
-        return Assembled(replace(old, rows=old.columns, columns=old.rows, flipped=not old.flipped), self._values)
+        return Assembled(self._layout.transposed, self._values)
 
     def _blocks(self) -> list[tuple[int, Block]]:
         left = iter(self._values)

@@ -11,7 +11,7 @@ import numpy as np
 
 from chainrule._errors import InputTypeError
 from chainrule._space import promoted
-from chainrule._trace import pick, require_inputs
+from chainrule._trace import real_problem
 
 _HALVINGS = 40
 ARMIJO = 1e-4  # the part of the decrease that the slope promises which a step must give
@@ -19,14 +19,11 @@ ARMIJO = 1e-4  # the part of the decrease that the slope promises which a step m
 
 def start(name: str, f: Any, x0: Any, tolerances: dict[str, Any], max_iterations: Any) -> tuple[Any, Any]:
     """x0 as arrays and the dtype of all of them together; refuse what no iteration can start from."""
-    problem = pick(name, f, 0, (x0,))
+    problem = real_problem(name, f, x0, "x0")
     if any(isinstance(x, jax.core.Tracer) for x in problem.leaves):
         raise InputTypeError(
             f"{problem.what}: x0 is traced (inside jit, vmap or grad), and this is a loop of the host: call it outside"
         )
-    require_inputs(problem, False, complex_too=True)
-    if any(jnp.iscomplexobj(x) for x in problem.leaves):
-        raise InputTypeError(f"{problem.what}: x0 is complex; give real and imaginary parts as separate real leaves")
     for what, given in tolerances.items():
         if given is not None and not (isinstance(given, (int, float, np.floating)) and given >= 0):
             raise InputTypeError(f"{problem.what}: {what}={given!r} is no number from 0 on")

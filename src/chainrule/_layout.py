@@ -108,9 +108,16 @@ class Layout:
         return np.asarray(self.pattern.collect(blocks, np.int64))
 
     @cached_property
+    def transposed(self) -> Layout:
+        """The layout of the transpose: the same one each time, with all that has been found of it."""
+        made = replace(self, rows=self.columns, columns=self.rows, flipped=not self.flipped)
+        made.__dict__["transposed"] = self
+        return made
+
+    @property
     def straight(self) -> Layout:
         """This layout, or where it is flipped that of the transpose: whose blocks are rows."""
-        return replace(self, rows=self.columns, columns=self.rows, flipped=False) if self.flipped else self
+        return self.transposed if self.flipped else self
 
     @cached_property
     def method(self) -> Method:

@@ -12,7 +12,7 @@ import numpy as np
 from chainrule._assembled import Assembled, whole
 from chainrule._factored import Factored
 from chainrule._jacobian import Jacobian
-from chainrule._linalg.differentiable import each, implicit_solve, lost, spoiled
+from chainrule._linalg.differentiable import implicit_solve, lost, spoiled
 from chainrule._linalg.host import Sparse, working
 from chainrule._space import promoted
 from chainrule._structure import Structure
@@ -167,9 +167,6 @@ class LowRankUpdate(Jacobian):
     def _nonsingular(self) -> bool:
         return self._A.structural_rank == self.shape[0]
 
-    def _products(self, x: Any, transposed: bool) -> Any:
-        return each((self.T if transposed else self)._apply, x)
-
     def _solve(self, factors: Any, b: Any, transposed: bool) -> Any:
         fixed, own = jax.lax.stop_gradient(self), b.astype(working(self.dtype))
         x = implicit_solve(self._products, functools.partial(_by_parts, fixed, factors), own, transposed)
@@ -235,14 +232,10 @@ def _woodbury(J: LowRankUpdate, factors: Any, b: Any, turned: bool) -> Any:
 def _border(J: LowRankUpdate) -> tuple[Sparse, Any]:
     """[[A, U], [V, -I]]: its Schur complement is J."""
     (m, n), r = J.shape, J._rank
-    rows, cols, values = J._A.coo()
     i, k = (a.reshape(-1) for a in np.meshgrid(np.arange(n), np.arange(r), indexing="ij"))
-    all_rows = np.concatenate([rows, i, k + m, np.arange(r) + m])
-    all_cols = np.concatenate([cols, k + n, i, np.arange(r) + n])
-    order = np.lexsort((all_cols, all_rows))
-    pieces = [values, J._U.reshape(-1), J._V.T.reshape(-1), -jnp.ones(r)]
-    entries = jnp.concatenate([p.astype(J.dtype) for p in pieces])[order]
-    return Sparse(all_rows[order], all_cols[order], n + r), entries
+    own = np.arange(r)
+    parts = J._A.coo(), (i, k + n, J._U.reshape(-1)), (k + m, i, J._V.T.reshape(-1)), (own + m, own + n, -jnp.ones(r))
+    return Sparse.of([(rows, cols, values.astype(J.dtype)) for rows, cols, values in parts], n + r)
 
 
 def _bordered(J: LowRankUpdate, b: Any, turned: bool) -> Any:

@@ -96,7 +96,7 @@ def carried_out(
 
 def in_one_link(problem: Problem, recorded: Recorded) -> Accumulated:
     """The Jacobian as a product of one, kept as a low-rank update where it is one."""
-    found = split(planning(()), recorded.program, recorded.rows, recorded.columns)
+    found = None if recorded.reverse else split(planning(()), recorded.program, recorded.rows, recorded.columns)
     if found is not None:
         return recorded.with_jacobian(Factored([found]))
     done = swept(problem, recorded)

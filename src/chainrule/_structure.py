@@ -183,11 +183,6 @@ def _reordered(labels: np.ndarray, rows: np.ndarray, cols: np.ndarray, count: in
         level = raised
 
 
-def classify(rows: np.ndarray, cols: np.ndarray, shape: tuple[int, int], values: np.ndarray | None = None) -> Structure:
-    """Name the pattern of distinct row-major places; see `Places.structure`."""
-    return Places(rows, cols, shape, values=values).structure
-
-
 def _classified(p: Places) -> Structure:
     """Name a pattern, in time linear in its number of places where these are in order.
 

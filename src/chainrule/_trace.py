@@ -91,6 +91,17 @@ def require_inputs(problem: Problem, holomorphic: bool, complex_too: bool = Fals
             )
 
 
+def real_problem(what: str, f: Any, x0: Any, name: str) -> Problem:
+    """The problem of a function of unknowns that must be real; `name`: what they are called."""
+    problem = pick(what, f, 0, (x0,))
+    require_inputs(problem, False, complex_too=True)
+    if any(jnp.iscomplexobj(x) for x in problem.leaves):
+        raise InputTypeError(
+            f"{problem.what}: {name} is complex; give real and imaginary parts as separate real leaves"
+        )
+    return problem
+
+
 def flat_output(problem: Problem, has_aux: bool) -> tuple[Callable[..., Any], dict[str, Any]]:
     """The function with a flat list of arrays for output; what else it returns is left in the dict."""
     found: dict[str, Any] = {}

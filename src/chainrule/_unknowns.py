@@ -7,25 +7,19 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from chainrule._compiled import Transform
-from chainrule._errors import InputTypeError, ShapeError
+from chainrule._errors import ShapeError
 from chainrule._space import flat, space_of
-from chainrule._trace import pick, require_inputs, scalar_function
+from chainrule._trace import real_problem, scalar_function
 
 
 class Unknowns:
     """A pytree of real arrays as one flat vector of float64, and the function of it that is solved."""
 
     def __init__(self, what: str, f: Callable[..., Any], x0: Any):
-        problem = pick(what, f, 0, (x0,))
-        require_inputs(problem, False, complex_too=True)
-        if any(jnp.iscomplexobj(a) for a in problem.leaves):
-            raise InputTypeError(
-                f"{problem.what}: an input is complex; give real and imaginary parts as separate real leaves"
-            )
+        problem = real_problem(what, f, x0, "an input")
         self.what, self.f = what, f
         self._space = space_of(problem.tree, problem.leaves, f)
         self.size, self.dtype = self._space.size, self._space.dtype

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from functools import cached_property
 from typing import Any
 
@@ -100,8 +101,7 @@ class Banded:
 
         def by_lapack(_: Any, lu: Any, swaps: Any, b: Any) -> Any:
             shape = jax.ShapeDtypeStruct(b.shape, b.dtype)
-            call = self._lapack_transposed if transposed else self._lapack_solve
-            return on_host(call, shape, lu, swaps, b)
+            return on_host(functools.partial(self._lapack_solve, int(transposed)), shape, lu, swaps, b)
 
         def scanned(values: Any, lu: Any, swaps: Any, b: Any) -> Any:
             lower, upper = (self._upper, self._lower) if transposed else (self._lower, self._upper)
@@ -109,14 +109,11 @@ class Banded:
 
         return jax.lax.platform_dependent(values, lu, swaps, b, cpu=by_lapack, default=scanned)
 
-    def _lapack_solve(self, lu: Any, swaps: Any, b: Any, trans: int = 0) -> np.ndarray:
+    def _lapack_solve(self, trans: int, lu: Any, swaps: Any, b: Any) -> np.ndarray:
         from scipy.linalg import get_lapack_funcs
 
         (gbtrs,) = get_lapack_funcs(("gbtrs",), dtype=lu.dtype)
         return np.ascontiguousarray(gbtrs(lu.T, self._lower, self._upper, b.T, swaps, trans=trans)[0].T)
-
-    def _lapack_transposed(self, lu: Any, swaps: Any, b: Any) -> np.ndarray:
-        return self._lapack_solve(lu, swaps, b, 1)
 
     def slogdet(self, values: Any) -> tuple[Any, Any]:
         """Of LAPACK's pivots on the CPU; the derivative is that of the scan over the rows."""

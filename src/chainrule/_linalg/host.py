@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -84,6 +84,16 @@ class Sparse:
     def __init__(self, rows: np.ndarray, cols: np.ndarray, n: int, ordered: bool = False, judged: bool = False):
         self._rows, self._cols, self._n, self._ordered, self._judged = rows, cols, n, ordered, judged
         self._kept = _Kept(self._factor)
+
+    @classmethod
+    def of(
+        cls, parts: Sequence[tuple[np.ndarray, np.ndarray, Any]], n: int, judged: bool = False
+    ) -> tuple[Sparse, Any]:
+        """The n×n matrix of parts (rows, columns, values) that do not overlap, and its entries in row-major order."""
+        rows, cols = (np.concatenate([part[k] for part in parts]) for k in (0, 1))
+        order = np.lexsort((cols, rows))
+        entries = jnp.concatenate([values for _, _, values in parts])[order]
+        return cls(rows[order], cols[order], n, judged=judged), entries
 
     @cached_property
     def _by_column(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

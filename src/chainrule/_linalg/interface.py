@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from chainrule._errors import ChainruleError, InputTypeError, ShapeError, SingularError
+from chainrule._linalg.differentiable import each
 from chainrule._linalg.factorization import Factorization, batched
 from chainrule._linalg.iterative import KRYLOV, krylov
 from chainrule._space import flat, promoted
@@ -72,6 +73,10 @@ class LinearAlgebra:
 
     def _det(self) -> Any:
         return jnp.linalg.det(self.dense())
+
+    def _products(self, x: Any, transposed: bool) -> Any:
+        """[r, n] -> [r, m]: J, or Jᵀ, on each row."""
+        return each((self.T if transposed else self)._apply, x)
 
     def _singular_values(self) -> Any:
         """[min(m, n)], the largest first."""

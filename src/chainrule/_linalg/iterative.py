@@ -12,13 +12,13 @@ import numpy as np
 from jax.scipy.sparse import linalg
 
 from chainrule._errors import InputTypeError, MissingRuleError
-from chainrule._linalg.differentiable import each, implicit_solve, spoiled
+from chainrule._linalg.differentiable import implicit_solve, spoiled
 from chainrule._linalg.host import working
 from chainrule._linalg.methods import choose
 from chainrule._structure import Places
 
 KRYLOV = {"cg": linalg.cg, "gmres": linalg.gmres, "bicgstab": linalg.bicgstab}
-_KEPT = {  # the entries that a preconditioner is made of
+_ENTRIES = {  # the entries that a preconditioner is made of
     "diagonal": lambda rows, cols: rows == cols,
     "banded": lambda rows, cols: abs(rows - cols) <= 1,
     "triangular": lambda rows, cols: rows >= cols,
@@ -29,9 +29,9 @@ def krylov(
     J: Any, method: str, preconditioner: Any, tolerance: float | None, max_steps: int | None
 ) -> Callable[[Any, Any], Any]:
     """(J, b [r, n]) -> x [r, n], nan where ‖J x - b‖ stays above ten times the tolerance."""
-    if not (preconditioner is None or callable(preconditioner) or preconditioner in _KEPT):
+    if not (preconditioner is None or callable(preconditioner) or preconditioner in _ENTRIES):
         raise InputTypeError(
-            f"solve: preconditioner={preconditioner!r} is none of {', '.join(map(repr, _KEPT))}, and no function"
+            f"solve: preconditioner={preconditioner!r} is none of {', '.join(map(repr, _ENTRIES))}, and no function"
         )
     options = {} if max_steps is None else {"maxiter": max_steps}
 
@@ -59,7 +59,7 @@ def krylov(
                     raise
                 return jnp.full_like(b, jnp.nan)  # of a map that JAX cannot transpose, only for a gradient
 
-        return implicit_solve(lambda x, t: each((J.T if t else J)._apply, x), solve, b, False)
+        return implicit_solve(J._products, solve, b, False)
 
     return run
 
@@ -75,7 +75,7 @@ def _approximate_inverse(J: Any, name: str) -> Callable[..., Any]:
     """M⁻¹ v, for M some entries of J; an entry of the diagonal that is absent or 0 counts as 1."""
     rows, cols, values = J.coo()
     n = J.shape[0]
-    kept = np.flatnonzero(_KEPT[name](rows.astype(np.int64), cols.astype(np.int64)) & (rows != cols))
+    kept = np.flatnonzero(_ENTRIES[name](rows.astype(np.int64), cols.astype(np.int64)) & (rows != cols))
     diagonal = J.diagonal()
     diagonal = jnp.where(diagonal == 0, 1, diagonal)
     all_rows, all_cols = (np.concatenate([a[kept], np.arange(n)]) for a in (rows, cols))

@@ -36,7 +36,9 @@ def _imported() -> None:
         jax.config.update("jax_platform_name", before[1])
 
 
-_KEPT: dict[Any, Any] = {}  # analyses of patterns; compiled programs hold their addresses, so that none is ever freed
+_ANALYSES: dict[
+    Any, Any
+] = {}  # analyses of patterns; compiled programs hold their addresses, so that none is ever freed
 
 
 class Klu:
@@ -49,10 +51,10 @@ class Klu:
     @cached_property
     def _symbolic(self) -> Any:
         key = (self._n, self._rows.tobytes(), self._cols.tobytes())
-        if key not in _KEPT:
+        if key not in _ANALYSES:
             with jax.ensure_compile_time_eval():
-                _KEPT[key] = self._library.analyze(jnp.asarray(self._rows), jnp.asarray(self._cols), self._n)
-        return _KEPT[key]
+                _ANALYSES[key] = self._library.analyze(jnp.asarray(self._rows), jnp.asarray(self._cols), self._n)
+        return _ANALYSES[key]
 
     def factor(self, values: Any) -> Any:
         if not jax.config.read("jax_enable_x64"):

@@ -35,10 +35,8 @@ class Method(Protocol):
 
 def determinant(method: Method, values: Any) -> Any:
     """[nnz] -> det, as a product where the method has one: differentiable where it vanishes too."""
-    if isinstance(method, (ScaledPermutation, Triangular, Blocks)):
+    if isinstance(method, (ScaledPermutation, Triangular, Blocks, BlockTriangular)):
         return method.det(values)
-    if isinstance(method, BlockTriangular):
-        return method.blocks.det(values)
     sign, log = method.slogdet(values)
     return sign * jnp.exp(log).astype(sign.dtype)
 
@@ -204,7 +202,7 @@ class BlockTriangular:
         label = np.cumsum(label)
         row_labels, col_labels = np.empty_like(label), np.empty_like(label)
         row_labels[rows], col_labels[cols] = label, label
-        self.blocks = Blocks(p, row_labels, col_labels)
+        self._blocks = Blocks(p, row_labels, col_labels)
         left, right = row_labels[p.rows], col_labels[p.cols]
         self._outside = np.flatnonzero(left != right)
         self._places = p
@@ -214,7 +212,7 @@ class BlockTriangular:
     def factor(self, values: Any) -> Any:
         if self._other is not None:
             return self._other.factor(values)
-        return self.blocks.factor(values), values[self._outside].astype(working(values.dtype))
+        return self._blocks.factor(values), values[self._outside].astype(working(values.dtype))
 
     def solve(self, factors: Any, b: Any, transposed: bool) -> Any:
         if self._other is not None:
@@ -222,14 +220,18 @@ class BlockTriangular:
         diagonal, rest = factors
         rows, cols = self._places.rows[self._outside], self._places.cols[self._outside]
         rows, cols = (cols, rows) if transposed else (rows, cols)
-        x = self.blocks.solve(diagonal, b, transposed)
+        x = self._blocks.solve(diagonal, b, transposed)
         for _ in range(self._steps or 0):
             below = jnp.zeros_like(b).at[:, rows].add(rest[None] * x[:, cols])
-            x = self.blocks.solve(diagonal, b - below, transposed)
+            x = self._blocks.solve(diagonal, b - below, transposed)
         return x
 
     def slogdet(self, values: Any) -> tuple[Any, Any]:
-        return self.blocks.slogdet(values)
+        return self._blocks.slogdet(values)
+
+    def det(self, values: Any) -> Any:
+        """[nnz] -> the product of the blocks' determinants."""
+        return self._blocks.det(values)
 
 
 def _longest(rows: np.ndarray, cols: np.ndarray, count: int, limit: int) -> int | None:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._linalg.differentiable import each, implicit_solve, lost, spoiled
+from chainrule._linalg.differentiable import implicit_solve, lost, spoiled
 from chainrule._linalg.host import Sparse, working
 from chainrule._linalg.interface import LinearAlgebra
 from chainrule._linalg.methods import determinant, is_sparse
@@ -56,9 +56,6 @@ class StoredEntries(LinearAlgebra):
         """[r, n] -> [r, n], whatever a singular J gives."""
         solve = functools.partial(self._layout.straight.method.solve, factors)
         return implicit_solve(self._upright._products, solve, b, transposed != self._layout.flipped)
-
-    def _products(self, x: Any, transposed: bool) -> Any:
-        return each((self.T if transposed else self)._apply, x)
 
     def _solve_klu(self, b: Any) -> Any:
         from chainrule._linalg.klu import Klu
@@ -130,7 +127,5 @@ class StoredEntries(LinearAlgebra):
 def _augmented(rows: np.ndarray, cols: np.ndarray, values: Any, tall: int, wide: int) -> tuple[Sparse, Any]:
     """[[I, A], [Aᴴ, 0]] of a tall A: its solution holds the residual and the x of least squares (Björck 1996, 7.1)."""
     own = np.arange(tall)
-    all_rows, all_cols = np.concatenate([own, rows, cols + tall]), np.concatenate([own, cols + tall, rows])
-    order = np.lexsort((all_cols, all_rows))
-    entries = jnp.concatenate([jnp.ones(tall, values.dtype), values, values.conj()])[order]
-    return Sparse(all_rows[order], all_cols[order], tall + wide, judged=True), entries
+    parts = (own, own, jnp.ones(tall, values.dtype)), (rows, cols + tall, values), (cols + tall, rows, values.conj())
+    return Sparse.of(parts, tall + wide, judged=True)
