@@ -12,7 +12,7 @@ import numpy as np
 from chainrule._assembled import Assembled, whole
 from chainrule._factored import Factored
 from chainrule._jacobian import Jacobian
-from chainrule._linalg.differentiable import implicit_solve, lost, spoiled
+from chainrule._linalg.differentiable import implicit_solve, lost
 from chainrule._linalg.host import Sparse, working
 from chainrule._space import promoted
 from chainrule._structure import Structure
@@ -159,7 +159,7 @@ class LowRankUpdate(Jacobian):
             return None
         J = jax.lax.stop_gradient(self)
         own = J._A._eliminated()
-        W = J._A._unchecked_solve(own, J._U.T.astype(working(J.dtype)), False).T
+        W = J._A._by_factors(own, J._U.T.astype(working(J.dtype)), False).T
         lu, swaps, _ = jax.lax.linalg.lu(jnp.eye(J._rank, dtype=W.dtype) + J._V.astype(W.dtype) @ W)
         return own, W, (lu, swaps)
 
@@ -169,10 +169,13 @@ class LowRankUpdate(Jacobian):
 
     def _solve(self, factors: Any, b: Any, transposed: bool) -> Any:
         fixed, own = jax.lax.stop_gradient(self), b.astype(working(self.dtype))
-        x = implicit_solve(self._products, functools.partial(_by_parts, fixed, factors), own, transposed)
-        J = fixed.T if transposed else fixed
-        terms = LowRankUpdate(J._A._magnitudes(), abs(J._U), abs(J._V))
-        return spoiled(x, lost(*jax.lax.stop_gradient((x, own)), terms._apply)).astype(b.dtype)
+
+        def wrong(x: Any, b: Any, transposed: bool) -> Any:
+            J = fixed.T if transposed else fixed
+            return lost(x, b, LowRankUpdate(J._A._magnitudes(), abs(J._U), abs(J._V))._apply)
+
+        solve = functools.partial(_by_parts, fixed, factors)
+        return implicit_solve(self._products, solve, own, transposed, wrong).astype(b.dtype)
 
     def _slogdet(self) -> Any:
         def bordered(J: LowRankUpdate) -> Any:
@@ -184,7 +187,7 @@ class LowRankUpdate(Jacobian):
             return bordered(self)
 
         def lemma(J: LowRankUpdate) -> Any:
-            W = J._A._unchecked_solve(J._A._eliminated(), J._U.T.astype(J.dtype), False).T
+            W = J._A._by_factors(J._A._eliminated(), J._U.T.astype(J.dtype), False).T
             (s, log), (t, more) = J._A._slogdet(), jnp.linalg.slogdet(jnp.eye(J._rank, dtype=J.dtype) + J._V @ W)
             return s * t, log + more
 
@@ -224,9 +227,9 @@ def _woodbury(J: LowRankUpdate, factors: Any, b: Any, turned: bool) -> Any:
     """A⁻¹ b - A⁻¹ U (I + V A⁻¹ U)⁻¹ V A⁻¹ b; or (A⁻¹ b)ᵀ and so on of the transpose."""
     own, W, small = factors
     if not turned:
-        y = J._A._unchecked_solve(own, b, False)
+        y = J._A._by_factors(own, b, False)
         return y - jax.scipy.linalg.lu_solve(small, J._V @ y.T).T @ W.T
-    return J._A._unchecked_solve(own, b - jax.scipy.linalg.lu_solve(small, W.T @ b.T, trans=1).T @ J._V, True)
+    return J._A._by_factors(own, b - jax.scipy.linalg.lu_solve(small, W.T @ b.T, trans=1).T @ J._V, True)
 
 
 def _border(J: LowRankUpdate) -> tuple[Sparse, Any]:

@@ -142,3 +142,23 @@ def _step(method: str) -> Callable[..., Any]:
         return y, following, {**found, "words": Known(str(J.structure))}
 
     return body
+
+
+def newton_loop(
+    f: Callable[..., Any], x0: Any, rtol: float, atol: float, max_iterations: int, method: str
+) -> tuple[Any, Any]:
+    """The same iterations as one loop that can be traced: x, and whether f(x) = 0 to the tolerance."""
+    step = _step(method)
+
+    def once(state: Any) -> Any:
+        x, k, *_ = state
+        _, x, found = step(f, (x, x0, rtol, atol))
+        goes_on = found["solved"] & found["lower"] & jnp.isfinite(found["norm"])
+        return x, k + 1, found["done"], goes_on
+
+    x, _, done, _ = jax.lax.while_loop(
+        lambda state: (state[1] <= max_iterations) & ~state[2] & state[3],
+        once,
+        (x0, 0, jnp.array(False), jnp.array(True)),
+    )
+    return x, done

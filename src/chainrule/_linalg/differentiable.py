@@ -9,17 +9,28 @@ import jax
 import jax.numpy as jnp
 
 
-def implicit_solve(product: Callable[..., Any], solve: Callable[..., Any], b: Any, transposed: bool) -> Any:
+def implicit_solve(
+    product: Callable[..., Any],
+    solve: Callable[..., Any],
+    b: Any,
+    transposed: bool,
+    wrong: Callable[[Any, Any, bool], Any] | None = None,
+) -> Any:
     """A x = b, or Aᵀ x = b, for b [r, n]: differentiable in A and b, forwards and backwards, to every order.
 
     A dx = db - dA x. `product(x, transposed)` is A x and carries the derivative in A; `solve(b, transposed)` needs
-    none.
+    none. Where `wrong(x, b, transposed)` [r, 1], x is nan: seen from outside the solve stays linear in b.
     """
+
+    def judged(c: Any, transposed: bool) -> Any:
+        x = solve(c, transposed)
+        return x if wrong is None else spoiled(x, wrong(x, c, transposed))
+
     return jax.lax.custom_linear_solve(
         lambda x: product(x, transposed),
         b,
-        solve=lambda _, c: solve(c, transposed),
-        transpose_solve=lambda _, c: solve(c, not transposed),
+        solve=lambda _, c: judged(c, transposed),
+        transpose_solve=lambda _, c: judged(c, not transposed),
     )
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._linalg.differentiable import implicit_solve, lost, spoiled
+from chainrule._linalg.differentiable import implicit_solve, lost
 from chainrule._linalg.host import Sparse, working
 from chainrule._linalg.interface import LinearAlgebra
 from chainrule._linalg.methods import determinant, is_sparse
@@ -43,19 +43,20 @@ class StoredEntries(LinearAlgebra):
 
     def _solve(self, factors: Any, b: Any, transposed: bool) -> Any:
         own = b.astype(working(self.dtype))  # J has been factored in this one
-        return self._checked(self._unchecked_solve(factors, own, transposed), own, transposed).astype(b.dtype)
+        return self._by_factors(factors, own, transposed, judged=True).astype(b.dtype)
 
-    def _checked(self, x: Any, b: Any, transposed: bool) -> Any:
-        """x, or nan where it has no digit to trust; what substitution gives is right for a matrix next to J."""
+    def _by_factors(self, factors: Any, b: Any, transposed: bool, judged: bool = False) -> Any:
+        """[r, n] -> [r, n]; unless judged, whatever a singular J gives."""
+        J = self._upright
+        solve = functools.partial(J._layout.method.solve, factors)
+        return implicit_solve(J._products, solve, b, transposed != self._layout.flipped, J._wrong if judged else None)
+
+    def _wrong(self, x: Any, b: Any, transposed: bool) -> Any:
+        """[r, 1]: where x has no digit to trust; what substitution gives is right for a matrix next to J."""
         if self._layout.straight.places.triangular:
-            return spoiled(x, ~jnp.isfinite(x).all(1, keepdims=True))
-        A, fixed, given = jax.lax.stop_gradient((self.T if transposed else self, x, b))
-        return spoiled(x, lost(fixed, given, A._magnitudes()._apply))
-
-    def _unchecked_solve(self, factors: Any, b: Any, transposed: bool) -> Any:
-        """[r, n] -> [r, n], whatever a singular J gives."""
-        solve = functools.partial(self._layout.straight.method.solve, factors)
-        return implicit_solve(self._upright._products, solve, b, transposed != self._layout.flipped)
+            return ~jnp.isfinite(x).all(1, keepdims=True)
+        A = jax.lax.stop_gradient(self.T if transposed else self)
+        return lost(x, b, A._magnitudes()._apply)
 
     def _solve_klu(self, b: Any) -> Any:
         from chainrule._linalg.klu import Klu
@@ -65,7 +66,7 @@ class StoredEntries(LinearAlgebra):
         method = Klu(rows, cols, J.shape[0])
         solve = functools.partial(method.solve, method.factor(jax.lax.stop_gradient(values)))
         own = b.astype(working(self.dtype))
-        return self._checked(implicit_solve(J._products, solve, own, self._layout.flipped), own, False).astype(b.dtype)
+        return implicit_solve(J._products, solve, own, self._layout.flipped, J._wrong).astype(b.dtype)
 
     def _slogdet(self) -> Any:
         J = self._upright
@@ -118,9 +119,14 @@ class StoredEntries(LinearAlgebra):
         rest = jnp.zeros((len(b), n), b.dtype)
         given = jnp.concatenate([b, rest] if tall else [rest, b], axis=1)
         product = functools.partial(method.product, entries)
-        x = implicit_solve(product, functools.partial(method.solve, factors), given, False)
-        size = functools.partial(method.product, abs(entries), transposed=False)
-        x = spoiled(x, lost(*jax.lax.stop_gradient((x, given)), lambda v: size(v[None])[0]))
+        size = functools.partial(method.product, jax.lax.stop_gradient(abs(entries)))
+        x = implicit_solve(
+            product,
+            functools.partial(method.solve, factors),
+            given,
+            False,
+            lambda x, c, transposed: lost(x, c, lambda v: size(v[None], transposed)[0]),
+        )
         return x[:, m:] if tall else x[:, :n]
 
 

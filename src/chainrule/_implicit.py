@@ -1,0 +1,446 @@
+"""Functions that equations define: their derivatives by the implicit function theorem, through structured solves."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from chainrule._api import jacobian, linearize
+from chainrule._assembled import Assembled, whole
+from chainrule._compiled import Transform
+from chainrule._errors import (
+    ChainruleError,
+    ConvergenceError,
+    InputTypeError,
+    MemoryLimitError,
+    ShapeError,
+    SingularError,
+)
+from chainrule._linalg.iterative import KRYLOV
+from chainrule._matrix_free import MatrixFree
+from chainrule._newton import newton_loop
+from chainrule._space import flat, name_of
+from chainrule._trace import scalar_function
+
+_DENSE = 1000  # unknowns, from which on a system without zeros is solved by products
+_FEW = 1_000_000  # entries, up to which dy/dx is stored whatever its structure
+_POLISHING = 20  # steps of Newton's method after a minimiser
+_SHOWN = 6  # numbers of a point that an error names
+
+
+def implicit(g: Callable[..., Any], *, method: str = "auto") -> Callable[..., Any]:
+    """The Jacobian dy/dx = -(∂g/∂y)⁻¹ ∂g/∂x of the function y(x) that g(x, y) = 0 defines near a solution.
+
+    Parameters
+    ----------
+    g : callable
+        g(x, y, *args): pytrees of arrays in and out, with as many outputs as y has numbers.
+    method : str
+        How the systems with ∂g/∂y are solved, as in `Jacobian.solve`; 'auto': by its structure, and by GMRES on
+        products where it is large and has no zeros.
+
+    Returns
+    -------
+    callable
+        (x, y, *args) -> `Jacobian` of shape (numbers of y, numbers of x), for a y with g(x, y, *args) = 0, which is not
+        checked. It is assembled where (∂g/∂y)⁻¹ ∂g/∂x keeps zeros or is small, and else a map of products that holds
+        the factors of ∂g/∂y: J @ dx and J.T @ w each take one solve.
+
+    Raises
+    ------
+    ShapeError
+        Where g has not as many outputs as y has numbers.
+    SingularError
+        Where ∂g/∂y is singular at the point, so that the theorem says nothing (inside `jit` the result is nan instead).
+
+    Notes
+    -----
+    See Krantz and Parks, *The Implicit Function Theorem* (2002), chapter 3.
+
+    Examples
+    --------
+    >>> import chainrule as cr, jax.numpy as jnp
+    >>> circle = lambda x, y: x**2 + y**2 - 1
+    >>> J = cr.implicit(circle)(jnp.array([0.6]), jnp.array([0.8]))
+    >>> round(float(J[0, 0]), 4)  # -x/y
+    -0.75
+    """
+    _require_method("implicit", method)
+
+    def body(function: Any, args: tuple[Any, ...]) -> Any:
+        x, y, *rest = args
+        _require_as_many(f"implicit of {name_of(g)}", lambda y: function(x, y, *rest), y)
+        return _implicit_jacobian(lambda x: function(x, y, *rest), lambda y: function(x, y, *rest), x, y, method)
+
+    own = Transform("implicit", g, (0, 1), body, ("implicit", method), patterned=True)
+
+    @functools.wraps(g)
+    def at(x: Any, y: Any, *args: Any) -> Any:
+        J = own(x, y, *args)
+        _refuse_singular(f"implicit of {name_of(g)}", g, x, y, args, J)
+        return J
+
+    return at
+
+
+def _implicit_jacobian(of_x: Any, of_y: Any, x: Any, y: Any, method: str) -> Any:
+    A, B = _system(of_y, y, method), jacobian(of_x)(x)
+    if not isinstance(A, Assembled) or not isinstance(B, Assembled) or method in KRYLOV:
+        return _products(A, B, method)
+    sizes = np.bincount(A._layout.places.components[1])
+    if len(sizes) > 1 and int((sizes**2).sum()) <= max(_FEW, 16 * (A.nnz + B.nnz)) and method == "auto":
+        A._require_structural_rank("implicit")
+        return -(A.inverse() @ B)
+    if A.shape[0] * B.shape[1] > max(_FEW, 16 * (A.nnz + B.nnz)):
+        return _products(A, B, method)
+    like = replace(B._layout, rows=A._columns, flipped=False)
+    return whole(like, -A.solve(B.dense(), method=method))
+
+
+def _products(A: Any, B: Any, method: str) -> Any:
+    """-A⁻¹ B as a map of products."""
+    solve = A.factorize().solve if method == "auto" and isinstance(A, Assembled) else _by(A, method)
+    return MatrixFree.of(lambda v: -solve(B._apply(v)), A._columns, B._columns)
+
+
+def _by(A: Any, method: str) -> Callable[[Any], Any]:
+    if method in KRYLOV or not isinstance(A, Assembled):
+        return lambda b: A.solve(b, method="gmres" if method == "auto" else method, tolerance=_tolerance(b))
+    return lambda b: A.solve(b, method=method)
+
+
+def _tolerance(b: Any) -> float:
+    return float(jnp.finfo(flat(b).dtype).eps) ** 0.7
+
+
+def _system(f: Callable[[Any], Any], y: Any, method: str) -> Any:
+    """∂f/∂y for solves: assembled where that pays, else a map of products."""
+    if method in KRYLOV:
+        return linearize(f)(y)
+    try:
+        A = jacobian(f)(y)
+    except MemoryLimitError:
+        if method != "auto":
+            raise
+        return linearize(f)(y)
+    # what is traced here and not used is not compiled
+    crowded = A.shape[0] > _DENSE and 4 * A.nnz > A.shape[0] ** 2
+    return linearize(f)(y) if crowded and method == "auto" else A
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _solution(g: Any, method: str, y: Any, x: Any, closed_over: Any) -> Any:
+    return y
+
+
+@_solution.defjvp
+def _solution_jvp(g: Any, method: str, primals: Any, tangents: Any) -> Any:
+    y, x, closed_over = primals
+    y = _solution(g, method, y, x, closed_over)  # itself again: the next derivative goes the same way
+    _, r = jax.jvp(lambda x, c: g(x, y, *c), (x, closed_over), tangents[1:])
+    A = _system(lambda y: g(x, y, *closed_over), y, method)
+    b = jax.tree.map(jnp.negative, r)
+    return y, jax.tree.map(lambda d, v: d.astype(v.dtype), _by(A, method)(b), y)
+
+
+def root(
+    g: Callable[..., Any],
+    y0: Any,
+    *,
+    solver: Any = None,
+    method: str = "auto",
+    rtol: float | None = None,
+    atol: float = 0.0,
+    max_steps: int = 50,
+) -> Callable[..., Any]:
+    """The function x -> y that solves g(x, y) = 0, from the start y0, with the derivatives of the theorem.
+
+    Parameters
+    ----------
+    g : callable
+        g(x, y, *args): pytrees of arrays in and out, with as many outputs as y has numbers. It may close over arrays
+        that are differentiated.
+    y0 : pytree of arrays
+        Where the solver starts, and what y looks like.
+    solver : optimistix solver, optional
+        Any that `optimistix.root_find` takes. Unless given, Newton's method with a line search, as in `newton`.
+    method : str
+        How the linear systems of Newton's method and of the derivatives are solved, as in `implicit`.
+    rtol, atol : float
+        As in `newton`; a solver of optimistix has tolerances of its own.
+    max_steps : int
+        Steps that are taken at most.
+
+    Returns
+    -------
+    callable
+        (x, *args) -> y. It works inside `jit` and `vmap`, and has derivatives of every order, forwards and backwards,
+        in x, in args and in what g closes over. ∂g/∂y is factored once, at the solution, for all pushforwards and
+        pullbacks there; the steps of the solver are not stored.
+
+    Raises
+    ------
+    ConvergenceError
+        Where the solver does not reach a solution (inside `jit`, `vmap` and `grad` the result is nan instead).
+    ShapeError
+        Where g has not as many outputs as y has numbers.
+
+    Examples
+    --------
+    >>> import chainrule as cr, jax, jax.numpy as jnp
+    >>> square_root = cr.root(lambda x, y: y**2 - x, jnp.array([1.0]))
+    >>> square_root(jnp.array([4.0])).round(4).tolist()
+    [2.0]
+    >>> cr.jacobian(square_root)(jnp.array([4.0])).dense().round(4).tolist()  # 1 / (2 y)
+    [[0.25]]
+    """
+
+    _require_method("root", method)
+
+    def find(f: Callable[[Any], Any], y0: Any) -> tuple[Any, Any]:
+        if solver is None:
+            return newton_loop(f, y0, _relative(y0, rtol), atol, max_steps, method)
+        return _by_optimistix("root_find", f, solver, y0, max_steps)
+
+    return _finder("root", g, lambda g: g, y0, find, method, (rtol, atol, max_steps, solver))
+
+
+def fixed_point(
+    f: Callable[..., Any],
+    z0: Any,
+    *,
+    solver: Any = None,
+    method: str = "auto",
+    rtol: float | None = None,
+    max_steps: int = 1000,
+) -> Callable[..., Any]:
+    """The function x -> z with z = f(x, z), from the start z0: a deep-equilibrium layer.
+
+    dz/dx = (I - ∂f/∂z)⁻¹ ∂f/∂x, whatever way z was found: a pullback solves one linear system, and takes memory for one
+    application of f, not for the iterations.
+
+    Parameters
+    ----------
+    f : callable
+        f(x, z, *args), a pytree like z. It may close over arrays that are differentiated.
+    z0 : pytree of arrays
+        Where the iteration starts.
+    solver : optimistix solver, optional
+        Any that `optimistix.fixed_point` takes (root finders too: `optimistix.Newton`). Unless given, z is replaced by
+        f(x, z) until it changes by less than `rtol` relative to it, which needs a contraction.
+    method : str
+        How the systems with I - ∂f/∂z are solved, as in `implicit`.
+    rtol : float, optional
+        The rounding unit to the power 3/4 unless given.
+    max_steps : int
+        Steps that are taken at most.
+
+    Returns
+    -------
+    callable
+        (x, *args) -> z; see `root`.
+
+    Raises
+    ------
+    ConvergenceError
+        Where the iteration does not settle (inside `jit`, `vmap` and `grad` the result is nan instead).
+    ShapeError
+        Where f(x, z) is not like z.
+
+    Notes
+    -----
+    See Bai, Kolter and Koltun, *Deep Equilibrium Models* (2019).
+
+    Examples
+    --------
+    >>> import chainrule as cr, jax.numpy as jnp
+    >>> z = cr.fixed_point(lambda x, z: 0.5 * jnp.cos(z) + x, jnp.zeros(1))
+    >>> J = cr.jacobian(z)(jnp.array([0.2]))  # 1 / (1 + sin(z) / 2)
+    >>> round(float(J[0, 0]), 4)
+    0.7683
+    """
+
+    _require_method("fixed_point", method)
+
+    def find(f: Callable[[Any], Any], z0: Any) -> tuple[Any, Any]:
+        tolerance = _relative(z0, rtol)
+        own = _optimistix("fixed_point").FixedPointIteration(tolerance, tolerance) if solver is None else solver
+        return _by_optimistix("fixed_point", f, own, z0, max_steps)
+
+    def residual(f: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        return lambda x, z, *args: jax.tree.map(jnp.subtract, z, f(x, z, *args))
+
+    return _finder("fixed_point", f, residual, z0, find, method, (rtol, max_steps, solver))
+
+
+def minimize_implicit(
+    f: Callable[..., Any],
+    y0: Any,
+    *,
+    solver: Any = None,
+    method: str = "auto",
+    rtol: float | None = None,
+    max_steps: int = 1000,
+) -> Callable[..., Any]:
+    """The function x -> y that minimises f(x, y) over y, from the start y0: dy/dx = -(∂²f/∂y²)⁻¹ ∂²f/∂y∂x.
+
+    Parameters
+    ----------
+    f : callable
+        f(x, y, *args), one real number. It may close over arrays that are differentiated.
+    y0 : pytree of arrays
+        Where the solver starts, and what y looks like.
+    solver : optimistix solver, optional
+        Any that `optimistix.minimise` takes; BFGS unless given. Newton's method on ∂f/∂y = 0 follows, by which y is as
+        exact as the arithmetic allows.
+    method : str
+        How the systems with the Hessian in y are solved, as in `implicit`.
+    rtol : float, optional
+        As in `newton`, for the steps at the end.
+    max_steps : int
+        Steps of the solver that are taken at most.
+
+    Returns
+    -------
+    callable
+        (x, *args) -> y; see `root`.
+
+    Raises
+    ------
+    ConvergenceError
+        Where no stationary point is found near the solver's last one, or it is no minimum that the solver found
+        (inside `jit`, `vmap` and `grad` the result is nan instead).
+    ShapeError
+        Where f gives anything but one real number.
+
+    Examples
+    --------
+    >>> import chainrule as cr, jax.numpy as jnp
+    >>> ridge = cr.minimize_implicit(lambda x, y: ((y - x) ** 2).sum() + (y**2).sum(), jnp.zeros(2))
+    >>> cr.jacobian(ridge)(jnp.array([1.0, 2.0])).diagonal().round(4).tolist()
+    [0.5, 0.5]
+    """
+    _require_method("minimize_implicit", method)
+    scalar = functools.wraps(f)(scalar_function("minimize_implicit", f, False))
+
+    def find(f: Callable[[Any], Any], y0: Any) -> tuple[Any, Any]:
+        tolerance = float(jnp.finfo(flat(y0).dtype).eps) ** 0.5
+        own = _optimistix("minimize_implicit").BFGS(tolerance, tolerance) if solver is None else solver
+        y, _ = _by_optimistix("minimise", f, own, y0, max_steps)  # whether it is a minimum, the next steps tell
+        best, stationary = newton_loop(jax.grad(f), y, _relative(y0, rtol), 0.0, _POLISHING, method)
+        return best, stationary & (f(best) <= f(y) + tolerance * (1 + abs(f(y))))
+
+    return _finder("minimize_implicit", scalar, lambda f: jax.grad(f, 1), y0, find, method, (rtol, max_steps, solver))
+
+
+def _finder(
+    name: str,
+    f: Callable[..., Any],
+    residual: Callable[[Callable[..., Any]], Callable[..., Any]],
+    y0: Any,
+    find: Callable[[Any, Any], tuple[Any, Any]],
+    method: str,
+    options: tuple[Any, ...],
+) -> Callable[..., Any]:
+    """(x, *args) -> y: found without derivatives, which residual(f)(x, y) = 0 then gives it."""
+    what = f"{name} of {name_of(f)}"
+
+    def body(function: Any, args: tuple[Any, ...]) -> Any:
+        x, y0, *rest = args
+        # what f closes over becomes an argument, for it has derivatives too
+        own, closed_over = jax.closure_convert(lambda x, y: function(x, y, *rest), x, y0)
+        _require_as_many(what, lambda y: residual(function)(x, y, *rest), y0)
+        fixed_x, fixed, start = jax.lax.stop_gradient((x, closed_over, y0))
+        y, found = find(lambda y: own(fixed_x, y, *fixed), start)
+        y = jax.tree.map(lambda v: jnp.where(found, v, jnp.nan), y)
+        return _solution(residual(own), method, y, x, closed_over)
+
+    own = Transform(name, f, (0, 1), body, (name, method, *options), patterned=True)
+
+    @functools.wraps(f)
+    def solved(x: Any, *args: Any) -> Any:
+        y = own(x, y0, *args)
+        _refuse_unsolved(what, y, (x, y0, args))
+        return y
+
+    return solved
+
+
+def _relative(y0: Any, rtol: float | None) -> float:
+    return float(jnp.finfo(flat(y0).dtype).eps) ** 0.75 if rtol is None else rtol
+
+
+def _optimistix(name: str) -> Any:
+    try:
+        import optimistix
+    except ImportError as error:
+        raise ChainruleError(f"{name} needs optimistix: pip install 'chainrule[solvers]'") from error
+    return optimistix
+
+
+def _by_optimistix(run: str, f: Callable[[Any], Any], solver: Any, y0: Any, max_steps: int) -> tuple[Any, Any]:
+    """What a solver gives, and whether it says that it has converged."""
+    optimistix = _optimistix(run)
+    found = getattr(optimistix, run)(lambda y, _: f(y), solver, y0, max_steps=max_steps, throw=False)
+    return found.value, found.result == optimistix.RESULTS.successful
+
+
+def _require_method(what: str, method: str) -> None:
+    if method not in ("auto", "klu", *KRYLOV):
+        raise InputTypeError(f"{what}: method={method!r} is none of 'auto', 'klu', {', '.join(map(repr, KRYLOV))}")
+
+
+def _require_as_many(what: str, of_y: Callable[[Any], Any], y: Any) -> None:
+    """Refuse equations that are more or fewer than the unknowns."""
+    shapes = [x.shape for x in jax.tree.leaves(jax.eval_shape(of_y, y))]
+    own = [tuple(np.shape(x)) for x in jax.tree.leaves(y)]
+    if sum(map(math.prod, shapes)) != sum(map(math.prod, own)):
+        raise ShapeError(
+            f"{what}: the equations have shapes {shapes}, the unknowns {own}; give one equation for each unknown "
+            "(least squares: the gradient of the sum of squares, as in minimize_implicit)"
+        )
+
+
+def _all_finite(*trees: Any) -> bool | None:
+    """Whether all numbers are finite; None inside a trace."""
+    leaves = jax.tree.leaves(trees)
+    if any(isinstance(a, jax.core.Tracer) for a in leaves):
+        return None
+    return all(bool(jnp.isfinite(a).all()) for a in leaves if jnp.issubdtype(jnp.result_type(a), jnp.inexact))
+
+
+def _refuse_unsolved(what: str, y: Any, given: Any) -> None:
+    if _all_finite(y) is False and _all_finite(given):
+        raise ConvergenceError(
+            f"{what}: the solver stopped without a solution. Start nearer to one, allow more steps (max_steps), or "
+            "choose another solver of optimistix (solver=); chainrule.newton shows the iterations of Newton's method"
+        )
+
+
+def _refuse_singular(what: str, g: Callable[..., Any], x: Any, y: Any, args: Any, J: Any) -> None:
+    """Where ∂g/∂y is singular, say so, at which point, and how badly it is conditioned."""
+    if isinstance(J, MatrixFree):
+        J = J @ jnp.ones(J.shape[1], J.dtype)
+    if _all_finite(J) is not False or not _all_finite((x, y, args)):
+        return
+    A = jacobian(g, argnums=1)(x, y, *args)
+    if not _all_finite(A):
+        raise SingularError(f"{what}: ∂g/∂y is not finite at y = {_point(y)}, x = {_point(x)}")
+    condition = f"condition number {float(A.cond()):.3g}" if A.shape[0] <= _DENSE else "not invertible"
+    raise SingularError(
+        f"{what}: ∂g/∂y, {A!r}, is singular to working precision ({condition}) at y = {_point(y)}, x = {_point(x)}: "
+        "there g(x, y) = 0 does not define y as a differentiable function of x"
+    )
+
+
+def _point(x: Any) -> str:
+    numbers = np.asarray(flat(x))
+    shown = ", ".join(f"{v:.6g}" for v in numbers[:_SHOWN])
+    return f"[{shown}{', …' if len(numbers) > _SHOWN else ''}]"
