@@ -104,3 +104,121 @@ def test_small_things():
     J = cr.jacobian(lambda x: jnp.concatenate([a * x[:-1], x[:1] ** 2]))(jnp.ones(100))
     assert J.nnz == 100
     assert J[99, 0] == 2
+
+
+# least squares -----------------------------------------------------------------------------------
+
+TOWARDS = jnp.asarray(np.random.default_rng(2).normal(size=(4, 6, 6)))
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (6, 3), (3, 6)], ids=["square", "tall", "wide"])
+def test_least_squares_has_a_derivative_where_singular_values_coincide(shape):
+    m, n = shape
+    base = jnp.tile(jnp.eye(min(shape)), (m // min(shape), n // min(shape)))
+    b, w = np.arange(1.0, m + 1), np.cos(np.arange(n))
+
+    def matrix(t):
+        return base + jnp.tensordot(t, TOWARDS[:, :m, :n], 1)
+
+    def ours(t):
+        return w @ cr.jacobian(lambda x: matrix(t) @ x)(jnp.ones(n)).lstsq(b)
+
+    def plain(t):
+        A = matrix(t)
+        return w @ (jnp.linalg.solve(A.T @ A, A.T @ b) if m >= n else A.T @ jnp.linalg.solve(A @ A.T, b))
+
+    t = jnp.zeros(4)
+    assert_allclose(jax.grad(ours)(t), jax.grad(plain)(t), rtol=1e-9)
+
+
+# half precision ----------------------------------------------------------------------------------
+
+
+def _half_precision():
+    M = np.random.default_rng(0).normal(size=(6, 6)) + 4 * np.eye(6)
+
+    def mix(x):
+        return jnp.asarray(M, x.dtype) @ x
+
+    def apart(x):
+        return (x.reshape(3, 2) @ jnp.asarray(M[:2, :2], x.dtype)).reshape(-1)
+
+    return {"dense": mix, "diagonal": lambda x: x**2, "blocks": apart, "tall": lambda x: jnp.concatenate([mix(x), x])}
+
+
+HALF = _half_precision()
+
+
+@jax.jit
+def _numbers(J, b):
+    return {"lstsq": J.lstsq(b), "stretch": J.singular_values(), "range": J.range(6), "kernel": J.null_space(0)}
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("dense", "float16"), *((name, "bfloat16") for name in HALF)])
+def test_what_lapack_has_no_half_precision_for(name, dtype):
+    x = jnp.linspace(0.5, 1, 6).astype(dtype)
+    J = cr.jacobian(HALF[name])(x)
+    A, b = np.asarray(J.dense()).astype(float), np.arange(1.0, J.shape[0] + 1)
+    got = _numbers(J, jnp.asarray(b, dtype))
+    assert {a.dtype for a in got.values()} == {np.dtype(dtype)}
+    got = {key: np.asarray(a).astype(float) for key, a in got.items()}
+    assert_allclose(got["lstsq"], np.linalg.lstsq(A, b)[0], rtol=0.05, atol=0.01)
+    assert_allclose(got["stretch"], np.linalg.svd(A)[1], rtol=0.02)
+    assert_allclose(got["range"] @ got["range"].T @ A, A, rtol=0.05, atol=0.05)
+    assert J.rank() == 6
+    if len(A) == 6:
+        assert J.slogdet()[1].dtype == np.float32
+
+
+@pytest.mark.parametrize("transform", [cr.jacobian, cr.linearize])
+def test_a_krylov_method_in_half_precision(transform):
+    J, b = transform(HALF["dense"])(jnp.ones(6, "float16")), np.arange(1.0, 7)
+    x = J.solve(jnp.asarray(b, "float16"), method="gmres")
+    assert x.dtype == np.float16
+    assert_allclose(x.astype(float), np.linalg.solve(np.asarray(J.dense()).astype(float), b), rtol=0.05, atol=0.01)
+
+
+def test_sparse_least_squares_in_half_precision():
+    x = jnp.linspace(1, 2, 150).astype("bfloat16")
+    J = cr.jacobian(lambda x: jnp.concatenate([x**2, x[1:] - x[:-1]]))(x)
+    b = np.ones(299)
+    wanted = np.linalg.lstsq(np.asarray(J.dense()).astype(float), b)[0]
+    assert_allclose(J.lstsq(jnp.asarray(b, "bfloat16")).astype(float), wanted, rtol=0.02, atol=0.01)
+
+
+# what is given -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ask", "says"),
+    [
+        (lambda J: J.solve(np.array(["a", "b", "c"])), r"solve: b holds a ndarray of <U1, not an array of numbers"),
+        (lambda J: J.lstsq(np.array([1, None, 2], object)), "lstsq: b holds a ndarray of object"),
+        (lambda J: J.factorize().solve("abc"), "solve: b holds a str"),
+        (lambda J: J.solve(np.ones(3), method="gmres", tolerance=np.nan), "tolerance=nan is no number from 0 on"),
+        (lambda J: J.solve(np.ones(3), method="cg", tolerance="a"), "tolerance='a' is no number from 0 on"),
+        (lambda J: J.solve(np.ones(3), method="cg", tolerance=-1.0), "tolerance=-1.0 is no number from 0 on"),
+        (lambda J: J.solve(np.ones(3), method="cg", max_steps=0), "max_steps=0 is no number of steps"),
+        (lambda J: J.solve(np.ones(3), method="cg", max_steps="a"), "max_steps='a' is no number of steps"),
+        (lambda J: J.solve(np.ones(3), method="cg", preconditioner=[1]), r"preconditioner=\[1\] is none of 'diagonal'"),
+        (lambda J: J.rank("a"), "rank: tolerance='a' is no number from 0 on"),
+        (lambda J: J.null_space(4), "null_space: dimension=4 is no count from 0 to 3"),
+        (lambda J: J.null_space(-1), "null_space: dimension=-1 is no count from 0 to 3"),
+        (lambda J: J.range(1.0), "range: dimension=1.0 is no count from 0 to 3"),
+        (lambda J: J.lineax("symmetric"), "lineax: 'symmetric' is a string, no tag"),
+        (lambda _: cr.StructuredSolver(tolerance=1e-3), "StructuredSolver: method='auto' is direct"),
+        (lambda _: cr.StructuredSolver(method="cg", preconditioner="lu"), "preconditioner='lu' is none of 'diagonal'"),
+    ],
+)
+def test_what_is_no_number_and_no_option_is_refused(ask, says):
+    J = cr.jacobian(lambda x: x**3 + jnp.cumsum(x))(jnp.arange(1.0, 4))
+    with pytest.raises(cr.InputTypeError, match=says):
+        ask(J)
+
+
+@pytest.mark.parametrize("method", ["gmres", "cg", "bicgstab", "klu"])
+def test_no_unknowns_by_any_method(method):
+    J = cr.jacobian(jnp.sin)(jnp.ones(0))
+    assert J.solve(jnp.ones(0), method=method).shape == (0,)
+    assert J.solve(jnp.ones((0, 2)), method=method).shape == (0, 2)
+    assert cr.linearize(jnp.sin)(jnp.ones(0)).solve(jnp.ones(0)).shape == (0,)

@@ -107,9 +107,17 @@ def test_newton_says_why_it_stopped(f, x0, options, said):
         assert np.isfinite(np.asarray(s.x)).all()
 
 
+def test_newton_by_klu_says_what_is_singular():
+    pytest.importorskip("klujax")
+    s = cr.newton(lambda x: jnp.stack([x.sum(), 2 * x.sum()]) - 1.0, jnp.ones(2), method="klu")
+    assert not s.converged and "J at iteration 0 is singular" in s.message
+
+
 def test_newton_refuses():
     with pytest.raises(cr.ShapeError, match="is not square"):
         cr.newton(lambda x: x[:1], jnp.ones(2))
+    with pytest.raises(cr.InputTypeError, match=r"newton of <lambda>: f\(x\) is complex"):
+        cr.newton(lambda x: jax.lax.complex(x, x), jnp.ones(2))
     with pytest.raises(cr.SingularError, match="structural rank 1 < 2"):
         cr.newton(lambda x: jnp.stack([x[0], 2 * x[0]]) + 1.0, jnp.ones(2))
     with pytest.raises(cr.InputTypeError, match="x0 is complex; give real and imaginary"):
@@ -205,6 +213,11 @@ def test_flat_directions_and_unused_unknowns_are_no_obstacle():
 def test_at_a_minimum_no_step_is_taken():
     s = cr.newton_cg(rosenbrock, jnp.ones(4))
     assert s.converged and s.iterations == 0
+
+
+def test_a_number_of_python_is_a_value():
+    s = cr.newton_cg(lambda x: 1.0, jnp.ones(2))
+    assert s.converged and s.value == 1
 
 
 def test_newton_cg_needs_one_number():

@@ -12,8 +12,8 @@ import numpy as np
 from chainrule._api import value_and_jacobian
 from chainrule._compiled import Known, Transform
 from chainrule._descent import ARMIJO, moved, search, start
-from chainrule._errors import InputTypeError
-from chainrule._linalg.iterative import KRYLOV
+from chainrule._errors import InputTypeError, ShapeError
+from chainrule._linalg.iterative import KRYLOV, require_method
 from chainrule._solution import Iteration, Report, Solution
 from chainrule._space import flat, name_of
 
@@ -79,14 +79,13 @@ def newton(
     >>> s.converged, s.x.round(3).tolist()
     (True, [2.0, 3.0])
     """
-    if method not in ("auto", "klu", *KRYLOV):
-        raise InputTypeError(f"newton: method={method!r} is none of 'auto', 'klu', {', '.join(map(repr, KRYLOV))}")
+    require_method("newton", method)
     x, dtype = start("newton", f, x0, {"rtol": rtol, "atol": atol}, max_iterations)
     relative = float(jnp.finfo(dtype).eps) ** 0.75 if rtol is None else rtol
-    step = Transform("newton", f, tuple(range(4)), _step(method), ("newton", method), patterned=True)
+    step = _transform(f, method)
     log, first = Report(report, minimised=False), x
     for k in range(max_iterations + 1):
-        value, following, found = step(x, first, relative, atol, *args)
+        value, following, found = _run(step, f, x, first, relative, atol, *args)
         norm, d, t = (float(found[name]) for name in ("norm", "step", "fraction"))
         stop = _why_it_stops(found, norm, k, k == max_iterations, method)
         log.add(Iteration(np.nan, norm, *((np.nan, 0.0, "") if stop else (d, t, "Newton"))))
@@ -95,6 +94,20 @@ def newton(
         x = following
     what = f"newton of {name_of(f)}: J is {found['words'].value}"
     return Solution(what, x, value, norm, k, bool(found["done"]), stop, tuple(log.rows))
+
+
+def _run(step: Transform, f: Any, *args: Any) -> Any:
+    """One iteration; where KLU makes an error of the compiled program of a singular matrix, by the structure."""
+    try:
+        return jax.block_until_ready(step(*args))
+    except jax.errors.JaxRuntimeError as error:
+        if "singular" not in str(error):
+            raise
+        return _transform(f, "auto")(*args)
+
+
+def _transform(f: Any, method: str) -> Transform:
+    return Transform("newton", f, tuple(range(4)), _step(method), ("newton", method), patterned=True)
 
 
 def _why_it_stops(found: Any, norm: float, k: int, last: bool, method: str) -> str:
@@ -116,7 +129,12 @@ def _step(method: str) -> Callable[..., Any]:
     def body(function: Any, args: tuple[Any, ...]) -> Any:
         x, first, rtol, atol, *rest = args
         y, J = value_and_jacobian(function)(x, *rest)
-        J._require_square("newton")
+        if J.shape[0] != J.shape[1]:
+            raise ShapeError(
+                f"newton: {J._says('J')} is not square; chainrule.scipy.least_squares takes any number of equations."
+            )
+        if jnp.issubdtype(J.dtype, jnp.complexfloating):
+            raise InputTypeError(f"newton of {name_of(function)}: f(x) is complex; give its real and imaginary parts")
         rows, cols, entries = J.coo()
         residual, size = flat(y), jnp.maximum(abs(flat(x)), abs(flat(first)))
         reach = jnp.zeros_like(residual).at[rows].add((abs(entries) * size[cols]).astype(residual.dtype))

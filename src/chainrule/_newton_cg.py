@@ -188,7 +188,7 @@ def _step(direct: bool) -> Callable[..., Any]:
 
 def _of_x(function: Any, rest: Any) -> Callable[[Any], Any]:
     scalar = scalar_function("newton_cg", function, False)
-    return lambda x: jax.tree.leaves(scalar(x, *rest))[0]
+    return lambda x: jnp.asarray(jax.tree.leaves(scalar(x, *rest))[0])
 
 
 def _like(x: Any, d: Any) -> Any:

@@ -13,8 +13,8 @@ import numpy as np
 
 from chainrule._api import jacobian
 from chainrule._assembled import Assembled, from_coo
-from chainrule._errors import InputTypeError
-from chainrule._linalg.iterative import KRYLOV, krylov
+from chainrule._linalg.host import working
+from chainrule._linalg.iterative import KRYLOV, krylov, require_method, require_options
 from chainrule._linalg.lineax_operator import JacobianOperator
 from chainrule._linalg.methods import is_sparse
 from chainrule._space import flat, promoted
@@ -74,9 +74,9 @@ class StructuredSolver(lx.AbstractLinearSolver[_State]):  # type: ignore[misc]
     max_steps: int | None = eqx.field(static=True, default=None)
 
     def __check_init__(self) -> None:
-        if self.method not in ("auto", "klu", *KRYLOV):
-            known = ", ".join(map(repr, KRYLOV))
-            raise InputTypeError(f"StructuredSolver: method={self.method!r} is none of 'auto', 'klu', {known}")
+        require_method("StructuredSolver", self.method)
+        options = self.preconditioner, self.tolerance, self.max_steps
+        require_options("StructuredSolver", self.method, self.method in KRYLOV, *options)
 
     def init(self, operator: lx.AbstractLinearOperator, options: dict[str, Any]) -> _State:
         """Find the structure, and factor."""
@@ -88,13 +88,13 @@ class StructuredSolver(lx.AbstractLinearSolver[_State]):  # type: ignore[misc]
     def _factored(self, J: Any) -> Any:
         (m, n), rows_and_cols = J.shape, J._positions()
         if m > n:
-            return None if is_sparse(n, len(rows_and_cols[0])) else jnp.linalg.qr(J.dense())
+            return None if is_sparse(n, len(rows_and_cols[0])) else jnp.linalg.qr(J._matrix())
         return J._eliminated() if self.method == "auto" and J.structural_rank == n else None
 
     def compute(self, state: _State, vector: Any, options: dict[str, Any]) -> tuple[Any, lx.RESULTS, dict[str, Any]]:
         """Solve, by the factors that there are."""
         b = flat(vector)[None]
-        b = b.astype(promoted(state.J.dtype, b.dtype))
+        b = b.astype(working(promoted(state.J.dtype, b.dtype)))
         x = self._solved(state, b.conj()).conj() if state.conjugated else self._solved(state, b)
         failed = lx.RESULTS.max_steps_reached if self.method in KRYLOV else lx.RESULTS.singular
         result = lx.RESULTS.where(jnp.isfinite(x).all(), lx.RESULTS.successful, failed)

@@ -61,6 +61,14 @@ def require_arrays(what: str, leaves: Sequence[Any]) -> None:
             )
 
 
+def require_numbers(what: str, name: str, leaves: Sequence[Any]) -> None:
+    """Refuse a right-hand side that is no numbers."""
+    for x in leaves:
+        if not _is_array(x):
+            kind = f"{type(x).__name__} of {x.dtype}" if hasattr(x, "dtype") else type(x).__name__
+            raise InputTypeError(f"{what}: {name} holds a {kind}, not an array of numbers that JAX knows")
+
+
 def _is_array(x: Any) -> bool:
     if isinstance(x, (jax.core.Tracer, jax.Array, str, bytes)):
         return not isinstance(x, (str, bytes))

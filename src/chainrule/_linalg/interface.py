@@ -13,8 +13,10 @@ import numpy as np
 from chainrule._errors import ChainruleError, InputTypeError, ShapeError, SingularError
 from chainrule._linalg.differentiable import each
 from chainrule._linalg.factorization import Factorization, batched
-from chainrule._linalg.iterative import KRYLOV, krylov
+from chainrule._linalg.host import working
+from chainrule._linalg.iterative import KRYLOV, krylov, require_method, require_options, require_tolerance
 from chainrule._space import flat, promoted
+from chainrule._trace import require_numbers
 
 if TYPE_CHECKING:
     from jax import Array
@@ -67,12 +69,16 @@ class LinearAlgebra:
     def _inverse(self) -> Any:
         raise self._no_entries("an inverse")
 
+    def _matrix(self) -> Any:
+        """The dense matrix, in a dtype that LAPACK computes in."""
+        return self.dense().astype(working(self.dtype))
+
     def _slogdet(self) -> tuple[Any, Any]:
         """Sign and log |det J|."""
-        return jnp.linalg.slogdet(self.dense())
+        return jnp.linalg.slogdet(self._matrix())
 
     def _det(self) -> Any:
-        return jnp.linalg.det(self.dense())
+        return jnp.linalg.det(self._matrix()).astype(self.dtype)
 
     def _products(self, x: Any, transposed: bool) -> Any:
         """[r, n] -> [r, m]: J, or Jᵀ, on each row."""
@@ -81,7 +87,7 @@ class LinearAlgebra:
     def _singular_values(self) -> Any:
         """[min(m, n)], the largest first."""
         self._require_memory("singular_values")
-        return jnp.linalg.svdvals(self.dense())
+        return jnp.linalg.svdvals(self._matrix()).astype(jnp.finfo(self.dtype).dtype)
 
     def _no_entries(self, what: str) -> ChainruleError:
         return ChainruleError(
@@ -145,14 +151,10 @@ class LinearAlgebra:
         >>> J.solve(jnp.array([3.0, 24.0])).tolist()
         [1.0, 2.0]
         """
-        if method not in ("auto", "klu", *KRYLOV):
-            raise InputTypeError(f"solve: method={method!r} is none of 'auto', 'klu', {', '.join(map(repr, KRYLOV))}")
-        if method not in KRYLOV and not (method == "auto" and self._products_only):
-            if preconditioner is not None or tolerance is not None or max_steps is not None:
-                raise InputTypeError(
-                    f"solve: method={method!r} is direct; preconditioner, tolerance and max_steps belong to the Krylov "
-                    f"methods {', '.join(map(repr, KRYLOV))}"
-                )
+        require_method("solve", method)
+        iterative = method in KRYLOV or (method == "auto" and self._products_only)
+        require_options("solve", method, iterative, preconditioner, tolerance, max_steps)
+        if not iterative:
             return self._solved("solve", b, _by_klu if method == "klu" else functools.partial(_direct, klu=False))
         own = krylov(self, "gmres" if method == "auto" else method, preconditioner, tolerance, max_steps)
         return self._solved("solve", b, own)
@@ -174,6 +176,7 @@ class LinearAlgebra:
         """[r, n], and how to bring a solution [r, n] into the form of the inputs."""
         n, dtype = self.shape[0], self.dtype
         leaves = jax.tree.leaves(b)
+        require_numbers(what, "b", leaves)
         if self._rows.holds(b):
             b, back = flat(b)[None], lambda x: self._columns.unflatten(x[0])
         elif hasattr(b, "shape") and tuple(np.shape(b)) == (n,):
@@ -194,7 +197,7 @@ class LinearAlgebra:
     def _require_square(self, what: str) -> None:
         m, n = self.shape
         if m != n:
-            way_out = "lstsq(b) gives the best x" if what == "solve" else "singular_values() tells of any J"
+            way_out = "singular_values() tells of any J" if "det" in what else "lstsq(b) gives the best x"
             raise ShapeError(f"{what}: {self._says('J')} is not square; {way_out}.")
 
     def _require_structural_rank(self, what: str) -> None:
@@ -247,7 +250,10 @@ class LinearAlgebra:
         return _slogdet(self)
 
     def det(self) -> Inexact[Array, "*batch"]:
-        """The determinant: the signed factor by which J scales volumes. Raises ShapeError where J is not square."""
+        """The determinant: the signed factor by which J scales volumes. Raises ShapeError where J is not square.
+
+        Where J is singular, the derivative is nan if J is banded, sparse, or one of these plus a map of low rank.
+        """
         self._require_square("det")
         return _det(self)
 
@@ -276,6 +282,7 @@ class LinearAlgebra:
 
     def rank(self, tolerance: float | None = None) -> Int[Array, "*batch"]:
         """The dimension of the image: singular values above `tolerance` times the largest (max(m, n) · eps)."""
+        require_tolerance("rank", tolerance)
         s = self.singular_values()
         if not s.shape[-1]:
             return jnp.zeros(s.shape[:-1], int)
@@ -300,22 +307,24 @@ class LinearAlgebra:
 
         dimension : how many columns; needed inside `jit`, where the rank is no number yet.
         """
-        kept = self._dimension("null_space", dimension, lambda rank: self.shape[1] - rank)
-        return jnp.conj(jnp.swapaxes(jnp.linalg.svd(self.dense(), full_matrices=True)[2], -1, -2))[
-            ..., self.shape[1] - kept :
-        ]
+        n = self.shape[1]
+        kept = self._dimension("null_space", dimension, n, lambda rank: n - rank)
+        V = jnp.conj(jnp.swapaxes(jnp.linalg.svd(self._matrix(), full_matrices=True)[2], -1, -2))
+        return V[..., n - kept :].astype(self.dtype)
 
     def range(self, dimension: int | None = None) -> Inexact[Array, "*batch m k"]:
         """An orthonormal basis of the image, (m, rank).
 
         dimension : how many columns; needed inside `jit`, where the rank is no number yet.
         """
-        kept = self._dimension("range", dimension, lambda rank: rank)
-        return jnp.linalg.svd(self.dense(), full_matrices=False)[0][..., :kept]
+        kept = self._dimension("range", dimension, min(self.shape), lambda rank: rank)
+        return jnp.linalg.svd(self._matrix(), full_matrices=False)[0][..., :kept].astype(self.dtype)
 
-    def _dimension(self, what: str, given: int | None, of_rank: Callable[[int], int]) -> int:
+    def _dimension(self, what: str, given: int | None, most: int, of_rank: Callable[[int], int]) -> int:
         if given is not None:
-            return given
+            if not (isinstance(given, (int, np.integer)) and 0 <= given <= most):
+                raise InputTypeError(f"{what}: dimension={given!r} is no count from 0 to {most}")
+            return int(given)
         rank = self.rank()
         if isinstance(rank, jax.core.Tracer):
             raise ChainruleError(
@@ -337,8 +346,10 @@ class LinearAlgebra:
         return self._refuse_nan("lstsq", back(_lstsq(self, columns)), b)
 
     def _lstsq(self, b: Any) -> Any:
-        """[r, m] -> [r, n]."""
-        return jnp.linalg.lstsq(self.dense().astype(b.dtype), b.T)[0].T
+        """[r, m] -> [r, n]: the pseudoinverse, unlike its factors, has a derivative where singular values coincide."""
+        A = self.dense().astype(b.dtype)
+        inverse = jnp.linalg.pinv(A, rtol=max(A.shape) * float(jnp.finfo(A.dtype).eps))
+        return jnp.matmul(inverse, b.T, precision="highest").T
 
 
 @functools.partial(jax.jit, static_argnames="klu")
@@ -385,4 +396,4 @@ def _singular_values(J: Any) -> Any:
 
 @jax.jit
 def _lstsq(J: Any, b: Any) -> Any:
-    return J._lstsq(b)
+    return J._lstsq(b.astype(working(b.dtype))).astype(b.dtype)

@@ -25,18 +25,49 @@ _ENTRIES = {  # the entries that a preconditioner is made of
 }
 
 
+def require_method(what: str, method: Any) -> None:
+    """Refuse what is no way to solve."""
+    if method not in ("auto", "klu", *KRYLOV):
+        raise InputTypeError(f"{what}: method={method!r} is none of 'auto', 'klu', {', '.join(map(repr, KRYLOV))}")
+
+
+def require_options(what: str, method: str, krylov: bool, preconditioner: Any, tolerance: Any, max_steps: Any) -> None:
+    """Refuse options that are none, or that belong to another method."""
+    if not krylov and not (preconditioner is None and tolerance is None and max_steps is None):
+        raise InputTypeError(
+            f"{what}: method={method!r} is direct; preconditioner, tolerance and max_steps belong to the Krylov "
+            f"methods {', '.join(map(repr, KRYLOV))}"
+        )
+    named = isinstance(preconditioner, str) and preconditioner in _ENTRIES
+    if not (preconditioner is None or callable(preconditioner) or named):
+        raise InputTypeError(
+            f"{what}: preconditioner={preconditioner!r} is none of {', '.join(map(repr, _ENTRIES))}, and no function"
+        )
+    require_tolerance(what, tolerance)
+    if not (max_steps is None or (isinstance(max_steps, (int, np.integer)) and max_steps > 0)):
+        raise InputTypeError(f"{what}: max_steps={max_steps!r} is no number of steps")
+
+
+def require_tolerance(what: str, tolerance: Any) -> None:
+    """Refuse what no number can be compared with; nan is one of these."""
+    if tolerance is None or isinstance(tolerance, jax.core.Tracer):
+        return
+    if np.shape(tolerance) or np.asarray(tolerance).dtype.kind not in "fiu" or not tolerance >= 0:
+        raise InputTypeError(f"{what}: tolerance={tolerance!r} is no number from 0 on")
+
+
 def krylov(
     J: Any, method: str, preconditioner: Any, tolerance: float | None, max_steps: int | None
 ) -> Callable[[Any, Any], Any]:
     """(J, b [r, n]) -> x [r, n], nan where ‖J x - b‖ stays above ten times the tolerance."""
-    if not (preconditioner is None or callable(preconditioner) or preconditioner in _ENTRIES):
-        raise InputTypeError(
-            f"solve: preconditioner={preconditioner!r} is none of {', '.join(map(repr, _ENTRIES))}, and no function"
-        )
     options = {} if max_steps is None else {"maxiter": max_steps}
 
     def run(J: Any, b: Any) -> Any:
-        relative = float(jnp.finfo(b.dtype).eps) ** 0.5 if tolerance is None else tolerance
+        if not b.size:
+            return b
+        known_to = [b.dtype, J.dtype] if J._products_only else [b.dtype]  # products round as their program does
+        eps = max(float(jnp.finfo(dtype).eps) for dtype in known_to)
+        relative = eps**0.5 if tolerance is None else tolerance
         fixed = jax.lax.stop_gradient(J)
         M = (
             _approximate_inverse(fixed, preconditioner)
@@ -44,13 +75,17 @@ def krylov(
             else _with_transpose(preconditioner)
         )
 
+        def product(x: Any, transposed: bool) -> Any:
+            return J._products(x, transposed).astype(x.dtype)
+
         def solve(b: Any, transposed: bool) -> Any:
-            A = fixed.T if transposed else fixed
+            def apply(v: Any) -> Any:
+                return (fixed.T if transposed else fixed)._apply(v).astype(v.dtype)
 
             def one(b: Any) -> Any:
                 own = None if M is None else functools.partial(M, transposed=transposed)
-                x, _ = KRYLOV[method](A._apply, b, tol=relative, M=own, **options)
-                return spoiled(x, jnp.linalg.norm(A._apply(x) - b) > 10 * relative * jnp.linalg.norm(b))
+                x, _ = KRYLOV[method](apply, b, tol=relative, M=own, **options)
+                return spoiled(x, jnp.linalg.norm(apply(x) - b) > 10 * relative * jnp.linalg.norm(b))
 
             try:
                 return jax.vmap(one)(b)
@@ -59,7 +94,7 @@ def krylov(
                     raise
                 return jnp.full_like(b, jnp.nan)  # of a map that JAX cannot transpose, only for a gradient
 
-        return implicit_solve(J._products, solve, b, False)
+        return implicit_solve(product, solve, b.astype(working(b.dtype)), False).astype(b.dtype)
 
     return run
 

@@ -62,6 +62,8 @@ class Klu:
         return (values.astype(promoted(values.dtype, jnp.float64)),)
 
     def solve(self, factors: Any, b: Any, transposed: bool) -> Any:
+        if not b.size:
+            return b
         run = self._library.tsolve_with_symbol if transposed else self._library.solve_with_symbol
         wide = b.T.astype(factors[0].dtype)
         return run(self._rows, self._cols, factors[0], wide, self._symbolic).T.astype(b.dtype)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import lineax as lx
 import numpy as np
 
+from chainrule._errors import InputTypeError
 from chainrule._structure import bandwidth
 
 
@@ -43,7 +44,9 @@ class JacobianOperator(lx.AbstractLinearOperator):  # type: ignore[misc]
 
 def operator(J: Any, tags: object) -> JacobianOperator:
     """Tag by the pattern; what is diagonal or tridiagonal maps a space to itself, as lineax has it."""
-    promised = frozenset(tags if isinstance(tags, Iterable) else [tags])
+    promised = frozenset(tags if isinstance(tags, Iterable) and not isinstance(tags, str) else [tags])
+    if words := [tag for tag in promised if isinstance(tag, str)]:
+        raise InputTypeError(f"lineax: {words[0]!r} is a string, no tag; give lineax.symmetric_tag and the like")
     return JacobianOperator(J, promised | _seen(J))
 
 

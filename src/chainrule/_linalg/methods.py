@@ -58,12 +58,12 @@ class ScaledPermutation:
         return b[:, self._cols] / factors[0][None] if transposed else (b / factors[0][None])[:, self._row_of]
 
     def slogdet(self, values: Any) -> tuple[Any, Any]:
-        sign, log = sign_and_log(values)
+        sign, log = sign_and_log(values.astype(working(values.dtype)))
         return sign * self._parity, log
 
     def det(self, values: Any) -> Any:
         """[nnz] -> the product of the entries, with the sign of the permutation."""
-        return jnp.prod(values) * self._parity
+        return jnp.prod(values.astype(working(values.dtype))) * self._parity
 
 
 class _Group:
@@ -280,12 +280,12 @@ class Triangular:
         return y[:, np.argsort(found)]
 
     def slogdet(self, values: Any) -> tuple[Any, Any]:
-        sign, log = sign_and_log(values[self._diagonal])
+        sign, log = sign_and_log(values[self._diagonal].astype(working(values.dtype)))
         return sign * self._parity, log
 
     def det(self, values: Any) -> Any:
         """[nnz] -> the product of the diagonal."""
-        return jnp.prod(values[self._diagonal]) * self._parity
+        return jnp.prod(values[self._diagonal].astype(working(values.dtype))) * self._parity
 
 
 _DENSE = 100  # unknowns up to which a dense method wins whatever the pattern

@@ -71,8 +71,8 @@ class StoredEntries(LinearAlgebra):
     def _slogdet(self) -> Any:
         J = self._upright
         if self.structural_rank < self.shape[0]:
-            real = jnp.zeros((), self.dtype).real
-            return jnp.zeros((), self.dtype), real - jnp.inf
+            none = jnp.zeros((), working(self.dtype))
+            return none, none.real - jnp.inf
         return J._layout.method.slogdet(J.coo()[2])
 
     def _det(self) -> Any:
@@ -89,7 +89,9 @@ class StoredEntries(LinearAlgebra):
             found = jnp.concatenate([found, jnp.zeros(k - len(found), found.dtype)])
             return jnp.sort(found, descending=True)
         if kind == "block-diagonal" and len(parameters) == 3 and parameters[1] == parameters[2]:
-            return jnp.sort(jnp.linalg.svdvals(self.coo()[2].reshape(parameters)).ravel(), descending=True)
+            blocks = self.coo()[2].reshape(parameters)
+            found = jnp.linalg.svdvals(blocks.astype(working(self.dtype))).astype(jnp.finfo(self.dtype).dtype)
+            return jnp.sort(found.ravel(), descending=True)
         return super()._singular_values()
 
     def _inverse(self) -> Any:
