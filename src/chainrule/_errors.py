@@ -17,6 +17,10 @@ class SingularError(ChainruleError, ArithmeticError):
     """A linear system has no solution, or no only one, to working precision."""
 
 
+class NotConservativeError(ChainruleError, ArithmeticError):
+    """A field that has to be a gradient is none."""
+
+
 class MissingRuleError(ChainruleError, NotImplementedError):
     """A step of the program is not a linear map that can be propagated."""
 
