@@ -247,7 +247,7 @@ def is_conservative(
     -------
     Transform
         A function of the same arguments that gives an array of one truth value, of shape (), or (k,) with `batched`.
-        False where J is nan. Where no entry lies off the diagonal it is true, whatever the values.
+        False where these are not finite. Where no entry lies off the diagonal it is true, whatever the values.
 
     Raises
     ------
@@ -287,7 +287,7 @@ def is_incompressible(
     -------
     Transform
         A function of the same arguments that gives an array of one truth value, of shape (), or (k,) with `batched`.
-        False where J is nan. Where no entry lies on the diagonal it is true, whatever the values.
+        False where these are not finite. Where no entry lies on the diagonal it is true, whatever the values.
 
     Raises
     ------
@@ -350,7 +350,7 @@ def _antisymmetric(J: Any, factor: float) -> Any:
 def _small(values: Any, J: Any, rtol: float | None) -> Any:
     """Whether all values are small beside the entries of J; there may be none, and then they are."""
     relative = float(jnp.finfo(J.dtype).eps) ** 0.75 if rtol is None else rtol
-    return (abs(values) <= relative * abs(J.coo()[2]).max(initial=0)).all()
+    return ((abs(values) <= relative * abs(J.coo()[2]).max(initial=0)) & jnp.isfinite(values)).all()
 
 
 def _tolerance(name: str, f: Any, rtol: Any) -> Any:

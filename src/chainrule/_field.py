@@ -49,9 +49,7 @@ def require_field(what: str, rows: Any, columns: Any) -> None:
         )
 
 
-def of_field(
-    name: str, f: Any, argnums: Argnums, batched: bool, finish: Callable[[Any], Any], *key: Any
-) -> Transform:
+def of_field(name: str, f: Any, argnums: Argnums, batched: bool, finish: Callable[[Any], Any], *key: Any) -> Transform:
     """A transform of the Jacobian of a field; `finish` depends on the name and the key alone."""
 
     def checked(problem: Problem) -> Any:

@@ -1,9 +1,9 @@
-"""What a sparse map and a few rank-one ones do not see, and the shortest solution of least squares: O(n) for J = A + U V.
+"""What J = A + U V does not see, and its shortest solution of least squares, without a matrix.
 
 With A invertible, J z = 0 needs z = -A⁻¹ U V z: the kernel lies in the image of A⁻¹ U, of r dimensions. Take an
-orthonormal basis N of it, and M of the kernel of Jᵀ in the same way. Then J + c M Nᵀ is invertible, and of b without its
-part in M it gives a solution without a part in N, the shortest one: J⁺ = (J + c M Nᵀ)⁻¹ (I - M Mᵀ). See Ben-Israel and
-Greville, *Generalized Inverses* (2003), section 2.7.
+orthonormal basis N of it, and M of the kernel of Jᵀ in the same way. Then J + c M Nᵀ is invertible, and of b without
+its part in M it gives a solution without a part in N, the shortest one: J⁺ = (J + c M Nᵀ)⁻¹ (I - M Mᵀ). See Ben-Israel
+and Greville, *Generalized Inverses* (2003), chapter 2.
 """
 
 from __future__ import annotations
@@ -66,66 +66,28 @@ def _without_lone_zeros(J: Any) -> tuple[Any, Any]:
     return type(J)(A, J._U, J._V), alone
 
 
-class _System(NamedTuple):
-    """J + c M Nᵀ, what its solves need, M, N, and where rows and columns vanish."""
+def shortest(J: Any, b: Any) -> tuple[Any, Any]:
+    """[r, n] -> [r, n]: the shortest x of least squares, and whether it can be trusted.
 
-    K: Any
-    factors: Any
-    left: Any
-    right: Any
-    alone: Any
-
-    def reached(self, b: Any) -> Any:
-        """[r, n] -> [r, n]: the part of b that lies in the image."""
-        return _without(jnp.where(self.alone, 0, b), self.left)
-
-    def shortest(self, b: Any) -> Any:
-        """[r, n] -> [r, n], linear in b."""
-        x = self.K._unchecked_solve(self.factors, self.reached(b), False)
-        return jnp.where(self.alone, 0, _without(x, self.right))
-
-
-def _without(v: Any, basis: Any) -> Any:
-    return v - (v @ basis) @ basis.T
-
-
-def _system(J: Any) -> tuple[_System, Any]:
-    """The system, and whether it is one."""
+    Differentiable in J and b, to every order, where the rank of J does not change: with M and N held, the solutions of
+    (J + c M Nᵀ) Y = c M stay in the kernel of J as it moves.
+    """
     right, left = kernel(J), kernel(J.T)
-    own, alone = _without_lone_zeros(jax.lax.stop_gradient(J))
+    own, alone = _without_lone_zeros(J)
     scale = jnp.where(right.scale > 0, right.scale, 1)
     U = jnp.concatenate([own._U.astype(scale.dtype), scale * left.basis], axis=1)
     V = jnp.concatenate([own._V.astype(scale.dtype), right.basis.T])
     K = type(J)(own._A, U, V)
+    factors = K._eliminated()
+    Y, X = (K._unchecked_solve(factors, scale * N.basis.T, turned) for N, turned in ((left, False), (right, True)))
+    given = _without(jnp.where(alone, 0, b.astype(scale.dtype)), X, left.dimension)
+    x = _without(K._unchecked_solve(factors, given, False), Y, right.dimension)
     sound = right.sound & left.sound & (right.dimension == left.dimension)
-    return _System(K, K._eliminated(), left.basis, right.basis, alone), sound
+    near = ~lost(*jax.lax.stop_gradient((x, given)), jax.lax.stop_gradient(K)._magnitudes()._apply).any()
+    return jnp.where(alone, 0, x).astype(b.dtype), sound & near
 
 
-def shortest(J: Any, b: Any) -> tuple[Any, Any]:
-    """[r, n] -> [r, n]: the shortest x of least squares, and whether it can be trusted.
-
-    Differentiable in J and b, forwards and backwards, where the rank of J does not change.
-    """
-    system, sound = _system(J)
-    x = _pseudoinverse(J, b.astype(system.left.dtype))
-    fixed, given = jax.lax.stop_gradient((x, system.reached(b.astype(x.dtype))))
-    return x.astype(b.dtype), sound & ~lost(fixed, given, system.K._magnitudes()._apply).any()
-
-
-@jax.custom_jvp
-def _pseudoinverse(J: Any, b: Any) -> Any:
-    return _system(J)[0].shortest(b)
-
-
-@_pseudoinverse.defjvp
-def _(primals: Any, tangents: Any) -> Any:
-    """dJ⁺ = -J⁺ dJ J⁺ + J⁺ J⁺ᵀ dJᵀ (I - J J⁺) + (I - J⁺ J) dJᵀ J⁺ᵀ J⁺ (Golub and Pereyra 1973), times b; and J⁺ db."""
-    (J, b), (dJ, db) = primals, tangents
-
-    def moved(v: Any, transposed: bool) -> Any:
-        return jax.jvp(lambda J: J._products(v, transposed), (J,), (dJ,))[1]
-
-    x = _pseudoinverse(J, b)
-    away, turned = moved(b - J._products(x, False), True), moved(_pseudoinverse(J.T, x), True)
-    first = _pseudoinverse(J, db - moved(x, False) + _pseudoinverse(J.T, away) - J._products(turned, False))
-    return x, first + turned
+def _without(v: Any, basis: Any, dimension: Any) -> Any:
+    """v less its part in the span of the first rows of `basis`, the others of which are zeros."""
+    others = jnp.diag((jnp.arange(len(basis)) >= dimension).astype(basis.dtype))
+    return v - jnp.linalg.solve(basis @ basis.T + others, basis @ v.T).T @ basis

@@ -1,8 +1,8 @@
 """Calculus on graphs: gradients along edges, Laplacians, Fourier bases and filters, on SciPy's sparse matrices.
 
-A graph is its adjacency matrix A, (n, n): a sparse or dense array of SciPy or NumPy, symmetric, with the weight w_ij ≥ 0
-of the edge between i and j, 0 where there is none. Loops (i to i) carry no difference and are left out. Edges are
-listed once, with i < j, in the order of i and then of j.
+A graph is its adjacency matrix A, (n, n): a sparse or dense array of SciPy or NumPy, symmetric, with the weight
+w_ij ≥ 0 of the edge between i and j, 0 where there is none. Loops (i to i) carry no difference and are left out. Edges
+are listed once, with i < j, in the order of i and then of j.
 
     gradient       (∇x)_e = √w_ij (x_j - x_i)               incidence(A) @ x
     divergence     (div y)_i = Σ √w y (out of i) - (into i) -incidence(A).T @ y
@@ -15,7 +15,7 @@ See Shuman, Narang, Frossard, Ortega and Vandergheynst, *The emerging field of s
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -26,9 +26,6 @@ import scipy.sparse.linalg
 
 from chainrule._errors import InputTypeError, ShapeError
 from chainrule._memory import require_memory
-
-if TYPE_CHECKING:
-    from jaxtyping import Float
 
 _NODES = 1000  # of a graph, up to which a few frequencies are taken from all of them
 
@@ -70,7 +67,7 @@ def incidence(A: Any) -> scipy.sparse.csr_array:
     return scipy.sparse.csr_array(scipy.sparse.coo_array(both, shape=(len(w), n)))
 
 
-def gradient(A: Any, x: Any) -> Float[np.ndarray, "edges *channels"]:
+def gradient(A: Any, x: Any) -> np.ndarray:
     """The gradient of a signal on the nodes: √w_ij (x_j - x_i) for each edge (i, j), i < j.
 
     Parameters
@@ -98,7 +95,7 @@ def gradient(A: Any, x: Any) -> Float[np.ndarray, "edges *channels"]:
     return B @ _signal("gradient", x, B.shape[1], "node")
 
 
-def divergence(A: Any, y: Any) -> Float[np.ndarray, "n *channels"]:
+def divergence(A: Any, y: Any) -> np.ndarray:
     """The divergence of a flow along the edges, -Bᵀ y: what flows out of each node less what flows in.
 
     A positive y_e flows from i to j, for the edge e = (i, j), i < j, and counts √w_ij y_e. It is minus the adjoint of
@@ -167,9 +164,7 @@ def laplacian(A: Any, *, normalized: bool = False) -> scipy.sparse.csr_array:
     return scipy.sparse.csr_array(scipy.sparse.csgraph.laplacian(own, normed=normalized))
 
 
-def fourier_basis(
-    A: Any, k: int | None = None, *, normalized: bool = False
-) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, "n k"]]:
+def fourier_basis(A: Any, k: int | None = None, *, normalized: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """The eigenvalues and eigenvectors of the Laplacian, the smallest first: frequencies and modes of the graph.
 
     With (λ, U), L = U diag(λ) Uᵀ; Uᵀ x is the Fourier transform of x, and U its inverse. The signs of the modes, and
@@ -230,7 +225,7 @@ def spectral_filter(
     *,
     degree: int | None = None,
     normalized: bool = False,
-) -> Float[np.ndarray, "n *channels"]:
+) -> np.ndarray:
     """Apply a function of the frequency to a signal: h(L) x = U h(λ) Uᵀ x.
 
     Parameters
@@ -288,7 +283,8 @@ def _largest(L: Any) -> float:
 
 def _chebyshev(L: Any, x: Any, h: Callable[[Any], Any], degree: int, largest: float) -> Any:
     half = largest / 2 or 1.0
-    c = np.polynomial.chebyshev.chebinterpolate(lambda s: np.broadcast_to(h(half * (s + 1)), s.shape), degree)
+    stretched: Any = lambda s: np.broadcast_to(h(half * (s + 1)), s.shape)  # noqa: E731
+    c = np.polynomial.chebyshev.chebinterpolate(stretched, degree)
     before, own = x, L @ x / half - x
     out = c[0] * before
     for k in range(1, degree + 1):
