@@ -238,6 +238,9 @@ class LowRankUpdate(Jacobian):
     def rank(self, tolerance: float | None = None) -> Int[Array, "*batch"]:
         """The dimension of the image: n less that of the kernel, which takes no matrix where A is invertible.
 
+        Entries of a diagonal A count however small they are beside others, which singular values would not tell from 0.
+        Inside `jit`, -1 where a large A turns out singular.
+
         tolerance : as for any Jacobian, and then by the singular values.
         """
         if tolerance is not None or not self._has_kernel:
