@@ -10,13 +10,23 @@ from chainrule._api import linearize as linearize
 from chainrule._api import pullback as pullback
 from chainrule._api import pushforward as pushforward
 from chainrule._api import value_and_jacobian as value_and_jacobian
+from chainrule._calculus import antisymmetric_part as antisymmetric_part
+from chainrule._calculus import curl as curl
+from chainrule._calculus import directional as directional
+from chainrule._calculus import divergence as divergence
+from chainrule._calculus import is_conservative as is_conservative
+from chainrule._calculus import is_incompressible as is_incompressible
+from chainrule._calculus import jacobian_determinant as jacobian_determinant
 from chainrule._errors import ChainruleError as ChainruleError
 from chainrule._errors import ConvergenceError as ConvergenceError
 from chainrule._errors import InputTypeError as InputTypeError
 from chainrule._errors import MemoryLimitError as MemoryLimitError
 from chainrule._errors import MissingRuleError as MissingRuleError
+from chainrule._errors import NotConservativeError as NotConservativeError
 from chainrule._errors import ShapeError as ShapeError
 from chainrule._errors import SingularError as SingularError
+from chainrule._gradient_flow import gradient_flow as gradient_flow
+from chainrule._gradient_flow import polyak_lojasiewicz as polyak_lojasiewicz
 from chainrule._implicit import fixed_point as fixed_point
 from chainrule._implicit import implicit as implicit
 from chainrule._implicit import minimize_implicit as minimize_implicit
@@ -30,6 +40,7 @@ from chainrule._newton_cg import newton_cg as newton_cg
 from chainrule._plan.plan import Plan as Plan
 from chainrule._plan.plan import PlanCache as PlanCache
 from chainrule._planning import plan as plan
+from chainrule._potential import potential as potential
 from chainrule._solution import Solution as Solution
 
 if typing.TYPE_CHECKING:

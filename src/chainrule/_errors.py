@@ -21,6 +21,10 @@ class ConvergenceError(ChainruleError, ArithmeticError):
     """An iteration stopped without a solution."""
 
 
+class NotConservativeError(ChainruleError, ArithmeticError):
+    """A field that has to be a gradient is none."""
+
+
 class MissingRuleError(ChainruleError, NotImplementedError):
     """A step of the program is not a linear map that can be propagated."""
 

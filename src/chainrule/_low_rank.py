@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -12,14 +13,16 @@ import numpy as np
 from chainrule._assembled import Assembled, whole
 from chainrule._factored import Factored
 from chainrule._jacobian import Jacobian
-from chainrule._linalg.differentiable import implicit_solve, lost
+from chainrule._kernel import kernel, rounding, shortest
+from chainrule._linalg.differentiable import implicit_solve, lost, spoiled
 from chainrule._linalg.host import Sparse, working
+from chainrule._linalg.methods import determinant
 from chainrule._space import promoted
 from chainrule._structure import Structure
 
 if TYPE_CHECKING:
     from jax import Array
-    from jaxtyping import Inexact
+    from jaxtyping import Inexact, Int
 
 
 @jax.tree_util.register_pytree_node_class
@@ -172,10 +175,23 @@ class LowRankUpdate(Jacobian):
 
         def wrong(x: Any, b: Any, transposed: bool) -> Any:
             J = fixed.T if transposed else fixed
-            return lost(x, b, LowRankUpdate(J._A._magnitudes(), abs(J._U), abs(J._V))._apply)
+            unsolved = lost(x, b, J._magnitudes()._apply)
+            if factors is None:
+                return unsolved
+            # what lies in the image of a singular J has solutions, which no residual tells apart
+            small = _suspicious(fixed, *factors[1:])
+            return unsolved | jax.lax.cond(small, lambda J: kernel(J).dimension > 0, lambda _: jnp.array(False), fixed)
 
-        solve = functools.partial(_by_parts, fixed, factors)
-        return implicit_solve(self._products, solve, own, transposed, wrong).astype(b.dtype)
+        return self._by_factors(factors, own, transposed, wrong).astype(b.dtype)
+
+    def _by_factors(self, factors: Any, b: Any, transposed: bool, wrong: Any = None) -> Any:
+        """[r, n] -> [r, n]; without `wrong`, whatever a singular J gives."""
+        run = functools.partial(_by_parts, jax.lax.stop_gradient(self), factors)
+        return implicit_solve(self._products, run, b, transposed, wrong)
+
+    def _magnitudes(self) -> LowRankUpdate:
+        """|A| + |U| |V|"""
+        return LowRankUpdate(self._A._magnitudes(), abs(self._U), abs(self._V))
 
     def _slogdet(self) -> Any:
         def bordered(J: LowRankUpdate) -> Any:
@@ -183,17 +199,69 @@ class LowRankUpdate(Jacobian):
             sign, log = method.slogdet(entries)
             return sign * (-1) ** J._rank, log
 
-        if not self._nonsingular:
-            return bordered(self)
-
         def lemma(J: LowRankUpdate) -> Any:
-            W = J._A._by_factors(J._A._eliminated(), J._U.T.astype(J.dtype), False).T
-            (s, log), (t, more) = J._A._slogdet(), jnp.linalg.slogdet(jnp.eye(J._rank, dtype=J.dtype) + J._V @ W)
+            (s, log), (t, more) = J._A._slogdet(), jnp.linalg.slogdet(J._capacitance())
             return s * t, log + more
 
+        return jax.lax.cond(self._keeps_digits(), lemma, bordered, self) if self._nonsingular else bordered(self)
+
+    def _det(self) -> Any:
+        def bordered(J: LowRankUpdate) -> Any:
+            return determinant(*_border(J)) * (-1) ** J._rank
+
+        def lemma(J: LowRankUpdate) -> Any:
+            return J._A._det() * jnp.linalg.det(J._capacitance())
+
+        return jax.lax.cond(self._keeps_digits(), lemma, bordered, self) if self._nonsingular else bordered(self)
+
+    def _capacitance(self) -> Any:
+        """I + V A⁻¹ U"""
+        W = self._A._by_factors(self._A._eliminated(), self._U.T.astype(self.dtype), False).T
+        return jnp.eye(self._rank, dtype=self.dtype) + self._V @ W
+
+    def _keeps_digits(self) -> Any:
+        """Whether the determinants of A and of I + V A⁻¹ U give that of J."""
         J = jax.lax.stop_gradient(self)
         growth = abs(J._V).max() * abs(J._eliminated()[1]).max()  # digits of det(I + V A⁻¹ U) that cancel
-        return jax.lax.cond(jnp.isfinite(J._A._slogdet()[1]) & (growth < _GROWTH), lemma, bordered, self)
+        return jnp.isfinite(J._A._slogdet()[1]) & (growth < _GROWTH)
+
+    @property
+    def _has_kernel(self) -> bool:
+        """Whether what J does not see follows from a small matrix: A has places for an inverse."""
+        m, n = self.shape
+        return m == n and self._nonsingular and not jnp.issubdtype(self.dtype, jnp.complexfloating)
+
+    def _lstsq(self, b: Any) -> Any:
+        if not self._has_kernel:
+            return super()._lstsq(b)
+        x, sound = shortest(self, b)
+        if self.shape[0] > _DENSE:
+            return spoiled(x, ~sound)
+        return jax.lax.cond(sound, lambda J, b, x: x, lambda J, b, x: Jacobian._lstsq(J, b), self, b, x)
+
+    def rank(self, tolerance: float | None = None) -> Int[Array, "*batch"]:
+        """The dimension of the image: n less that of the kernel, which takes no matrix where A is invertible.
+
+        Entries of a diagonal A count however small they are beside others, which singular values would not tell from 0.
+        Inside `jit`, -1 where a large A turns out singular.
+
+        tolerance : as for any Jacobian, and then by the singular values.
+        """
+        if tolerance is not None or not self._has_kernel:
+            return super().rank(tolerance)
+        rank = _rank(self)
+        return super().rank() if _seen(rank < 0) else rank
+
+    def null_space(self, dimension: int | None = None) -> Inexact[Array, "*batch n k"]:
+        """An orthonormal basis of the kernel, (n, n - rank), which takes no matrix where A is invertible.
+
+        dimension : how many columns; needed inside `jit`, where the rank is no number yet.
+        """
+        kept = self._dimension("null_space", dimension, self.shape[1], lambda rank: self.shape[1] - rank)
+        if not self._has_kernel or kept > self._rank:
+            return super().null_space(kept)
+        basis = _null_space(self, kept)
+        return super().null_space(kept) if _seen(jnp.isnan(basis)) else basis
 
     def _inverse(self) -> Any:
         return self.assemble()._inverse()
@@ -218,9 +286,17 @@ def _by_parts(J: LowRankUpdate, factors: Any, b: Any, turned: bool) -> Any:
     return jax.lax.cond(far(x, _NEAR * float(jnp.finfo(b.dtype).eps)), refined, lambda x: x, x)
 
 
+_DENSE = 2000  # inputs, up to which the SVD stands by where A turns out singular in a program
 _GROWTH = 1e4  # of V A⁻¹ U, up to which the determinant keeps its digits
 _NEAR = 1e3  # rounding units of the right-hand side that may be left
 _FAR = 1e-3  # of the right-hand side, that is left where elimination without pivots between A and the update fails
+
+
+def _suspicious(J: LowRankUpdate, W: Any, small: Any) -> Any:
+    """Whether I + V A⁻¹ U is singular within its rounding, as it is of a singular J, or of an A that is nearly so."""
+    one = jnp.eye(J._rank, dtype=W.dtype)
+    wrong = rounding(len(W), W.dtype) * (one + abs(J._V).astype(W.dtype) @ abs(W))
+    return ~((abs(jax.scipy.linalg.lu_solve(small, one)) @ wrong).sum(1).max(initial=0) < 1)
 
 
 def _woodbury(J: LowRankUpdate, factors: Any, b: Any, turned: bool) -> Any:
@@ -230,6 +306,37 @@ def _woodbury(J: LowRankUpdate, factors: Any, b: Any, turned: bool) -> Any:
         y = J._A._by_factors(own, b, False)
         return y - jax.scipy.linalg.lu_solve(small, J._V @ y.T).T @ W.T
     return J._A._by_factors(own, b - jax.scipy.linalg.lu_solve(small, W.T @ b.T, trans=1).T @ J._V, True)
+
+
+def _seen(where: Any) -> bool:
+    """Whether it is so somewhere; inside a trace nothing can be seen."""
+    return not isinstance(where, jax.core.Tracer) and bool(where.any())
+
+
+@jax.jit
+def _rank(J: LowRankUpdate) -> Any:
+    """-1 where A turns out singular, and J is not small."""
+    if J._batch:
+        return jax.vmap(_rank)(J)
+    found = kernel(J)
+    n, lost_ones = J.shape[0], found.dimension + found.alone.sum()
+    return _either(n, found.sound, n - lost_ones, lambda: Jacobian.rank(J), -1)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _null_space(J: LowRankUpdate, kept: int) -> Any:
+    """[n, kept]; nan where that is not the kernel, and J is not small."""
+    if J._batch:
+        return jax.vmap(lambda J: _null_space(J, kept))(J)
+    found = kernel(J)
+    whole_of_it = found.sound & ~found.alone.any() & (found.dimension >= kept)
+    return _either(J.shape[0], whole_of_it, found.basis[:, :kept], lambda: Jacobian.null_space(J, kept), jnp.nan)
+
+
+def _either(n: int, sound: Any, found: Any, dense: Callable[[], Any], otherwise: Any) -> Any:
+    if n > _DENSE:
+        return jnp.where(sound, found, otherwise)
+    return jax.lax.cond(sound, lambda: found, lambda: dense().astype(found.dtype))
 
 
 def _border(J: LowRankUpdate) -> tuple[Sparse, Any]:

@@ -98,7 +98,7 @@ def in_one_link(problem: Problem, recorded: Recorded) -> Accumulated:
     """The Jacobian as a product of one, kept as a low-rank update where it is one."""
     found = None if recorded.reverse else split(planning(()), recorded.program, recorded.rows, recorded.columns)
     if found is not None:
-        return recorded.with_jacobian(Factored([found]))
+        return recorded.with_jacobian(found)
     done = swept(problem, recorded)
     return replace(done, jacobian=Factored([done.jacobian]))
 

@@ -1,5 +1,7 @@
 """Products without a matrix: sweeps, Hessians, gradients of matrices, attention."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -117,3 +119,77 @@ def test_d5_attention_pullback_by_pieces_and_without_the_softmax_jacobian():
         np.testing.assert_allclose(got, wanted, atol=1e-12)
     # nothing of n × n × n elements, let alone (n²)², is in the program
     assert largest_array(pull, Q, K, V, dO) <= n * n
+
+
+def attention(Q, K, V):
+    return jax.nn.softmax(Q @ K.T / np.sqrt(Q.shape[1]), axis=-1) @ V
+
+
+def bytes_of(f, *args):
+    """Bytes that the compiled program needs beside its inputs."""
+    found = f.trace(*args).lower().compile().memory_analysis()
+    return found.temp_size_in_bytes + found.output_size_in_bytes
+
+
+WAYS = {
+    "pullback": lambda Q, K, V, dO: (cr.pullback(attention, argnums=(0, 1, 2)), Q, K, V, dO),
+    "gradient": lambda Q, K, V, dO: (
+        cr.gradient(lambda Q, K, V, dO: (attention(Q, K, V) * dO).sum(), argnums=(0, 1, 2)),
+        *(Q, K, V, dO),
+    ),
+    "linearize": lambda Q, K, V, dO: (
+        jax.jit(lambda Q, K, V, dO: cr.linearize(attention, argnums=(0, 1, 2))(Q, K, V).T @ dO),
+        *(Q, K, V, dO),
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_d5_memory_of_the_whole_pullback_grows_with_the_square_of_the_length(way):
+    used = []
+    for n in (128, 256, 512, 1024):
+        f, *given = WAYS[way](*(jnp.ones((n, 4)) for _ in range(4)))
+        used.append(bytes_of(f, *given))
+        assert used[-1] < 12 * n * n * 8  # a few arrays of scores
+    for small, large in itertools.pairwise(used):
+        assert large < 4.2 * small  # n³ would be 8 times as much
+
+
+def test_d5_the_jacobian_of_softmax_is_a_diagonal_and_a_map_of_rank_one():
+    z = jnp.asarray(RNG.normal(size=50))
+    J, s = cr.jacobian(jax.nn.softmax, order="factored")(z), jax.nn.softmax(z)
+    assert str(J.structure) == "diagonal + rank 1"
+    np.testing.assert_allclose(J.dense(), jnp.diag(s) - jnp.outer(s, s), atol=1e-15)
+    assert int(J.rank()) == 49
+    np.testing.assert_allclose(abs(J.null_space()), np.full((50, 1), 50**-0.5), rtol=1e-12)  # the constants
+    b = jnp.asarray(RNG.normal(size=50))
+    with pytest.raises(cr.SingularError):
+        J.solve(b)
+    within = b - b.mean()  # solvable: the image is what adds up to 0
+    x = J.lstsq(within)
+    np.testing.assert_allclose(J @ x, within, atol=1e-12)
+    np.testing.assert_allclose(x, within / s - (within / s).mean(), rtol=1e-10)
+    np.testing.assert_allclose(J.lstsq(b), jnp.linalg.lstsq(J.dense(), b)[0], rtol=1e-10)
+    assert float(J.det()) == pytest.approx(0, abs=1e-15)
+    K = cr.jacobian(lambda z: z + jax.nn.softmax(z), order="factored")(z)
+    np.testing.assert_allclose(K.det(), jnp.linalg.det(K.dense()), rtol=1e-12)  # by the determinant lemma
+    np.testing.assert_allclose(K.slogdet()[1], jnp.linalg.slogdet(K.dense())[1], rtol=1e-12)
+
+
+def test_d5_a_million_numbers_take_no_matrix():
+    n = 1_000_000
+    z = jnp.asarray(RNG.normal(size=n))
+    J, s, v = cr.jacobian(jax.nn.softmax, order="factored")(z), jax.nn.softmax(z), jnp.sin(z)
+    assert J.nnz == 3 * n
+    np.testing.assert_allclose(J @ v, s * (v - s @ v), atol=1e-15)
+    np.testing.assert_allclose(J.T @ v, J @ v, atol=1e-15)
+
+
+def test_d5_softmax_is_solved_on_its_image_without_a_matrix():
+    n = 100_000
+    z = jnp.asarray(RNG.normal(size=n))
+    J, s = cr.jacobian(jax.nn.softmax, order="factored")(z), jax.nn.softmax(z)
+    b = jnp.sin(z) - jnp.sin(z).mean()
+    np.testing.assert_allclose(J.lstsq(b), b / s - (b / s).mean(), rtol=1e-9, atol=1e-6)
+    assert int(J.rank()) == n - 1 and J.null_space().shape == (n, 1)
+    assert largest_array(lambda J, b: J.lstsq(b), J, b) < 20 * n

@@ -1,5 +1,8 @@
 """The determinant of a Jacobian as the local factor of volume."""
 
+import itertools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -79,3 +82,57 @@ def test_f1_volumes_in_many_dimensions():
     moved = np.stack([(f(x + h * e) - f(x - h * e)) / (2 * h) for e in edges])
     ratio = np.linalg.det(moved) / np.linalg.det(edges)
     assert float(cr.jacobian(f)(x).det()) == pytest.approx(ratio, rel=1e-7)
+
+
+def polar(p):
+    r, angle = p
+    return jnp.stack([r * jnp.cos(angle), r * jnp.sin(angle)])
+
+
+def integral(g, edges, nodes=40):
+    """Over a box of two sides, by a product of Gauss-Legendre rules; g takes points along a leading axis."""
+    t, w = np.polynomial.legendre.leggauss(nodes)
+    (a, b), (c, d) = edges
+    x, y = (a + b + (b - a) * t) / 2, (c + d + (d - c) * t) / 2
+    points = jnp.asarray(np.stack(np.meshgrid(x, y, indexing="ij"), -1).reshape(-1, 2))
+    return float(np.outer(w, w).reshape(-1) @ np.asarray(g(points)) * (b - a) * (d - c) / 4)
+
+
+def test_f2_polar_coordinates():
+    """∫ g dx dy over a part of a disc is ∫ g(f(r, θ)) |det J| dr dθ over a box, and |det J| is r."""
+
+    def through(g):
+        factor = cr.jacobian_determinant(polar, batched=True)
+        return lambda p: jax.vmap(lambda p: g(polar(p)))(p) * abs(factor(p))
+
+    points = jnp.asarray(np.random.default_rng(8).uniform(0.1, 3, (5, 2)))
+    np.testing.assert_allclose(cr.jacobian_determinant(polar, batched=True)(points), points[:, 0], rtol=1e-12)
+    disc = ((0.0, 1.0), (0.0, 2 * np.pi))
+    assert integral(through(lambda y: jnp.ones(())), disc) == pytest.approx(np.pi, rel=1e-12)
+    assert integral(through(lambda y: y @ y), disc) == pytest.approx(np.pi / 2, rel=1e-12)
+    # exp(-x² - y²) over a quarter of the plane: in x and y, and in polar coordinates, where it is elementary
+    bell = lambda y: jnp.exp(-y @ y)  # noqa: E731
+    straight = integral(jax.vmap(bell), ((0.0, 7.0), (0.0, 7.0)))
+    round_ = integral(through(bell), ((0.0, 7.0), (0.0, np.pi / 2)))
+    assert straight == pytest.approx(np.pi / 4, rel=1e-9) and round_ == pytest.approx(np.pi / 4, rel=1e-9)
+
+
+def test_f2_any_one_to_one_map():
+    """A bent box: g over the image, by x and y where the image is known, against the box that it comes from."""
+
+    def f(u):
+        return jnp.stack([u[0] + 0.2 * u[1] ** 2, u[1] * jnp.exp(u[0])])
+
+    g = lambda y: jnp.cos(y[0]) * y[1] ** 2  # noqa: E731
+    own = lambda u: jax.vmap(lambda u: g(f(u)))(u) * abs(cr.jacobian_determinant(f, batched=True)(u))  # noqa: E731
+    by_boxes = integral(own, ((0.0, 1.0), (0.0, 0.5)))
+    # the boundary's integral of a field with divergence g (Gauss's theorem): F = (0, cos(x) y³/3)
+    t, w = np.polynomial.legendre.leggauss(60)
+    total, corners = 0.0, np.array([[0, 0], [1, 0], [1, 0.5], [0, 0.5], [0, 0]])
+    for a, b in itertools.pairwise(corners):
+        along = jnp.asarray(a + np.outer((1 + t) / 2, b - a))
+        y = jax.vmap(f)(along)
+        ways = jnp.broadcast_to(jnp.asarray(b - a), along.shape)
+        moves = cr.directional(f, batched=True)(along, ways)
+        total += float((w / 2) @ (-(jnp.cos(y[:, 0]) * y[:, 1] ** 3 / 3) * moves[:, 0]))
+    assert by_boxes == pytest.approx(total, rel=1e-10)

@@ -217,9 +217,10 @@ class LinearAlgebra:
             return x
         if not all(bool(jnp.isfinite(a).all()) for a in arrays):
             return x  # nan in, nan out
+        way_out = "lstsq(b)" if what != "lstsq" else "jnp.linalg.lstsq(J.dense(), b)[0]"
         raise SingularError(
             f"{what}: {self._says('J')} is singular to working precision ({np.dtype(self.dtype)}), or a Krylov method "
-            "did not converge. rank() and cond() say how far; lstsq(b) gives the best x."
+            f"did not converge. rank() and cond() say how far; {way_out} gives the best x."
         )
 
     def factorize(self) -> Factorization:
@@ -337,7 +338,8 @@ class LinearAlgebra:
     def lstsq(self, b: Any) -> Any:
         """The x that makes ‖J x - b‖ least, and of these the shortest.
 
-        b : as in `solve`. A sparse J of full rank is solved by SuperLU on [[I, J], [Jᴴ, 0]], a dense one by its SVD.
+        b : as in `solve`. A sparse J of full rank is solved by SuperLU on [[I, J], [Jᴴ, 0]], a dense one by its SVD;
+        one plus a map of low rank, J = A + U V, of any rank by the kernels of J and Jᵀ, in O(n) where A is diagonal.
         Raises ShapeError where b does not fit, SingularError where a sparse J has not full rank.
         """
         if self._batch:
