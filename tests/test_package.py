@@ -47,6 +47,7 @@ FLOORS = [
     *("_display", "_layout", "_jacobian", "_assembled", "_matrix_free"),
     *("_factored", "_low_rank", "_narrow", "_recorded", "_accumulate", "_compiled", "_api", "_planning", "_solver"),
     *("_solution", "_descent", "_newton", "_newton_cg", "_unknowns", "_interior_point", "scipy"),
+    *("_probing", "_lanczos", "_expense", "_stochastic", "_score", "_langevin"),
     *("_rule_check", "_agreement", "testing", "", "cli", "__main__"),
 ]
 

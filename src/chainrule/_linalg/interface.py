@@ -194,7 +194,9 @@ class LinearAlgebra:
     def _require_square(self, what: str) -> None:
         m, n = self.shape
         if m != n:
-            way_out = "lstsq(b) gives the best x" if what == "solve" else "singular_values() tells of any J"
+            ways_out = {"solve": "lstsq(b) gives the best x", "diagonal_estimate": "J.diagonal() is that of any J"}
+            ways_out["trace_estimate"] = "only a square J has a trace"
+            way_out = ways_out.get(what, "singular_values() tells of any J")
             raise ShapeError(f"{what}: {self._says('J')} is not square; {way_out}.")
 
     def _require_structural_rank(self, what: str) -> None:
