@@ -64,7 +64,7 @@ def averaged(samples: Any) -> tuple[Any, Any]:
     """[k, ...] -> the mean and its standard error, the latter without derivative."""
     k, fixed = len(samples), jax.lax.stop_gradient(samples)
     mean = samples.mean(0)
-    return mean, fixed.std(0, ddof=1) / np.sqrt(k) if k > 1 else jnp.full_like(fixed[0], jnp.inf)
+    return mean, fixed.std(0, ddof=1) / k**0.5 if k > 1 else jnp.full_like(fixed[0], jnp.inf)
 
 
 def drawn(key: Any, shape: tuple[int, ...], dtype: Any, distribution: str) -> Any:
@@ -144,7 +144,7 @@ def _left_out(samples: Callable[[Any], Any], k: int) -> tuple[Any, Any]:
         return value, jnp.full_like(jax.lax.stop_gradient(value), jnp.inf)
     others = np.stack([np.delete(np.arange(k), j) for j in range(k)])
     means = jax.lax.stop_gradient(jax.lax.map(lambda rows: samples(rows).mean(0), others))
-    return value, means.std(0) * np.sqrt(k - 1)
+    return value, means.std(0) * (k - 1) ** 0.5
 
 
 def _xtrace(push: Product, x: Any, resphered: bool) -> tuple[Any, Any]:
