@@ -67,8 +67,23 @@ def rosenbrock(run: Run, printed: str) -> None:
     )
 
 
+def two_moons(run: Run, printed: str) -> None:
+    """The samples lie on the moons, on both of them, along all of each; and there is a picture."""
+    drawn, real = np.asarray(run["drawn"]), np.asarray(run["real"])
+    away = np.sqrt(((drawn[:, None] - real[None]) ** 2).sum(-1).min(1))
+    assert np.quantile(away, 0.95) < 0.1
+    for x in (drawn, real):
+        assert abs((x[:, 1] > 0.25).mean() - (real[:, 1] > 0.25).mean()) < 0.07
+        np.testing.assert_allclose(x.mean(0), 0, atol=0.1)
+        np.testing.assert_allclose(np.cov(x.T), np.cov(real.T), atol=0.12)
+    with open(run["picture"], "rb") as picture:
+        assert picture.read(4) == b"\x89PNG"
+    assert "the picture" in printed
+
+
 CHECKS: dict[str, Callable[[Run, str], None]] = {
-    check.__name__: check for check in (attention, brusselator, bundle_adjustment, mlp_per_sample, rosenbrock)
+    check.__name__: check
+    for check in (attention, brusselator, bundle_adjustment, mlp_per_sample, rosenbrock, two_moons)
 }
 
 

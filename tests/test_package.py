@@ -49,6 +49,7 @@ FLOORS = [
     *("_solver", "_field", "_calculus", "_potential", "_gradient_flow"),
     *("_solution", "_descent", "_newton", "_newton_cg", "_unknowns", "_interior_point", "scipy", "graph"),
     *("_implicit", "_inverse"),
+    *("_probing", "_lanczos", "_expense", "_stochastic", "_score", "_langevin"),
     *("_rule_check", "_agreement", "testing", "", "cli", "__main__"),
 ]
 

@@ -34,6 +34,9 @@ from chainrule._implicit import root as root
 from chainrule._inverse import LocalInverse as LocalInverse
 from chainrule._inverse import inverse as inverse
 from chainrule._jacobian import Jacobian as Jacobian
+from chainrule._langevin import Particles as Particles
+from chainrule._langevin import annealed_langevin as annealed_langevin
+from chainrule._langevin import langevin as langevin
 from chainrule._linalg.factorization import Factorization as Factorization
 from chainrule._newton import newton as newton
 from chainrule._newton_cg import newton_cg as newton_cg
@@ -41,7 +44,16 @@ from chainrule._plan.plan import Plan as Plan
 from chainrule._plan.plan import PlanCache as PlanCache
 from chainrule._planning import plan as plan
 from chainrule._potential import potential as potential
+from chainrule._probing import Estimate as Estimate
+from chainrule._score import denoising_score_matching_loss as denoising_score_matching_loss
+from chainrule._score import score as score
+from chainrule._score import score_matching_loss as score_matching_loss
+from chainrule._score import sliced_score_matching_loss as sliced_score_matching_loss
+from chainrule._score import stein_residual as stein_residual
 from chainrule._solution import Solution as Solution
+from chainrule._stochastic import diagonal_estimate as diagonal_estimate
+from chainrule._stochastic import log_det_estimate as log_det_estimate
+from chainrule._stochastic import trace_estimate as trace_estimate
 
 if typing.TYPE_CHECKING:
     from chainrule._solver import StructuredSolver as StructuredSolver

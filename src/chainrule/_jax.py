@@ -123,6 +123,14 @@ def count_operations(jaxpr: Jaxpr) -> int:
     return sum(operations_of(eqn) for eqn in walk(jaxpr))
 
 
+def count_every_pass(jaxpr: Jaxpr) -> int:
+    """Multiply-adds of a jaxpr as above, but all passes of a `scan` (of a `while`, which nobody knows, one)."""
+    return sum(
+        operations_of(eqn) + int(eqn.params.get("length", 1)) * sum(map(count_every_pass, _inner(eqn)))
+        for eqn in jaxpr.eqns
+    )
+
+
 def operations_of(eqn: Equation) -> int:
     """Multiply-adds of one equation, without those of inner jaxprs; a contraction counts its summed axes."""
     size = sum(math.prod(v.aval.shape) for v in eqn.outvars if hasattr(v.aval, "shape"))
@@ -181,12 +189,17 @@ def walk(jaxpr: Jaxpr) -> Iterator[Equation]:
     """Go through every equation of a jaxpr, nested ones included."""
     for eqn in jaxpr.eqns:
         yield eqn
-        for value in eqn.params.values():
-            for inner in value if isinstance(value, (tuple, list)) else (value,):
-                if isinstance(inner, jex.ClosedJaxpr):
-                    yield from walk(inner.jaxpr)
-                elif isinstance(inner, jex.Jaxpr):
-                    yield from walk(inner)
+        for inner in _inner(eqn):
+            yield from walk(inner)
+
+
+def _inner(eqn: Equation) -> Iterator[Jaxpr]:
+    for value in eqn.params.values():
+        for inner in value if isinstance(value, (tuple, list)) else (value,):
+            if isinstance(inner, jex.ClosedJaxpr):
+                yield inner.jaxpr
+            elif isinstance(inner, jex.Jaxpr):
+                yield inner
 
 
 def has_custom_vjp(jaxpr: Jaxpr) -> bool:

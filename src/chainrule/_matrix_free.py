@@ -13,7 +13,7 @@ import numpy as np
 
 from chainrule._errors import ChainruleError, MissingRuleError
 from chainrule._jacobian import Jacobian
-from chainrule._jax import as_callable, count_operations, has_custom_vjp
+from chainrule._jax import as_callable, count_every_pass, has_custom_vjp
 from chainrule._space import Space, flat, promoted, space_of
 from chainrule._structure import Structure
 from chainrule._trace import Problem, flat_output
@@ -43,7 +43,7 @@ class Program:
 
     @cached_property
     def cost(self) -> int:
-        return count_operations(self.jaxpr)
+        return count_every_pass(self.jaxpr)
 
 
 @jax.tree_util.register_pytree_node_class

@@ -197,7 +197,12 @@ class LinearAlgebra:
     def _require_square(self, what: str) -> None:
         m, n = self.shape
         if m != n:
-            way_out = "singular_values() tells of any J" if "det" in what else "lstsq(b) gives the best x"
+            ways_out = {
+                "diagonal_estimate": "J.diagonal() is that of any J",
+                "trace_estimate": "only a square J has a trace",
+            }
+            of_any = "singular_values() tells of any J" if "det" in what else "lstsq(b) gives the best x"
+            way_out = ways_out.get(what, of_any)
             raise ShapeError(f"{what}: {self._says('J')} is not square; {way_out}.")
 
     def _require_structural_rank(self, what: str) -> None:
