@@ -18,18 +18,18 @@ from chainrule._compiled import Transform
 from chainrule._errors import (
     ChainruleError,
     ConvergenceError,
-    InputTypeError,
     MemoryLimitError,
     ShapeError,
     SingularError,
 )
-from chainrule._linalg.iterative import KRYLOV
+from chainrule._linalg.iterative import KRYLOV, require_method
 from chainrule._matrix_free import MatrixFree
 from chainrule._newton import newton_loop
 from chainrule._space import flat, name_of
 from chainrule._trace import scalar_function
 
-_DENSE = 1000  # unknowns, from which on a system without zeros is solved by products
+_DENSE = 1000  # unknowns, beyond which a system without zeros is solved by products
+_CONTRACTED = 100  # the same for a fixed point, where products converge soon
 _FEW = 1_000_000  # entries, up to which dy/dx is stored whatever its structure
 _POLISHING = 20  # steps of Newton's method after a minimiser
 _SHOWN = 6  # numbers of a point that an error names
@@ -43,8 +43,8 @@ def implicit(g: Callable[..., Any], *, method: str = "auto") -> Callable[..., An
     g : callable
         g(x, y, *args): pytrees of arrays in and out, with as many outputs as y has numbers.
     method : str
-        How the systems with ∂g/∂y are solved, as in `Jacobian.solve`; 'auto': by its structure, and by GMRES on
-        products where it is large and has no zeros.
+        How the systems with ∂g/∂y are solved, as in `Jacobian.solve`; 'auto': by its structure, and on
+        products (BiCGStab, then GMRES) where it is large and has no zeros.
 
     Returns
     -------
@@ -72,7 +72,7 @@ def implicit(g: Callable[..., Any], *, method: str = "auto") -> Callable[..., An
     >>> round(float(J[0, 0]), 4)  # -x/y
     -0.75
     """
-    _require_method("implicit", method)
+    require_method("implicit", method)
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
         x, y, *rest = args
@@ -112,7 +112,7 @@ def _products(A: Any, B: Any, method: str) -> Any:
 
 def _by(A: Any, method: str) -> Callable[[Any], Any]:
     if method in KRYLOV or not isinstance(A, Assembled):
-        return lambda b: A.solve(b, method="gmres" if method == "auto" else method, tolerance=_tolerance(b))
+        return lambda b: A.solve(b, method=method, tolerance=_tolerance(b))
     return lambda b: A.solve(b, method=method)
 
 
@@ -120,7 +120,7 @@ def _tolerance(b: Any) -> float:
     return float(jnp.finfo(flat(b).dtype).eps) ** 0.7
 
 
-def _system(f: Callable[[Any], Any], y: Any, method: str) -> Any:
+def _system(f: Callable[[Any], Any], y: Any, method: str, dense: int = _DENSE) -> Any:
     """∂f/∂y for solves: assembled where that pays, else a map of products."""
     if method in KRYLOV:
         return linearize(f)(y)
@@ -131,23 +131,23 @@ def _system(f: Callable[[Any], Any], y: Any, method: str) -> Any:
             raise
         return linearize(f)(y)
     # what is traced here and not used is not compiled
-    crowded = A.shape[0] > _DENSE and 4 * A.nnz > A.shape[0] ** 2
+    crowded = A.shape[0] > dense and 4 * A.nnz > A.shape[0] ** 2
     return linearize(f)(y) if crowded and method == "auto" else A
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _solution(g: Any, method: str, y: Any, x: Any, closed_over: Any) -> Any:
+def _solution(g: Any, how: tuple[str, int], y: Any, x: Any, closed_over: Any) -> Any:
     return y
 
 
 @_solution.defjvp
-def _solution_jvp(g: Any, method: str, primals: Any, tangents: Any) -> Any:
+def _solution_jvp(g: Any, how: tuple[str, int], primals: Any, tangents: Any) -> Any:
     y, x, closed_over = primals
-    y = _solution(g, method, y, x, closed_over)  # itself again: the next derivative goes the same way
+    y = _solution(g, how, y, x, closed_over)  # itself again: the next derivative goes the same way
     _, r = jax.jvp(lambda x, c: g(x, y, *c), (x, closed_over), tangents[1:])
-    A = _system(lambda y: g(x, y, *closed_over), y, method)
+    A = _system(lambda y: g(x, y, *closed_over), y, *how)
     b = jax.tree.map(jnp.negative, r)
-    return y, jax.tree.map(lambda d, v: d.astype(v.dtype), _by(A, method)(b), y)
+    return y, jax.tree.map(lambda d, v: d.astype(v.dtype), _by(A, how[0])(b), y)
 
 
 def root(
@@ -202,7 +202,7 @@ def root(
     [[0.25]]
     """
 
-    _require_method("root", method)
+    require_method("root", method)
 
     def find(f: Callable[[Any], Any], y0: Any) -> tuple[Any, Any]:
         if solver is None:
@@ -267,7 +267,7 @@ def fixed_point(
     0.7683
     """
 
-    _require_method("fixed_point", method)
+    require_method("fixed_point", method)
 
     def find(f: Callable[[Any], Any], z0: Any) -> tuple[Any, Any]:
         tolerance = _relative(z0, rtol)
@@ -327,7 +327,7 @@ def minimize_implicit(
     >>> cr.jacobian(ridge)(jnp.array([1.0, 2.0])).diagonal().round(4).tolist()
     [0.5, 0.5]
     """
-    _require_method("minimize_implicit", method)
+    require_method("minimize_implicit", method)
     scalar = functools.wraps(f)(scalar_function("minimize_implicit", f, False))
 
     def find(f: Callable[[Any], Any], y0: Any) -> tuple[Any, Any]:
@@ -360,7 +360,8 @@ def _finder(
         fixed_x, fixed, start = jax.lax.stop_gradient((x, closed_over, y0))
         y, found = find(lambda y: own(fixed_x, y, *fixed), start)
         y = jax.tree.map(lambda v: jnp.where(found, v, jnp.nan), y)
-        return _solution(residual(own), method, y, x, closed_over)
+        dense = _CONTRACTED if name == "fixed_point" else _DENSE
+        return _solution(residual(own), (method, dense), y, x, closed_over)
 
     own = Transform(name, f, (0, 1), body, (name, method, *options), patterned=True)
 
@@ -390,11 +391,6 @@ def _by_optimistix(run: str, f: Callable[[Any], Any], solver: Any, y0: Any, max_
     optimistix = _optimistix(run)
     found = getattr(optimistix, run)(lambda y, _: f(y), solver, y0, max_steps=max_steps, throw=False)
     return found.value, found.result == optimistix.RESULTS.successful
-
-
-def _require_method(what: str, method: str) -> None:
-    if method not in ("auto", "klu", *KRYLOV):
-        raise InputTypeError(f"{what}: method={method!r} is none of 'auto', 'klu', {', '.join(map(repr, KRYLOV))}")
 
 
 def _require_as_many(what: str, of_y: Callable[[Any], Any], y: Any) -> None:

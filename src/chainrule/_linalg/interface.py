@@ -120,9 +120,9 @@ class LinearAlgebra:
         method : str
             'auto': by the structure: division (diagonal, permutation), substitution (triangular, after a permutation
             too), batched LU (block-diagonal), block by block (block-triangular), banded LU, SuperLU on the host
-            (sparse), LU (dense), factor by factor (a product); a matrix-free J is solved by 'gmres'. 'klu': KLU on the
-            host (the extra `klu`; inside `jit` a singular J is an error of the compiled program there, not nan). 'cg',
-            'gmres', 'bicgstab': Krylov methods on products with J.
+            (sparse), LU (dense), factor by factor (a product); a matrix-free J by 'bicgstab', and by 'gmres' from where
+            that stops short. 'klu': KLU on the host (the extra `klu`; inside `jit` a singular J is an error of the
+            compiled program there, not nan). 'cg', 'gmres', 'bicgstab': Krylov methods on products with J.
         preconditioner : str or callable, optional
             For Krylov methods: 'diagonal', 'banded' (the three middle diagonals) or 'triangular' (the lower triangle)
             of J; or a function v -> M⁻¹ v of flat vectors.
@@ -156,7 +156,7 @@ class LinearAlgebra:
         require_options("solve", method, iterative, preconditioner, tolerance, max_steps)
         if not iterative:
             return self._solved("solve", b, _by_klu if method == "klu" else functools.partial(_direct, klu=False))
-        own = krylov(self, "gmres" if method == "auto" else method, preconditioner, tolerance, max_steps)
+        own = krylov(self, method, preconditioner, tolerance, max_steps)
         return self._solved("solve", b, own)
 
     _products_only = False  # whether products are all that there is
