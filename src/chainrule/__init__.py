@@ -10,6 +10,11 @@ from chainrule._api import linearize as linearize
 from chainrule._api import pullback as pullback
 from chainrule._api import pushforward as pushforward
 from chainrule._api import value_and_jacobian as value_and_jacobian
+from chainrule._density import log_abs_det as log_abs_det
+from chainrule._density import slogdet as slogdet
+from chainrule._density import transform_log_density as transform_log_density
+from chainrule._density import transform_samples as transform_samples
+from chainrule._density import value_and_log_abs_det as value_and_log_abs_det
 from chainrule._errors import ChainruleError as ChainruleError
 from chainrule._errors import InputTypeError as InputTypeError
 from chainrule._errors import MemoryLimitError as MemoryLimitError

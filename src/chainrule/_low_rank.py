@@ -188,6 +188,9 @@ class LowRankUpdate(Jacobian):
             (s, log), (t, more) = J._A._slogdet(), jnp.linalg.slogdet(jnp.eye(J._rank, dtype=J.dtype) + J._V @ W)
             return s * t, log + more
 
+        known = self._A._layout.places.values
+        if known is not None and (abs(known) == 1).all():  # such an A⁻¹ cancels nothing; `vmap` would run both ways
+            return lemma(self)
         J = jax.lax.stop_gradient(self)
         growth = abs(J._V).max() * abs(J._eliminated()[1]).max()  # digits of det(I + V A⁻¹ U) that cancel
         return jax.lax.cond(jnp.isfinite(J._A._slogdet()[1]) & (growth < _GROWTH), lemma, bordered, self)
