@@ -45,8 +45,21 @@ FLOORS = [
     *("_linalg", *(f"_linalg.{name}" for name in ("differentiable", "small", "host", "klu", "banded", "methods"))),
     *(f"_linalg.{name}" for name in ("factorization", "iterative", "interface", "stored", "lineax_operator")),
     *("_display", "_layout", "_jacobian", "_assembled", "_matrix_free"),
-    *("_factored", "_low_rank", "_narrow", "_recorded", "_accumulate", "_compiled", "_api", "_planning", "_solver"),
+    *(
+        "_factored",
+        "_low_rank",
+        "_narrow",
+        "_recorded",
+        "_diagonal",
+        "_determinant",
+        "_accumulate",
+        "_compiled",
+        "_api",
+        "_planning",
+        "_solver",
+    ),
     *("_solution", "_descent", "_newton", "_newton_cg", "_unknowns", "_interior_point", "scipy"),
+    *("_density", "_inverting", "_triangular_inverse", "_continuous"),
     *("_rule_check", "_agreement", "testing", "", "cli", "__main__"),
 ]
 

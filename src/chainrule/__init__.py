@@ -10,6 +10,7 @@ from chainrule._api import linearize as linearize
 from chainrule._api import pullback as pullback
 from chainrule._api import pushforward as pushforward
 from chainrule._api import value_and_jacobian as value_and_jacobian
+from chainrule._continuous import integrate_density as integrate_density
 from chainrule._density import log_abs_det as log_abs_det
 from chainrule._density import slogdet as slogdet
 from chainrule._density import transform_log_density as transform_log_density
@@ -29,6 +30,7 @@ from chainrule._plan.plan import Plan as Plan
 from chainrule._plan.plan import PlanCache as PlanCache
 from chainrule._planning import plan as plan
 from chainrule._solution import Solution as Solution
+from chainrule._triangular_inverse import triangular_inverse as triangular_inverse
 
 if typing.TYPE_CHECKING:
     from chainrule._solver import StructuredSolver as StructuredSolver

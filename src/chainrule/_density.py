@@ -14,7 +14,6 @@ from chainrule._errors import ShapeError
 from chainrule._space import name_of
 from chainrule._trace import (
     Problem,
-    no_forward_program,
     no_reverse_program,
     pick,
     require_arrays,
@@ -94,8 +93,8 @@ def value_and_log_abs_det(f: Callable[..., Any], argnums: Argnums = 0, *, batche
     --------
     >>> import chainrule as cr, jax.numpy as jnp
     >>> y, log = cr.value_and_log_abs_det(jnp.exp)(jnp.array([0.0, 2.0]))
-    >>> y.round(2).tolist(), float(log)
-    ([1.0, 7.390000343322754], 2.0)
+    >>> bool(jnp.allclose(y, jnp.exp(jnp.array([0.0, 2.0])))), float(log)
+    (True, 2.0)
     """
     return _transform("value_and_log_abs_det", f, argnums, batched, _value_and_log, ())
 
@@ -251,15 +250,14 @@ def _found(problem: Problem) -> tuple[Any, Any, Any]:
     from chainrule._recorded import recorded_program
 
     require_inputs(problem, False)
-    with no_forward_program(problem.what, "functions that JAX differentiates in one way"):
-        only, sole = only_order(problem, False, False)
-        with no_reverse_program(problem.what):
-            recorded = recorded_program(problem, False, sole and only == "reverse")
+    only, sole = only_order(problem, False, False)
+    with no_reverse_program(problem.what):
+        recorded = recorded_program(problem, False, sole and only == "reverse")
     m, n = recorded.rows.size, recorded.columns.size
     if m != n:
         raise ShapeError(
-            f"{problem.what}: {m} outputs of {n} inputs; only a square Jacobian has a determinant. The volume factor of "
-            "another one is sqrt(det(JᵀJ)), the product of chainrule.jacobian(f)(x).singular_values()."
+            f"{problem.what}: {m} outputs of {n} inputs; only a square Jacobian has a determinant. The volume factor "
+            "of another one is sqrt(det(JᵀJ)), the product of chainrule.jacobian(f)(x).singular_values()."
         )
     sign, log = slogdet_of(recorded.program)
     return recorded.value, sign, log

@@ -19,8 +19,8 @@ import numpy as np
 
 from chainrule._body import planning
 from chainrule._diagonal import Form, blocks_of, patterns, space_of_arrays
-from chainrule._jax import dependent, scan_counts
 from chainrule._jacobian import Jacobian
+from chainrule._jax import dependent, scan_counts
 from chainrule._linalg.host import parity
 from chainrule._linear import LinearProgram, Step, record, section
 from chainrule._narrow import split
@@ -49,15 +49,12 @@ class Link:
         return section(self.steps, self.start, self.stop)
 
 
-def links_of(program: LinearProgram, loops: bool = True) -> list[Link]:
-    """The links of a square program, in order; those that only move numbers join the next one, or the last.
-
-    loops : whether those of a loop may be left to be taken apart.
-    """
+def links_of(program: LinearProgram) -> list[Link]:
+    """The links of a square program, in order; those that only move numbers join the next one, or the last."""
     links: list[Link] = []
-    for (i, start), (j, stop) in pairwise(_places(program)):
+    for (i, start), (j, stop) in pairwise(places_of(program)):
         steps = program.steps[i:j]
-        own = Link(start, stop, steps, "loop" if loops and _is_loop(start, stop, steps) else _kind(steps))
+        own = Link(start, stop, steps, "loop" if _is_loop(start, stop, steps) else _kind(steps))
         last = links[-1] if links else None
         kinds = {own.kind, last.kind} if last else set()
         if last and "loop" not in kinds and ("moves" in kinds or kinds == {"scales"}):
@@ -68,7 +65,7 @@ def links_of(program: LinearProgram, loops: bool = True) -> list[Link]:
     return links
 
 
-def _places(program: LinearProgram) -> Iterator[tuple[int, tuple[Linear, ...]]]:
+def places_of(program: LinearProgram) -> Iterator[tuple[int, tuple[Linear, ...]]]:
     """(number of steps before it, arrays that are alive there), from the inputs to the outputs."""
     steps, last = program.steps, dict[int, int]()
     for n, step in enumerate(steps):
@@ -97,11 +94,11 @@ def _kind_of(step: Step) -> str:
     """Whether some result is more than one entry for each number, or more than ones."""
     scales = False
     for r, out in enumerate(step.outs):
-        linear = [k for k, v in enumerate(step.operands) if isinstance(v, Linear)]
-        terms = [(k, t) for k in linear for t in local(step.equation, step.operands, k, r).terms]
-        if sum(t.nnz for _, t in terms) > out.size or any(t.nnz > step.operands[k].size for k, t in terms):
+        linear = [(k, v.size) for k, v in enumerate(step.operands) if isinstance(v, Linear)]
+        terms = [(t, size) for k, size in linear for t in local(step.equation, step.operands, k, r).terms]
+        if sum(t.nnz for t, _ in terms) > out.size or any(t.nnz > size for t, size in terms):
             return "mixes"
-        scales = scales or any(not t.unit for _, t in terms)
+        scales = scales or any(not t.unit for t, _ in terms)
     return "scales" if scales else "moves"
 
 
@@ -173,7 +170,7 @@ def _loop(link: Link, dtype: Any, report: Callable[[Any], None]) -> tuple[Any, A
     eqn, operands = step.equation, step.operands
     (a, b), closed = scan_counts(eqn), eqn.params["jaxpr"]
     linear = [isinstance(v, Linear) for v in operands[a : a + b]]
-    known = [as_jax(v.value) for v in operands[a : a + b] if isinstance(v, Coefficient)]
+    start = [as_jax(v.value) for v in operands[a : a + b] if isinstance(v, Coefficient)]
 
     def body(carry: list[Any], slices: list[Any]) -> Any:
         left = iter(carry)
@@ -183,11 +180,12 @@ def _loop(link: Link, dtype: Any, report: Callable[[Any], None]) -> tuple[Any, A
         values, steps = record(closed.jaxpr, closed.consts, inputs)
         sources = [v for v in seeds if isinstance(v, Linear)]
         outs = [v for v, own in zip(values, linear, strict=False) if own]
-        after = [as_jax(v.value) for v, own in zip(values, linear, strict=False) if not own]
+        known = [v for v, own in zip(values, linear, strict=False) if not own]
+        after = [as_jax(v.value) for v in known if isinstance(v, Coefficient)]
         return after, slogdet_of(section(steps, sources, outs), report)
 
-    xs = [as_jax(v.value) for v in operands[a + b :]]
+    xs = [as_jax(v.value) for v in operands[a + b :] if isinstance(v, Coefficient)]
     length = eqn.params["length"]
-    _, (signs, logs) = jax.lax.scan(body, known, xs, length, reverse=eqn.params["reverse"])
+    _, (signs, logs) = jax.lax.scan(body, start, xs, length, reverse=eqn.params["reverse"])
     outs = [v for v, own in zip(step.outs, linear, strict=False) if own]
     return jnp.prod(signs) * (_turned(step.sources, link.start) * _turned(outs, link.stop)), jnp.sum(logs)

@@ -77,14 +77,19 @@ class Form:
 
     @cached_property
     def levels(self) -> np.ndarray:
-        """For each row, how many blocks the longest chain of blocks has that this one waits for."""
+        """For each label, how many blocks the longest chain of blocks has that this one waits for."""
         level = np.zeros(len(self.sizes), np.int32)
         high, low = self._edges
         starts = np.searchsorted(high, np.arange(len(level) + 1))
         for k in range(len(level)):  # labels go up along the edges, so those below are done
             own = low[starts[k] : starts[k + 1]]
             level[k] = level[own].max(initial=-1) + 1
-        return level[self.rows]
+        return level
+
+    @property
+    def column_levels(self) -> np.ndarray:
+        """The level of each column."""
+        return self.levels[self.cols]
 
 
 def patterns(program: LinearProgram, rows: Space, columns: Space) -> tuple[Places, dict[int, Tangent]]:
