@@ -119,7 +119,8 @@ def blocks_of(
         tangents = push_through(context, program, seeds_of(program.inputs))
         return assembled("", context, (rows, columns), tangents, False, "forward")
     least = _least(program, form, met)
-    used = tuple(s for s in program.steps if any((least[id(v)] < _NEVER).any() for v in s.outs))
+    # a flag beside the tangents of a loop has no tangent, and may be needed
+    used = tuple(s for s in program.steps if any(id(v) not in met or (least[id(v)] < _NEVER).any() for v in s.outs))
 
     def trimmed(v: Linear, tangent: Tangent) -> Tangent:
         if not _lower(met[id(v)], least[id(v)], form.cols):
@@ -145,7 +146,7 @@ def _least(program: LinearProgram, form: Form, met: Mapping[int, Tangent]) -> di
     for step in reversed(program.steps):
         for v in step.outs:
             own = least[id(v)]
-            own[_highest(met[id(v)], form.cols) < own] = _NEVER
+            own[_highest(met.get(id(v)), own.size, form.cols) < own] = _NEVER
         if any((least[id(v)] < _NEVER).any() for v in step.outs):
             for v in {id(v): v for v in step.sources}.values():
                 _pull(step, v, least)
@@ -181,10 +182,10 @@ def _labels(cols: np.ndarray, of_columns: np.ndarray) -> np.ndarray:
     return np.where(cols >= 0, of_columns[cols], np.int32(-1))
 
 
-def _highest(tangent: Tangent, of_columns: np.ndarray) -> np.ndarray:
+def _highest(tangent: Tangent | None, size: int, of_columns: np.ndarray) -> np.ndarray:
     """For each element the highest label of its columns, [size]; -1 for none."""
-    highest = np.full(math.prod(tangent.shape), -1, np.int32)
-    for b in tangent.blocks:
+    highest = np.full(size, -1, np.int32)
+    for b in tangent.blocks if tangent else ():
         own = np.broadcast_to(_labels(b.cols, of_columns).max(axis=-1, initial=-1), b.shape).reshape(-1)
         np.maximum.at(highest, np.arange(own.size) if b.rows is None else b.rows.reshape(-1), own)
     return highest

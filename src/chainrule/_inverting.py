@@ -126,28 +126,26 @@ class _Link:
         tolerance = float(jnp.finfo(x.dtype).eps) ** _POWER
 
         def more(state: Any) -> Any:
-            return (state[-1] < count) & (state[-2] < _MOST * count)
+            return (state[-1] < count) & (state[-2] < round(_MOST * count))
 
         def step(state: Any) -> Any:
-            x, low, high, k, first = state
+            x, good, low, high, k, first = state
             s = self._step(x, y)
-            wide = jnp.nan_to_num(s, nan=0.0)  # 0 / 0: it is there already
-            here = alone & (level == first)
-            low = jnp.where(here & (wide > 0), jnp.maximum(low, x), low)
-            high = jnp.where(here & (wide < 0), jnp.minimum(high, x), high)
-            after = x + s
-            outside = here & ~((after >= low) & (after <= high)) & (wide != 0)
-            after = jnp.where(outside, _between(low, high, x), jnp.where(jnp.isfinite(after), after, x))
             far = ~(abs(s) <= tolerance * (abs(x) + abs(x).max(initial=0)))  # nan is far
+            here, bad = alone & (level == first), ~jnp.isfinite(s)
+            low = jnp.where(here & (s > 0), jnp.maximum(low, x), low)
+            high = jnp.where(here & (s < 0), jnp.minimum(high, x), high)
+            enclosed = (x + s > low) & (x + s < high)
+            after = jnp.where(here & far & ~enclosed, _between(low, high, x), x + s)
+            after = jnp.where(bad & ~here | jnp.isnan(s), (x + good) / 2, after)  # back to where f is defined
+            after = jnp.where(level < first, x, after)  # its last digits would disturb all that follow
             following = jnp.where(far, level, count).min(initial=count)
-            kept = level == following
-            inf = jnp.full_like(x, jnp.inf)
-            same = following == first
-            low, high = jnp.where(kept & same, low, -inf), jnp.where(kept & same, high, inf)
-            return after, low, high, k + 1, following
+            same = (level == following) & (following == first)
+            low, high = jnp.where(same, low, -inf), jnp.where(same, high, inf)
+            return after, jnp.where(bad, good, x), low, high, k + 1, following
 
         inf, zero = jnp.full_like(x, jnp.inf), jnp.zeros((), jnp.int32)
-        x, _, _, _, first = jax.lax.while_loop(more, step, (x, -inf, inf, zero, zero))
+        x, *_, first = jax.lax.while_loop(more, step, (x, x, -inf, inf, zero, zero))
         return jnp.where(first == count, x, jnp.nan)
 
     def _tangent(self, product: Callable[[Any], Any], b: Any) -> Any:

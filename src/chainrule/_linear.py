@@ -122,7 +122,8 @@ def push_through(
         values = [env.get(id(v), v) if isinstance(v, Linear) else v for v in step.operands]
         values = [Tangent(v.shape, v.dtype, ()) if isinstance(v, Linear) else v for v in values]
         for out, value in zip(step.outs, context.apply(context, step.equation, values), strict=True):
-            env[id(out)] = seen(out, Tangent(out.shape, out.dtype, ()) if 0 in out.shape else value)
+            made = Tangent(out.shape, out.dtype, ()) if 0 in out.shape else value
+            env[id(out)] = seen(out, made) if isinstance(made, Tangent) else made
     return [require_tangent(env.get(id(v), v), tuple(v.shape), v.dtype) for v in program.outputs]
 
 
