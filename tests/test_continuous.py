@@ -52,3 +52,5 @@ def test_gradients_by_the_field():
 def test_what_is_refused():
     with pytest.raises(cr.InputTypeError, match="floating point"):
         cr.integrate_density(lambda t, x: x, jnp.arange(3), 0.0, 0.0, 1.0)
+    with pytest.raises(cr.ShapeError, match="a field is like x"):
+        cr.integrate_density(lambda t, x: x.sum(), jnp.ones(3), 0.0, 0.0, 1.0)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from chainrule._api import jacobian
-from chainrule._errors import ChainruleError
+from chainrule._errors import ChainruleError, ShapeError
 from chainrule._space import flat, name_of
 from chainrule._trace import pick, require_inputs
 
@@ -85,6 +85,7 @@ def integrate_density(
         raise ChainruleError("integrate_density needs diffrax: pip install 'chainrule[solvers]'") from error
     require_inputs(pick("integrate_density", v, 1, (t0, x0, *args)), False)
     x0 = jax.tree.map(jnp.asarray, x0)
+    _require_like(v, t0, x0, args)
     divergence = _exact(v) if key is None else _probed(v, _signs(key, x0))
 
     def field(t: Any, state: Any, args: Any) -> Any:
@@ -105,6 +106,17 @@ def integrate_density(
     )
     x, log_p = found.ys
     return jax.tree.map(lambda a: a[-1], x), log_p[-1]
+
+
+def _require_like(v: Callable[..., Any], t0: Any, x0: Any, args: tuple[Any, ...]) -> None:
+    found, wanted = jax.eval_shape(v, t0, x0, *args), jax.eval_shape(lambda x: x, x0)
+    trees = [str(jax.tree.structure(a)) for a in (found, wanted)]
+    shapes = [[a.shape for a in jax.tree.leaves(own)] for own in (found, wanted)]
+    if trees[0] != trees[1] or shapes[0] != shapes[1]:
+        raise ShapeError(
+            f"integrate_density of {name_of(v)}: v(t, x) has shapes {shapes[0]} in {trees[0]}, x has {shapes[1]} in "
+            f"{trees[1]}; a field is like x"
+        )
 
 
 Divergence = Callable[[Any, Any, tuple[Any, ...]], Any]

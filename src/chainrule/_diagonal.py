@@ -65,25 +65,25 @@ class Form:
         return int(self.sizes.max(initial=0))
 
     @cached_property
-    def _edges(self) -> np.ndarray:
-        """[2, edges]: pairs of different labels (row, column) with an entry, each once."""
-        left, right = self.rows[self.places.rows], self.cols[self.places.cols]
-        return np.unique(np.stack([left, right])[:, left != right], axis=1)
+    def _ends(self) -> tuple[np.ndarray, np.ndarray]:
+        """The labels of the row and of the column of each entry."""
+        return self.rows[self.places.rows], self.cols[self.places.cols]
 
     @property
     def diagonal(self) -> bool:
         """Whether nothing stands outside of the blocks."""
-        return not self._edges.shape[1]
+        high, low = self._ends
+        return bool((high == low).all())
 
     @cached_property
     def levels(self) -> np.ndarray:
         """For each label, how many blocks the longest chain of blocks has that this one waits for."""
-        level = np.zeros(len(self.sizes), np.int32)
-        high, low = self._edges
-        starts = np.searchsorted(high, np.arange(len(level) + 1))
-        for k in range(len(level)):  # labels go up along the edges, so those below are done
-            own = low[starts[k] : starts[k + 1]]
-            level[k] = level[own].max(initial=-1) + 1
+        (high, low), count = self._ends, len(self.sizes)
+        edges = np.unique((high.astype(np.int64) * count + low)[high != low])  # each once, in the order of the rows
+        starts = np.searchsorted(edges, np.arange(count + 1) * count)
+        level = np.zeros(count, np.int32)
+        for k in range(count):  # labels go up along the edges, so those below are done
+            level[k] = level[edges[starts[k] : starts[k + 1]] % count].max(initial=-1) + 1
         return level
 
     @property

@@ -41,8 +41,8 @@ def triangular_inverse(f: Callable[..., Any], *, batched: bool = False) -> Calla
     A link of L levels is inverted by x ← x - D(x)⁻¹ (f(x) - y) with the diagonal blocks D of its Jacobian. Where each
     number enters its own output affinely (coupling layers: L = 2; masked autoregressive layers: L = n) step k makes
     level k exact, and L + 1 runs of f are all. Other scalar equations are solved by Newton's method and bisection, one
-    level at a time. See Papamakarios et al., *Normalizing flows for probabilistic modeling and inference* (2021),
-    section 3.1.
+    level at a time. A `scan` is one link: write layers that are to be inverted as a loop of Python. See Papamakarios
+    et al., *Normalizing flows for probabilistic modeling and inference* (2021), section 3.1.
 
     Examples
     --------
