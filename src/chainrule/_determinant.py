@@ -19,11 +19,11 @@ import numpy as np
 
 from chainrule._body import planning
 from chainrule._diagonal import Form, blocks_of, patterns, space_of_arrays
-from chainrule._jacobian import Jacobian
 from chainrule._jax import dependent, scan_counts
 from chainrule._linalg.host import parity
 from chainrule._linear import LinearProgram, Step, record, section
-from chainrule._narrow import split
+from chainrule._low_rank import LowRankUpdate
+from chainrule._narrow import split_at_both_ends
 from chainrule._plan.local import local
 from chainrule._program import Coefficient, Linear, as_jax
 from chainrule._space import promoted
@@ -143,25 +143,32 @@ def _zero(dtype: Any) -> tuple[Any, Any]:
 
 
 def _slogdet(program: LinearProgram, dtype: Any, report: Callable[[Any], None]) -> tuple[Any, Any]:
-    J = link_jacobian(program)
-    if J is None:
-        return _zero(dtype)
-    report(J)
-    return J._slogdet()
-
-
-def link_jacobian(program: LinearProgram) -> Jacobian | None:
-    """The Jacobian of a link, or one of the same determinant; None where its structural rank is not full."""
     columns, rows = space_of_arrays(program.inputs), space_of_arrays(program.targets)
     places, met = patterns(program, rows, columns)
     form, n = Form.of(places), rows.size
     if form is None:
-        return None
+        return _zero(dtype)
     if form.largest >= _DENSE and 2 * form.largest > n:
-        found = split(planning(()), program, rows, columns)
+        found = split_at_both_ends(planning(()), program, rows, columns)
         if found is not None:
-            return found
-    return blocks_of(planning(()), program, form, met, rows, columns)
+            A, U, C, V = found
+            return _of_low_rank(A, U, C, V, report)
+    J = blocks_of(planning(()), program, form, met, rows, columns)
+    report(J)
+    return J._slogdet()
+
+
+def _of_low_rank(A: Any, U: Any, C: Any, V: Any, report: Callable[[Any], None]) -> tuple[Any, Any]:
+    """Of A + U C V. Where A is a permutation with signs: det A · det(I + (V A⁻¹ U) C), of which C alone may vary."""
+    J = LowRankUpdate(A, U if C is None else U @ C, V)
+    report(J)
+    known = A._layout.places.values
+    if C is None or known is None or not (abs(known) == 1).all():
+        return J._slogdet()
+    W = A._unchecked_solve(A._eliminated(), U.T, False).T
+    (sign, log), small = A._slogdet(), (V @ W) @ C
+    s, more = jnp.linalg.slogdet(jnp.eye(len(small), dtype=small.dtype) + small)
+    return sign * s, log + more
 
 
 def _loop(link: Link, dtype: Any, report: Callable[[Any], None]) -> tuple[Any, Any]:
