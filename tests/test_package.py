@@ -45,11 +45,12 @@ FLOORS = [
     *("_linalg", *(f"_linalg.{name}" for name in ("differentiable", "small", "host", "klu", "banded", "methods"))),
     *(f"_linalg.{name}" for name in ("factorization", "iterative", "interface", "stored", "lineax_operator")),
     *("_display", "_layout", "_jacobian", "_assembled", "_matrix_free"),
-    *("_factored", "_kernel", "_low_rank", "_narrow", "_recorded", "_accumulate", "_compiled", "_api", "_planning"),
-    *("_solver", "_field", "_calculus", "_potential", "_gradient_flow"),
+    *("_factored", "_kernel", "_low_rank", "_narrow", "_recorded", "_diagonal", "_determinant", "_accumulate"),
+    *("_compiled", "_api", "_planning", "_solver", "_field", "_calculus", "_potential", "_gradient_flow"),
     *("_solution", "_descent", "_newton", "_newton_cg", "_unknowns", "_interior_point", "scipy", "graph"),
     *("_implicit", "_inverse"),
     *("_probing", "_lanczos", "_expense", "_stochastic", "_score", "_langevin"),
+    *("_density", "_inverting", "_triangular_inverse", "_continuous"),
     *("_rule_check", "_agreement", "testing", "", "cli", "__main__"),
 ]
 

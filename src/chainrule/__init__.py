@@ -17,6 +17,12 @@ from chainrule._calculus import divergence as divergence
 from chainrule._calculus import is_conservative as is_conservative
 from chainrule._calculus import is_incompressible as is_incompressible
 from chainrule._calculus import jacobian_determinant as jacobian_determinant
+from chainrule._continuous import integrate_density as integrate_density
+from chainrule._density import log_abs_det as log_abs_det
+from chainrule._density import slogdet as slogdet
+from chainrule._density import transform_log_density as transform_log_density
+from chainrule._density import transform_samples as transform_samples
+from chainrule._density import value_and_log_abs_det as value_and_log_abs_det
 from chainrule._errors import ChainruleError as ChainruleError
 from chainrule._errors import ConvergenceError as ConvergenceError
 from chainrule._errors import InputTypeError as InputTypeError
@@ -54,6 +60,7 @@ from chainrule._solution import Solution as Solution
 from chainrule._stochastic import diagonal_estimate as diagonal_estimate
 from chainrule._stochastic import log_det_estimate as log_det_estimate
 from chainrule._stochastic import trace_estimate as trace_estimate
+from chainrule._triangular_inverse import triangular_inverse as triangular_inverse
 
 if typing.TYPE_CHECKING:
     from chainrule._solver import StructuredSolver as StructuredSolver

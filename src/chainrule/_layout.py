@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from chainrule._block import Block, union_of_lines
+from chainrule._jax import evaluate_now
 from chainrule._linalg.methods import Method, choose
 from chainrule._memory import require_memory
 from chainrule._space import Space
@@ -92,7 +93,7 @@ class Layout:
     def places(self) -> Places:
         p, known = self.pattern, None
         if self.entries and all(e.known is not None for e in self.entries):
-            known = np.asarray(p.collect([Block(e.shape, e.cols, e.known) for e in self.entries], self.dtype))
+            known = evaluate_now(lambda: p.collect([Block(e.shape, e.cols, e.known) for e in self.entries], self.dtype))
         return Places(p.rows, p.cols, (self.rows.size, self.columns.size), self._sources, known)
 
     @property

@@ -110,14 +110,20 @@ def body_program(
     return section(steps, inputs, list(targets.values())), values
 
 
-def push_through(context: Context, program: LinearProgram, inputs: Sequence[Tangent]) -> list[Tangent]:
-    """The tangents of the outputs, step by step."""
+def push_through(
+    context: Context,
+    program: LinearProgram,
+    inputs: Sequence[Tangent],
+    seen: Callable[[Linear, Tangent], Tangent] = lambda _, tangent: tangent,
+) -> list[Tangent]:
+    """The tangents of the outputs, step by step; what each step gives is replaced by what `seen` makes of it."""
     env: dict[int, Any] = {id(v): t for v, t in zip(program.inputs, inputs, strict=True)}
     for step in program.steps:
         values = [env.get(id(v), v) if isinstance(v, Linear) else v for v in step.operands]
         values = [Tangent(v.shape, v.dtype, ()) if isinstance(v, Linear) else v for v in values]
         for out, value in zip(step.outs, context.apply(context, step.equation, values), strict=True):
-            env[id(out)] = Tangent(out.shape, out.dtype, ()) if 0 in out.shape else value
+            made = Tangent(out.shape, out.dtype, ()) if 0 in out.shape else value
+            env[id(out)] = seen(out, made) if isinstance(made, Tangent) else made
     return [require_tangent(env.get(id(v), v), tuple(v.shape), v.dtype) for v in program.outputs]
 
 

@@ -203,7 +203,7 @@ class LowRankUpdate(Jacobian):
             (s, log), (t, more) = J._A._slogdet(), jnp.linalg.slogdet(J._capacitance())
             return s * t, log + more
 
-        return jax.lax.cond(self._keeps_digits(), lemma, bordered, self) if self._nonsingular else bordered(self)
+        return self._by_lemma(lemma, bordered)
 
     def _det(self) -> Any:
         def bordered(J: LowRankUpdate) -> Any:
@@ -212,7 +212,16 @@ class LowRankUpdate(Jacobian):
         def lemma(J: LowRankUpdate) -> Any:
             return J._A._det() * jnp.linalg.det(J._capacitance())
 
-        return jax.lax.cond(self._keeps_digits(), lemma, bordered, self) if self._nonsingular else bordered(self)
+        return self._by_lemma(lemma, bordered)
+
+    def _by_lemma(self, lemma: Callable[[Any], Any], bordered: Callable[[Any], Any]) -> Any:
+        """The determinant from those of A and of I + V A⁻¹ U where these keep its digits, else of a wider system."""
+        if not self._nonsingular:
+            return bordered(self)
+        known = self._A._layout.places.values
+        if known is not None and (abs(known) == 1).all():  # such an A⁻¹ cancels nothing; `vmap` would run both ways
+            return lemma(self)
+        return jax.lax.cond(self._keeps_digits(), lemma, bordered, self)
 
     def _capacitance(self) -> Any:
         """I + V A⁻¹ U"""

@@ -44,31 +44,72 @@ def _sums(step: Step, r: int, most: int) -> bool:
 
 
 def split(context: Context, program: LinearProgram, rows: Space, columns: Space) -> LowRankUpdate | None:
-    """J = A + U V of a program with narrow arrays s, where this is less than J.
+    """J = A + U V of a program with narrow arrays, where this is less than J."""
+    arrays = narrow(program)
+    found = _parted(context, program, rows, columns, arrays, arrays)
+    return LowRankUpdate(found[0], found[1], found[3]) if found else None
 
-    With s as inputs of their own, y = A x + B s and s = P x + L s, L strictly lower triangular: V = (I - L)⁻¹ P, U = B.
+
+def split_at_both_ends(context: Context, program: LinearProgram, rows: Space, columns: Space) -> Any:
+    """(A, U, C, V) of J = A + U C V: C is what lies between the first narrow arrays and the last, None for nothing.
+
+    Often U and V are plain weights, the same for all points of a batch, and C alone is not.
     """
     arrays = narrow(program)
+    ends = _last(program, arrays)
+    found = _parted(context, program, rows, columns, arrays, ends) if ends else None
+    return found or _parted(context, program, rows, columns, arrays, arrays)
+
+
+def _last(program: LinearProgram, arrays: Sequence[Linear]) -> list[Linear]:
+    """The narrow arrays that wide ones are made of; none where these are too many."""
+    least = min(sum(v.size for v in own) for own in (program.inputs, program.targets))
+    most, outer = least // _NARROW, {id(v) for v in (*program.inputs, *program.targets)}
+    wide = [step for step in program.steps if any(v.size > most for v in step.outs)]
+    found = {id(v): v for step in wide for v in step.sources if 0 < v.size <= most and id(v) not in outer}
+    return list(found.values()) if sum(v.size for v in found.values()) <= most else []
+
+
+def _parted(
+    context: Context,
+    program: LinearProgram,
+    rows: Space,
+    columns: Space,
+    arrays: Sequence[Linear],
+    ends: Sequence[Linear],
+) -> tuple[Assembled, Any, Any, Any] | None:
+    """(A, U, C, V) with narrow arrays s, and t made of these; None where that is not less than J.
+
+    With them as inputs of their own, y = A x + U t, t = C s and s = P x + L s, L strictly lower triangular:
+    V = (I - L)⁻¹ P.
+    """
     if not arrays or any(jnp.issubdtype(v.dtype, jnp.complexfloating) for v in program.arrays):
         return None
-    sources = [*program.inputs, *arrays]
-    seeds = dict(zip(map(id, sources), seeds_of(sources), strict=True))
+    count = len(program.inputs)
 
     def pushed(targets: Sequence[Any], given: Sequence[Linear]) -> list[Tangent]:
-        return push_through(context, section(program.steps, given, targets), [seeds[id(v)] for v in given])
+        return push_through(context, section(program.steps, given, targets), seeds_of(given))
 
-    count = len(program.inputs)
-    inner = [pushed([v], sources[: count + k])[0] for k, v in enumerate(arrays)]
-    between = Space(jax.tree.structure([0] * len(arrays)), *_shapes(arrays), "a narrow array")
-    P, L = _parts(context, inner, between, columns)
-    A, U = _parts(context, pushed(program.outputs, sources), rows, columns, between)
+    def space(own: Sequence[Linear]) -> Space:
+        return Space(jax.tree.structure([0] * len(own)), *_shapes(own), "a narrow array")
+
+    first, last = [*program.inputs, *arrays], space(ends)
+    inner = [pushed([v], first[: count + k])[0] for k, v in enumerate(arrays)]
+    P, L = _parts(context, inner, space(arrays), columns)
+    C = None
+    if ends is not arrays:
+        direct, between = _parts(context, pushed(ends, first), last, columns, space(arrays))
+        if direct.nnz:
+            return None
+        C = between.dense()
+    A, U = _parts(context, pushed(program.outputs, [*program.inputs, *ends]), rows, columns, last)
     if 2 * P.nnz < P.shape[0] * P.shape[1] or _SPARSE * A.nnz > math.prod(A.shape):
         return None
     V = P.dense()
     if L.nnz:
         I = jnp.eye(V.shape[0], dtype=V.dtype)  # noqa: E741
         V = jax.scipy.linalg.solve_triangular(I - L.dense(), V, lower=True, unit_diagonal=True)
-    return LowRankUpdate(A, U.dense(), V)
+    return A, U.dense(), C, V
 
 
 def _shapes(arrays: Sequence[Linear]) -> tuple[Any, Any]:

@@ -75,7 +75,7 @@ def swept(problem: Problem, recorded: Recorded, bodies: Sequence[Body] = ()) -> 
     context = planning(bodies)
     tangents = push_through(context, recorded.program, seeds_of(recorded.program.inputs))
     spaces, order = (recorded.rows, recorded.columns), "reverse" if recorded.reverse else "forward"
-    own = _assembled(problem.what, context, spaces, tangents, recorded.reverse, order)
+    own = assembled(problem.what, context, spaces, tangents, recorded.reverse, order)
     return recorded.with_jacobian(own, context)
 
 
@@ -90,7 +90,7 @@ def carried_out(
     context = planning(bodies)
     part = Mixed(context, recorded.program, cuts).part(node)
     spaces = recorded.rows, recorded.columns
-    own = _assembled(problem.what, context, spaces, part.tangents, part.flipped, "mixed")
+    own = assembled(problem.what, context, spaces, part.tangents, part.flipped, "mixed")
     return recorded.with_jacobian(own, context)
 
 
@@ -115,7 +115,7 @@ def in_links(problem: Problem, recorded: Recorded, chain: Chain) -> Accumulated:
             links.append(found)
             continue
         part = Mixed(context, recorded.program, chain.arrays).part(chain.best[k, k + 1][2])
-        links.append(_assembled(problem.what, context, (rows, columns), part.tangents, part.flipped, "factored"))
+        links.append(assembled(problem.what, context, (rows, columns), part.tangents, part.flipped, "factored"))
     return recorded.with_jacobian(Factored(links[::-1]))
 
 
@@ -124,7 +124,7 @@ def _space(arrays: Sequence[Linear]) -> Space:
     return Space(jax.tree.structure(0), (own.shape,), (own.dtype,), "a link")
 
 
-def _assembled(
+def assembled(
     what: str, context: Context, spaces: tuple[Space, Space], tangents: Sequence[Tangent], flipped: bool, order: str
 ) -> Assembled:
     """The Jacobian that these tangents are; spaces: of its rows, of its columns."""

@@ -1,0 +1,110 @@
+"""Inverses by substitution: a round trip, few runs of the function, derivatives of the implicit function theorem."""
+
+import flows
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import chainrule as cr
+from chainrule import _inverting
+
+EASY = ["coupling", "real_nvp", "halves", "masked", "made", "maf"]
+
+
+def point(n, seed=1):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=n))
+
+
+def monotone(x):
+    """Each number is bent by those before it; steep in the middle, flat far out."""
+    before = jnp.concatenate([jnp.zeros(1), jnp.cumsum(x)[:-1]])
+    return jnp.arctan(4 * x) + 0.01 * x + jnp.sin(before)
+
+
+@pytest.mark.parametrize("name", EASY)
+def test_round_trips(name):
+    f, x = flows.FLOWS[name](8), point(8)
+    inverse = cr.triangular_inverse(f)
+    np.testing.assert_allclose(inverse(f(x)), x, atol=1e-11)
+    np.testing.assert_allclose(f(inverse(x)), x, atol=1e-11)
+
+
+@pytest.mark.parametrize(("name", "levels"), [("coupling", 2), ("masked", 2), ("made", 8)])
+def test_as_many_runs_as_levels_and_one_to_see_it(name, levels, monkeypatch):
+    f, x, start = flows.FLOWS[name](8), point(8), point(8, 5)
+    monkeypatch.setattr(_inverting, "_MOST", (levels + 1) / levels)  # of each link
+    np.testing.assert_allclose(cr.triangular_inverse(f)(f(x), start=start), x, atol=1e-11)
+    monkeypatch.setattr(_inverting, "_MOST", 1)
+    assert jnp.isnan(cr.triangular_inverse(lambda x: f(x))(f(x), start=start)).any()
+
+
+@pytest.mark.parametrize("scale", [0.1, 3.0, 30.0])
+def test_bent_numbers_are_enclosed(scale):
+    y = monotone(scale * point(8))
+    np.testing.assert_allclose(monotone(cr.triangular_inverse(monotone)(y)), y, rtol=1e-10, atol=1e-10)
+
+
+def test_falling_functions_and_blocks():
+    A = jnp.asarray(np.random.default_rng(0).normal(size=(4, 4)))
+
+    def f(x):
+        a, b = jnp.split(A @ jnp.tanh(x), 2)
+        return jnp.concatenate([-a, b**3])
+
+    x = 0.5 * point(4)
+    np.testing.assert_allclose(cr.triangular_inverse(f)(f(x), start=0.1 * x), x, rtol=1e-7)
+
+
+@pytest.mark.parametrize("f", [flows.halves(6), flows.made(6), monotone], ids=["halves", "made", "monotone"])
+def test_derivatives_are_those_of_the_implicit_function_theorem(f):
+    x = point(6)
+    y, J, inverse = f(x), np.asarray(jax.jacfwd(f)(x)), cr.triangular_inverse(f)
+    np.testing.assert_allclose(jax.jvp(inverse, (y,), (point(6, 2),))[1], np.linalg.solve(J, point(6, 2)), rtol=1e-7)
+    w = jax.vjp(inverse, y)[1](point(6, 2))[0]
+    np.testing.assert_allclose(w, np.linalg.solve(J.T, point(6, 2)), rtol=1e-7)
+
+
+def test_derivatives_by_parameters_given_and_closed_over():
+    def f(x, a):
+        return jnp.stack([x[0] * a, x[1] * jnp.exp(x[0]) + a**2])
+
+    y, a = jnp.array([1.0, 2.0]), jnp.asarray(1.5)
+    exact = lambda a: jnp.stack([y[0] / a, (y[1] - a**2) * jnp.exp(-y[0] / a)])  # noqa: E731
+    given = jax.jacrev(lambda a: cr.triangular_inverse(f)(y, a))(a)
+    closed = jax.jacfwd(lambda a: cr.triangular_inverse(lambda x: f(x, a))(y))(a)
+    np.testing.assert_allclose(given, jax.jacfwd(exact)(a), rtol=1e-12)
+    np.testing.assert_allclose(closed, jax.jacfwd(exact)(a), rtol=1e-12)
+    second = jax.hessian(lambda a: cr.triangular_inverse(f)(y, a).sum())(a)
+    np.testing.assert_allclose(second, jax.hessian(lambda a: exact(a).sum())(a), rtol=1e-10)
+
+
+def test_batches():
+    f = flows.maf(6)
+    X = jnp.stack([point(6, k) for k in range(3)])
+    np.testing.assert_allclose(cr.triangular_inverse(f, batched=True)(jax.vmap(f)(X)), X, atol=1e-11)
+    np.testing.assert_allclose(jax.vmap(cr.triangular_inverse(f))(jax.vmap(f)(X)), X, atol=1e-11)
+
+
+def test_another_form_and_another_domain():
+    def f(x):  # from (0, 1) to all numbers
+        u = jnp.log(x["u"]) - jnp.log1p(-x["u"])
+        return u, x["v"] + u[0]
+
+    x = {"u": jnp.array([0.1, 0.7]), "v": jnp.asarray(3.0)}
+    start = {"u": jnp.full(2, 0.5), "v": jnp.asarray(0.0)}
+    found = cr.triangular_inverse(f)(f(x), start=start)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), found, x)
+
+
+def test_what_is_refused():
+    with pytest.raises(cr.ShapeError, match="give a point of its form as start="):
+        cr.triangular_inverse(lambda x: (x[:1], x[1:]))(jnp.ones(2), start=jnp.ones(2))
+    with pytest.raises(cr.SingularError, match="twice, or does not depend"):
+        cr.triangular_inverse(lambda x: jnp.ones(2))(jnp.ones(2))
+    with pytest.raises(cr.SingularError, match="zeros of the Jacobian"):
+        cr.triangular_inverse(lambda x: x * jnp.array([1.0, 0.0]))(jnp.ones(2))
+
+
+def test_where_there_is_no_inverse_it_is_nan():
+    assert jnp.isnan(cr.triangular_inverse(lambda x: jnp.exp(x) + 1)(jnp.zeros(2))).all()
