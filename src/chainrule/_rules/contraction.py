@@ -27,7 +27,7 @@ def dot_general(context: Context, eqn: Any, values: list[Value]) -> Any:
     u, c = values[where], values[1 - where]
     assert isinstance(u, Tangent)
     assert isinstance(c, Coefficient)
-    letters, precision = _letters(eqn), eqn.params["precision"]
+    letters, precision = letters_of(eqn), eqn.params["precision"]
     subscripts = f"{letters[where]},{letters[1 - where]}->{letters[2]}"
     return [contracted(context, eqn.outvars[0].aval, *associated(u, c, subscripts, precision), precision)]
 
@@ -115,7 +115,8 @@ def transposed(context: Context, eqn: Any, u: Contracted, permutation: Any) -> l
     return [contracted(context, eqn.outvars[0].aval, u.source, u.coefficient, f"{inputs}->{turned}", u.precision)]
 
 
-def _letters(eqn: Any) -> tuple[str, str, str]:
+def letters_of(eqn: Any) -> tuple[str, str, str]:
+    """The axes of both operands of a dot_general, and of its result."""
     ((ca, cb), (ba, bb)) = eqn.params["dimension_numbers"]
     pool = iter(string.ascii_letters)
     a = [next(pool) for _ in eqn.invars[0].aval.shape]
