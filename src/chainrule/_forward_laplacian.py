@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -36,12 +36,30 @@ class Curved:
     """An array that depends on the inputs: its value, its Jacobian and its Laplacian.
 
     A Laplacian of None is zero. Of what is not `second` nobody asks for it: it is multiplied by zero.
+    `scaled`: the array that this one is a function of element by element, and its derivative, computed when asked for.
     """
 
     value: Coefficient
     jacobian: Tangent
     laplacian: Any = None
     second: bool = True
+    scaled: tuple[Curved, Callable[[], Any]] | None = None
+    _known: list[Any] = field(default_factory=list)
+
+    def squares(self, context: Context) -> Any:
+        """Σ_k (∂_k u)², or None for zero. It is summed once along a row of functions of each element."""
+        u, factors = self, []
+        while not u._known and u.scaled is not None:
+            factors.append(u)
+            u = u.scaled[0]
+        if not u._known:
+            u._known.append(gram(context, u.jacobian, u.jacobian, u.jacobian.shape))
+        (found,) = u._known
+        for v in reversed(factors):
+            assert v.scaled is not None
+            found = None if found is None else found * v.scaled[1]() ** 2
+            v._known.append(found)
+        return found
 
 
 Value = Coefficient | Curved
@@ -64,6 +82,7 @@ _POINTWISE = set(
     "expm1 igamma igammac integer_pow lgamma log log1p logistic mul polygamma pow regularized_incomplete_beta rsqrt "
     "sin sinh sqrt square tan tanh zeta".split()
 )
+_EACH = _POINTWISE | {"add", "sub", "neg", "div", "abs", "copy"}
 LOOPS: dict[str, Callable[..., list[Value]]] = {}  # filled by the module of loops and branches
 
 
@@ -140,9 +159,10 @@ class _Derivatives:
     jacobian: Tangent
     laplacian: Any
     second: bool
+    scaled: Any = None
 
     def of(self, value: Coefficient) -> Curved:
-        return Curved(value, self.jacobian, self.laplacian, self.second)
+        return Curved(value, self.jacobian, self.laplacian, self.second, self.scaled)
 
 
 def value_of(v: Value) -> Coefficient:
@@ -200,9 +220,19 @@ def _step(context: Context, eqn: Any, values: list[Value], asked: bool, live: li
         return [_Derivatives(J, None, False) for J in jacobians]
     first = _first(function, curved)
     second = [None] * len(shapes) if linear else _second(context, function, values)
+    scaled = _scaled(function, curved[0], shapes[0])
     return [
-        _Derivatives(J, plus_none(a, b, s), True) for J, a, b, s in zip(jacobians, first, second, shapes, strict=True)
+        _Derivatives(J, plus_none(a, b, s), True, scaled)
+        for J, a, b, s in zip(jacobians, first, second, shapes, strict=True)
     ]
+
+
+def _scaled(function: _Function, curved: Curved, shape: tuple[tuple[int, ...], Any]) -> Any:
+    """What `Curved.scaled` says of the result of a step that takes one array element by element."""
+    (u, *others), name = function.operands, function.eqn.primitive.name
+    if others or name not in _EACH or (u.shape, u.dtype) != shape or jnp.iscomplexobj(u):
+        return None
+    return curved, lambda: function.push(function.operands, _only(function, 0))[0]
 
 
 def plus_none(a: Any, b: Any, shape: tuple[tuple[int, ...], Any]) -> Any:
@@ -259,7 +289,7 @@ def _second(context: Context, function: _Function, values: Sequence[Value]) -> l
     if name in _PIECEWISE and real:
         return [None] * sum(function.live)
     if name == "mul" and len(curved) == 2:
-        found = gram(context, curved[0].jacobian, curved[1].jacobian, tuple(eqn.outvars[0].aval.shape))
+        found = _products(context, *curved, tuple(eqn.outvars[0].aval.shape))
         return [None if found is None else found + found]
     if name == "dot_general" and len(curved) == 2:
         jacobians, precision = [v.jacobian for v in curved], eqn.params["precision"]
@@ -270,12 +300,17 @@ def _second(context: Context, function: _Function, values: Sequence[Value]) -> l
     return _dense(context, function, curved)
 
 
+def _products(context: Context, a: Curved, b: Curved, shape: tuple[int, ...]) -> Any:
+    """Σ_k ∂_k a ∂_k b, or None for zero."""
+    return a.squares(context) if a is b else gram(context, a.jacobian, b.jacobian, shape)
+
+
 def _pointwise(context: Context, function: _Function, curved: Sequence[Curved]) -> Any:
     """Σ over pairs of operands of φ_ab Σ_k ∂_k a ∂_k b; φ_ab from derivatives along ones."""
     (out,) = jax.eval_shape(function, *function.operands)
     total = None
     for j, k in itertools.combinations_with_replacement(range(len(curved)), 2):
-        found = gram(context, curved[j].jacobian, curved[k].jacobian, out.shape)
+        found = _products(context, curved[j], curved[k], out.shape)
         if found is None:
             continue
         ones = [_only(function, i) for i in (j, k)]

@@ -29,15 +29,16 @@ def gram(context: Context, a: Tangent, b: Tangent, shape: tuple[int, ...]) -> An
     square = a is b
     if not _pays(ours, theirs):
         ours, theirs = _joint(ours, theirs, range(0)) if not square else ([union(ours)],) * 2
-    terms = []
+    terms: dict[tuple[int, ...], Any] = {}  # those of equal shapes are summed over their slots together
     for j, p in enumerate(ours):
         for k, q in enumerate(theirs):
-            if square and k < j:
-                continue
-            term = _product(context, p, q)
+            term = None if square and k < j else _product(p, q)
             if term is not None:
-                terms.append(term + term if square and k > j else term)
-    return functools.reduce(plus, terms) if terms else None
+                term = term + term if square and k > j else term
+                context.cost += 0 if isinstance(term, np.ndarray) else term.size
+                terms[term.shape] = plus(terms[term.shape], term) if term.shape in terms else term
+    sums = [t.reshape((*t.shape[: len(shape)], -1)).sum(-1) for t in terms.values()]
+    return functools.reduce(plus, sums) if sums else None
 
 
 def _spread(a: Tangent, shape: tuple[int, ...]) -> list[Block]:
@@ -74,34 +75,31 @@ def _same(p: Block, q: Block) -> bool:
     return p.cols is q.cols or (p.cols.shape == q.cols.shape and np.array_equal(p.cols, q.cols))
 
 
-def _product(context: Context, p: Block, q: Block) -> Any:
-    """Sum over the slots that stand for the same column; None where there are none."""
+def _product(p: Block, q: Block) -> Any:
+    """Products of values that stand for the same column, [*rows, slots] or [*rows, slots, slots]; None: there are none."""
     if _same(p, q):
-        there = compressed(p.cols >= 0)
-        return _sum(context, p, q, there)
+        return _slots(p, q, compressed(p.cols >= 0))
     if not np.intersect1d(p.cols, q.cols).max(initial=-1) >= 0:
         return None
-    match = (p.cols[..., :, None] == q.cols[..., None, :]) & (p.cols >= 0)[..., :, None]  # [*rows, slots, slots]
+    match = (p.cols[..., :, None] == q.cols[..., None, :]) & (p.cols >= 0)[..., :, None]
     if not match.any():
         return None
     if p.slots == q.slots:
         beside = np.einsum("...qq->...q", match)
         if beside.sum() == match.sum():
-            return _sum(context, p, q, compressed(beside))
-    one, other = (np.swapaxes(v, -1, -2) if k else v for k, v in enumerate((p.vals[..., None], q.vals[..., None])))
-    return _masked(context, multiply(one, other), compressed(match, match.ndim - 2)).sum((-1, -2))
+            return _slots(p, q, compressed(beside))
+    return _masked(multiply(p.vals[..., :, None], q.vals[..., None, :]), compressed(match, match.ndim - 2))
 
 
-def _sum(context: Context, p: Block, q: Block, there: np.ndarray) -> Any:
+def _slots(p: Block, q: Block, there: np.ndarray) -> Any:
     product = multiply(p.vals, q.vals)
     if product.shape[-1] == 1 and there.shape[-1] == 1:
         product = product * np.asarray(p.slots, product.dtype)
-    return _masked(context, product, there).sum(-1)
+    return _masked(product, there)
 
 
-def _masked(context: Context, product: Any, there: np.ndarray) -> Any:
+def _masked(product: Any, there: np.ndarray) -> Any:
     """A select, not a product: what is absent may hold anything."""
-    context.cost += 0 if isinstance(product, np.ndarray) else product.size
     return product if there.all() else xp(product).where(there, product, np.zeros((), product.dtype))
 
 
