@@ -87,9 +87,14 @@ LOOPS: dict[str, Callable[..., list[Value]]] = {}  # filled by the module of loo
 
 
 def laplacians(
-    context: Context, jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value], jacobians: bool = True
+    context: Context,
+    jaxpr: Any,
+    consts: Sequence[Any],
+    inputs: Sequence[Value],
+    jacobians: bool = True,
+    costs: list[int] | None = None,
 ) -> list[Value]:
-    """Run a jaxpr; `jacobians`: whether those of what it gives are asked for."""
+    """Run a jaxpr; `jacobians`: whether those of what it gives are asked for; `costs`: takes the count at each step."""
     env: dict[Any, Value] = dict(zip(jaxpr.constvars, [known(c) for c in consts], strict=True))
     env.update(zip(jaxpr.invars, inputs, strict=True))
     asked = _asked(jaxpr, inputs, jacobians)
@@ -99,6 +104,8 @@ def laplacians(
 
     for eqn in needed(jaxpr):
         values = [read(v) for v in eqn.invars]
+        if costs is not None:
+            costs.append(context.cost)
         outs = _equation(context, eqn, values, any(v in asked for v in eqn.outvars))
         env.update(zip(eqn.outvars, outs, strict=True))
     return [read(v) for v in jaxpr.outvars]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 
 from chainrule._api import Argnums, checked_argnums, places
 from chainrule._compiled import Transform
-from chainrule._errors import InputTypeError
+from chainrule._errors import ChainruleError, InputTypeError
 from chainrule._space import name_of
 from chainrule._trace import Problem, flat_output, pick, require_inputs
 
@@ -78,8 +79,8 @@ def _of_batch(problem: Problem) -> Any:
 
 def _of_point(problem: Problem) -> Any:
     from chainrule._body import planning
-    from chainrule._forward_laplacian import Curved, laplacians
-    from chainrule._laplacian_loops import LOOPS  # noqa: F401
+    from chainrule._forward_laplacian import Curved
+    from chainrule._laplacian_loops import laplacians
     from chainrule._mixed import seeds_of
     from chainrule._program import Coefficient, Linear
 
@@ -87,10 +88,47 @@ def _of_point(problem: Problem) -> Any:
     closed = jax.make_jaxpr(lambda *x: function(*x)[0])(*problem.leaves)
     seeds = seeds_of([Linear(x.shape, x.dtype) for x in problem.leaves])
     inputs = [Curved(Coefficient(x), t) for x, t in zip(problem.leaves, seeds, strict=True)]
-    outs = laplacians(planning(()), closed.jaxpr, closed.consts, inputs, jacobians=False)
+    context, costs = planning(()), list[int]()
+    context.summed = True
+    outs = laplacians(context, closed.jaxpr, closed.consts, inputs, False, costs)
     avals = [v.aval for v in closed.jaxpr.outvars]
+    if [(a.shape, a.dtype.kind) for a in avals] == [((), "f")] and _through_a_waist(closed.jaxpr, costs, context.cost):
+        trace = _trace_of_hessian(problem, context.cost)
+        if trace is not None:
+            return jax.tree.unflatten(found["tree"], [trace])
     own = [
         o.laplacian if isinstance(o, Curved) and o.laplacian is not None else jnp.zeros(a.shape, a.dtype)
         for o, a in zip(outs, avals, strict=True)
     ]
     return jax.tree.unflatten(found["tree"], own)
+
+
+_LEAST = 10**6  # multiply-adds below which nothing is to be gained
+_GAIN = 1.3  # times as cheap as the forward Laplacian must the Hessian be
+
+
+def _through_a_waist(jaxpr: Any, costs: list[int], total: int) -> bool:
+    """Whether most of the work comes after some narrow arrays: a Hessian has as many columns there as these elements."""
+    from chainrule._jax import live_sizes
+
+    widths = live_sizes(jaxpr)
+    return total > _LEAST and any(
+        (total - cost) * (1 - min(width / widths[0], 1)) > total * (1 - 1 / _GAIN)
+        for cost, width in zip(costs, widths, strict=True)
+    )
+
+
+def _trace_of_hessian(problem: Problem, forward: int) -> Any:
+    """The trace of the structured Hessian, where it is counted cheaper than this; else None."""
+    from chainrule._accumulate import Options, accumulate, plan_of
+
+    def scalar(*leaves: Any) -> Any:
+        return jax.tree.leaves(problem.function(*leaves))[0]
+
+    gradient = jax.grad(scalar, tuple(range(len(problem.leaves))))
+    own = Problem(gradient, problem.f, problem.what, problem.leaves, jax.tree.structure(list(problem.leaves)))
+    with contextlib.suppress(ChainruleError):  # what cannot be reversed, or would not fit
+        plan = plan_of(own, False, False, 0)
+        if plan[plan.chosen].multiply_adds * _GAIN < forward:
+            return accumulate(own, Options(order=plan)).jacobian.trace()
+    return None

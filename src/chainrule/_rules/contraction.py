@@ -258,7 +258,10 @@ def _contract_block(
         product = _turned(labels, other, target, vals, c, precision)
     else:
         lined, c = (other, c) if vector else _lined_up(other, c, target)
-        product = _einsum(f"{lined},{labels}->{target}", c, vals, precision)
+        if context.summed:
+            product = _einsum(f"{lined},{labels}->{target}", c, vals, precision)
+        else:
+            product = _einsum(f"{labels},{lined}->{target}", vals, c, precision)
     context.cost += math.prod(sizes[x] for x in set(labels + other))
     cols = _moved_cols(b, mine + slot, out, inner, sizes)
     if nonzero is not None and moved and all(x in out or x in moved for x in other):
