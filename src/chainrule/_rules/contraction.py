@@ -258,10 +258,7 @@ def _contract_block(
         product = _turned(labels, other, target, vals, c, precision)
     else:
         lined, c = (other, c) if vector else _lined_up(other, c, target)
-        if context.summed:
-            product = _einsum(f"{lined},{labels}->{target}", c, vals, precision)
-        else:
-            product = _einsum(f"{labels},{lined}->{target}", vals, c, precision)
+        product = (_slots_first if context.summed else _einsum)(f"{labels},{lined}->{target}", vals, c, precision)
     context.cost += math.prod(sizes[x] for x in set(labels + other))
     cols = _moved_cols(b, mine + slot, out, inner, sizes)
     if nonzero is not None and moved and all(x in out or x in moved for x in other):
@@ -270,6 +267,16 @@ def _contract_block(
         cols = np.where(keep, cols, np.int32(-1))
     shape = tuple(sizes[x] for x in out)
     return Block(shape, cols, _merge_slots(product, target, out, inner, sizes))
+
+
+def _slots_first(subscripts: str, vals: Any, c: Any, precision: Any) -> Any:
+    """The same with the slots before the last axis of rows on both sides, as `pointwise.scale` writes them then."""
+    labels, lined, target = subscripts.replace("->", ",").split(",")
+    if min(len(labels), len(target)) < 2 or labels[-1] != target[-1]:
+        return _einsum(subscripts, vals, c, precision)
+    labels, target = (f"{x[:-2]}{x[-1]}{x[-2]}" for x in (labels, target))
+    product = _einsum(f"{labels},{lined}->{target}", xp(vals).swapaxes(vals, -1, -2), c, precision)
+    return xp(product).swapaxes(product, -1, -2)
 
 
 def _turns(labels: str, other: str, target: str, sizes: dict[str, int]) -> bool:
