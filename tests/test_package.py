@@ -35,7 +35,7 @@ FLOORS = [
         "_substitution",
         "_space",
     ),
-    *("_block", "_pad", "_program", "_coefficient"),
+    *("_block", "_pad", "_program", "_coefficient", "_gram"),
     *(f"_rules.{name}" for name in ("_registry", "fallback", "pointwise", "contraction", "shape")),
     *(f"_rules.{name}" for name in ("control", "indexing", "reach", "step", "virtual", "stencil")),
     *(f"_rules.{name}" for name in ("postponed", "loop", "reduction", "solve", "window")),
@@ -46,6 +46,7 @@ FLOORS = [
     *(f"_linalg.{name}" for name in ("factorization", "iterative", "interface", "stored", "lineax_operator")),
     *("_display", "_layout", "_jacobian", "_assembled", "_matrix_free"),
     *("_factored", "_low_rank", "_narrow", "_recorded", "_accumulate", "_compiled", "_api", "_planning", "_solver"),
+    *("_forward_laplacian", "_laplacian_loops", "_laplacian"),
     *("_solution", "_descent", "_newton", "_newton_cg", "_unknowns", "_interior_point", "scipy"),
     *("_rule_check", "_agreement", "testing", "", "cli", "__main__"),
 ]

@@ -17,6 +17,7 @@ from chainrule._errors import MissingRuleError as MissingRuleError
 from chainrule._errors import ShapeError as ShapeError
 from chainrule._errors import SingularError as SingularError
 from chainrule._jacobian import Jacobian as Jacobian
+from chainrule._laplacian import laplacian as laplacian
 from chainrule._linalg.factorization import Factorization as Factorization
 from chainrule._newton import newton as newton
 from chainrule._newton_cg import newton_cg as newton_cg

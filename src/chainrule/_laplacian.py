@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from chainrule._api import Argnums, checked_argnums, places
 from chainrule._compiled import Transform
 from chainrule._errors import ChainruleError, InputTypeError
-from chainrule._space import name_of
+from chainrule._space import Space
 from chainrule._trace import Problem, flat_output, pick, require_inputs
 
 
@@ -78,29 +78,40 @@ def _of_batch(problem: Problem) -> Any:
 
 
 def _of_point(problem: Problem) -> Any:
+    from chainrule._jax import has_custom_vjp
+
+    function, found = flat_output(problem, False)
+    closed, shapes = jax.make_jaxpr(lambda *x: function(*x)[0], return_shape=True)(*problem.leaves)
+    own = None
+    if has_custom_vjp(closed.jaxpr) and problem.leaves:
+        # its rule is for the gradient: what is differentiated further is the rule itself, as `jax.hessian` does
+        own = _traces_of_hessians(problem, shapes)
+    if own is None:
+        own = _forward(problem, closed, shapes)
+    return jax.tree.unflatten(found["tree"], own)
+
+
+def _forward(problem: Problem, closed: Any, shapes: Sequence[Any]) -> Sequence[Any]:
+    """The forward Laplacian; that of a scalar function from its Hessian, where that is counted cheaper."""
     from chainrule._body import planning
     from chainrule._forward_laplacian import Curved
     from chainrule._laplacian_loops import laplacians
     from chainrule._mixed import seeds_of
     from chainrule._program import Coefficient, Linear
 
-    function, found = flat_output(problem, False)
-    closed = jax.make_jaxpr(lambda *x: function(*x)[0])(*problem.leaves)
     seeds = seeds_of([Linear(x.shape, x.dtype) for x in problem.leaves])
     inputs = [Curved(Coefficient(x), t) for x, t in zip(problem.leaves, seeds, strict=True)]
     context, costs = planning(()), list[int]()
     context.summed = True
     outs = laplacians(context, closed.jaxpr, closed.consts, inputs, False, costs)
-    avals = [v.aval for v in closed.jaxpr.outvars]
-    if [(a.shape, a.dtype.kind) for a in avals] == [((), "f")] and _through_a_waist(closed.jaxpr, costs, context.cost):
-        trace = _trace_of_hessian(problem, context.cost)
-        if trace is not None:
-            return jax.tree.unflatten(found["tree"], [trace])
-    own = [
-        o.laplacian if isinstance(o, Curved) and o.laplacian is not None else jnp.zeros(a.shape, a.dtype)
-        for o, a in zip(outs, avals, strict=True)
+    if [s.shape for s in shapes] == [()] and _through_a_waist(closed.jaxpr, costs, context.cost):
+        own = _traces_of_hessians(problem, shapes, context.cost)
+        if own is not None:
+            return own
+    return [
+        o.laplacian if isinstance(o, Curved) and o.laplacian is not None else jnp.zeros(s.shape, s.dtype)
+        for o, s in zip(outs, shapes, strict=True)
     ]
-    return jax.tree.unflatten(found["tree"], own)
 
 
 _LEAST = 10**6  # multiply-adds below which nothing is to be gained
@@ -118,17 +129,30 @@ def _through_a_waist(jaxpr: Any, costs: list[int], total: int) -> bool:
     )
 
 
-def _trace_of_hessian(problem: Problem, forward: int) -> Any:
-    """The trace of the structured Hessian, where it is counted cheaper than this; else None."""
+def _traces_of_hessians(problem: Problem, shapes: Sequence[Any], most: int | None = None) -> list[Any] | None:
+    """The traces of the structured Hessians of all outputs, each the Jacobian of a pullback.
+
+    None where a step cannot be reversed, where it would not fit, or where it is not cheaper than `most`.
+    """
     from chainrule._accumulate import Options, accumulate, plan_of
 
-    def scalar(*leaves: Any) -> Any:
-        return jax.tree.leaves(problem.function(*leaves))[0]
+    space = Space(jax.tree.structure(list(shapes)), tuple(s.shape for s in shapes), tuple(s.dtype for s in shapes))
+    if any(jnp.issubdtype(d, jnp.complexfloating) for d in space.dtypes):
+        return None
 
-    gradient = jax.grad(scalar, tuple(range(len(problem.leaves))))
-    own = Problem(gradient, problem.f, problem.what, problem.leaves, jax.tree.structure(list(problem.leaves)))
-    with contextlib.suppress(ChainruleError):  # what cannot be reversed, or would not fit
-        plan = plan_of(own, False, False, 0)
-        if plan[plan.chosen].multiply_adds * _GAIN < forward:
-            return accumulate(own, Options(order=plan)).jacobian.trace()
+    def one(w: Any) -> Any:
+        def gradient(*leaves: Any) -> Any:
+            outs, pull = jax.vjp(lambda *x: jax.tree.leaves(problem.function(*x)), *leaves)
+            return list(pull(jax.tree.unflatten(jax.tree.structure(outs), space.unflatten(w, cast=True))))
+
+        own = Problem(gradient, problem.f, problem.what, problem.leaves, jax.tree.structure(list(problem.leaves)))
+        plan = None if most is None else plan_of(own, False, False, 0)
+        if plan is not None and plan[plan.chosen].multiply_adds * _GAIN >= (most or 0):
+            return None
+        return accumulate(own, Options(order=plan or "auto")).jacobian.trace()
+
+    with contextlib.suppress(ChainruleError, ValueError):
+        every = jnp.eye(space.size, dtype=space.dtype)
+        traces = one(every[0]) if space.size == 1 else jax.vmap(one)(every)
+        return None if traces is None else space.unflatten(jnp.atleast_1d(traces), cast=True)
     return None

@@ -55,9 +55,13 @@ def _in_columns(J: Tangent, cols: np.ndarray) -> Any:
     full = (*J.shape, cols.shape[-1])
     if not J.blocks:
         return jnp.zeros(full, J.dtype)
-    blank = Block(J.shape, cols, np.zeros((1,) * cols.ndim, J.dtype))
-    axes = [k for k, n in enumerate(cols.shape[:-1]) if n == 1]
-    return jnp.broadcast_to(as_jax(densify([*J.filled().blocks, blank], axes).vals), full).astype(J.dtype)
+    blocks = J.filled().blocks
+    if len(blocks) == 1 and blocks[0].cols.shape == cols.shape and np.array_equal(blocks[0].cols, cols):
+        own = as_jax(blocks[0].vals)
+    else:
+        blank = Block(J.shape, cols, np.zeros((1,) * cols.ndim, J.dtype))
+        own = as_jax(densify([*blocks, blank], [k for k, n in enumerate(cols.shape[:-1]) if n == 1]).vals)
+    return jnp.broadcast_to(own, full).astype(J.dtype)
 
 
 def _joined(place: _Place, v: Value, together: bool) -> _Place:
@@ -172,20 +176,20 @@ def _mapped(context: Context, eqn: Any, values: list[Value]) -> list[Value]:
     """The carry does not vary: all steps at once, each with the carry that it meets."""
     (a, b), body, length = scan_counts(eqn), eqn.params["jaxpr"], eqn.params["length"]
     run = as_callable(body.jaxpr, body.consts)
+    numbers = [as_jax(value_of(v).value) for v in values]
+    consts, carry, xs = numbers[:a], numbers[a : a + b], numbers[a + b :]
 
-    def whole(*operands: Any) -> list[Any]:
-        consts, carry, xs = operands[:a], operands[a : a + b], operands[a + b :]
+    def keep(state: Any, x: Any) -> Any:
+        return run(*consts, *state, *x)[:b], state
 
-        def keep(state: Any, x: Any) -> Any:
-            outs = run(*consts, *state, *x)
-            return outs[:b], state
+    end, met = jax.lax.scan(keep, carry, xs, length=length, reverse=eqn.params["reverse"])
 
-        end, met = jax.lax.scan(keep, list(carry), list(xs), length=length, reverse=eqn.params["reverse"])
-        ys = jax.vmap(lambda state, x: run(*consts, *state, *x)[b:], axis_size=length)(met, list(xs))
-        return [*end, *ys]
+    def rows(own: Sequence[Any], state: Sequence[Any], x: Sequence[Any]) -> Any:
+        return jax.vmap(lambda state, x: run(*own, *state, *x)[b:], axis_size=length)(state, x)
 
-    closed = jax.make_jaxpr(whole)(*[jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars])
-    return laplacians(context, closed.jaxpr, closed.consts, values)
+    closed = jax.make_jaxpr(rows)(*[[jax.ShapeDtypeStruct(v.shape, v.dtype) for v in p] for p in (consts, met, xs)])
+    given = [*values[:a], *map(Coefficient, met), *values[a + b :]]
+    return [*map(Coefficient, end), *laplacians(context, closed.jaxpr, closed.consts, given)]
 
 
 def while_loop(context: Context, eqn: Any, values: list[Value]) -> list[Value]:
