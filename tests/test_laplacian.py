@@ -200,7 +200,9 @@ def test_a_batch_of_points(name):
         close(ours(X), wanted)
 
 
-@pytest.mark.parametrize("name", ["sin_exp", "pairs", "distances", "mlp", "softmax", "scan_dense", "cond", "custom_jvp"])
+@pytest.mark.parametrize(
+    "name", ["sin_exp", "pairs", "distances", "mlp", "softmax", "scan_dense", "cond", "custom_jvp"]
+)
 def test_can_be_differentiated(name):
     x = jnp.asarray(RNG.normal(size=6))
 

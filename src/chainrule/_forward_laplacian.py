@@ -1,9 +1,9 @@
 """The forward Laplacian: each array of a program with its Jacobian, as blocks, and its Laplacian.
 
 For y = F(u):   Δy = F'(u) Δu + Σ_k F''(u)[∂_k u, ∂_k u],   a sum over the inputs k of the program.
-The first term is a pushforward. The second one vanishes where F is linear; element by element it is φ''(u) Σ_k (∂_k u)²,
-and for a product 2 Σ_k ∂_k a ∂_k b. See Li et al., *A computational framework for neural network-based variational
-Monte Carlo with Forward Laplacian* (2023).
+The first term is a pushforward. The second one vanishes where F is linear; it is φ''(u) Σ_k (∂_k u)² for a function of
+each element, and 2 Σ_k ∂_k a ∂_k b for a product. See Li et al., *A computational framework for neural network-based
+variational Monte Carlo with Forward Laplacian* (2023).
 """
 
 from __future__ import annotations
@@ -72,18 +72,19 @@ _PIECEWISE = {"abs", "max", "min", "clamp", "rem", "reduce_max", "reduce_min", "
 _PIECEWISE |= {"reduce_window_max", "reduce_window_min", "select_and_gather_add", "copysign"}
 # linear in each of these operands, for given others
 _PRODUCTS = {
-    **{name: (0, 1) for name in ("mul", "dot_general", "conv_general_dilated")},
-    **{name: (0,) for name in ("div", "scatter-mul", "select_and_scatter_add", "select_and_gather_add")},
+    **dict.fromkeys(("mul", "dot_general", "conv_general_dilated"), (0, 1)),
+    **dict.fromkeys(("div", "scatter-mul", "select_and_scatter_add", "select_and_gather_add"), (0,)),
     "triangular_solve": (1,),
     "tridiagonal_solve": (3,),
 }
-_POINTWISE = set(
-    "acos acosh asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt cos cosh digamma div erf erf_inv erfc exp exp2 "
-    "expm1 igamma igammac integer_pow lgamma log log1p logistic mul polygamma pow regularized_incomplete_beta rsqrt "
-    "sin sinh sqrt square tan tanh zeta".split()
-)
+_POINTWISE = {
+    *("acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cos", "cosh", "sin", "sinh", "tan", "tanh"),
+    *("exp", "exp2", "expm1", "log", "log1p", "logistic", "pow", "integer_pow", "square", "sqrt", "rsqrt", "cbrt"),
+    *("erf", "erfc", "erf_inv", "lgamma", "digamma", "polygamma", "igamma", "igammac", "zeta"),
+    *("bessel_i0e", "bessel_i1e", "regularized_incomplete_beta", "mul", "div"),
+}
 _EACH = _POINTWISE | {"add", "sub", "neg", "div", "abs", "copy"}
-LOOPS: dict[str, Callable[..., list[Value]]] = {}  # filled by the module of loops and branches
+LOOPS: dict[str, Callable[..., list[Value]]] = {}  # `_laplacian_loops` enters them
 
 
 def laplacians(
@@ -147,7 +148,7 @@ def _equation(context: Context, eqn: Any, values: list[Value], asked: bool) -> S
     varying = [isinstance(v, Curved) for v in values]
     if any(varying) and name in LOOPS:
         return LOOPS[name](context, eqn, values)
-    found = evaluate(eqn, [value_of(v) for v in values])
+    found: Sequence[Any] = evaluate(eqn, [value_of(v) for v in values])
     if not any(varying) or name in _STOPPED:
         return found
     live = [jnp.issubdtype(v.aval.dtype, jnp.inexact) and v.aval.size > 0 for v in eqn.outvars]
@@ -198,6 +199,10 @@ class _Function:
             return jax.jvp(self, tuple(operands), tuple(tangents))[1]
         outs, pull = jax.vjp(self, *operands)
         return jax.linear_transpose(pull, outs)(tuple(tangents))[0]
+
+    def bend(self, tangents: Arrays, others: Arrays) -> list[Any]:
+        """F''(operands)[tangents, others]."""
+        return jax.jvp(lambda *u: self.push(u, tangents), self.operands, tuple(others))[1]
 
     @property
     def shapes(self) -> list[Any]:
@@ -285,7 +290,10 @@ def _first(function: _Function, curved: Sequence[Curved]) -> list[Any]:
     """F'(u) Δu."""
     if all(v.laplacian is None for v in curved):
         return [None] * sum(function.live)
-    zeros = [jnp.zeros_like(u) if v.laplacian is None else v.laplacian for u, v in zip(function.operands, curved, strict=True)]
+    zeros = [
+        jnp.zeros_like(u) if v.laplacian is None else v.laplacian
+        for u, v in zip(function.operands, curved, strict=True)
+    ]
     return function.push(function.operands, zeros)
 
 
@@ -296,11 +304,11 @@ def _second(context: Context, function: _Function, values: Sequence[Value]) -> l
     if name in _PIECEWISE and real:
         return [None] * sum(function.live)
     if name == "mul" and len(curved) == 2:
-        found = _products(context, *curved, tuple(eqn.outvars[0].aval.shape))
+        found = _products(context, curved[0], curved[1], tuple(eqn.outvars[0].aval.shape))
         return [None if found is None else found + found]
     if name == "dot_general" and len(curved) == 2:
-        jacobians, precision = [v.jacobian for v in curved], eqn.params["precision"]
-        found = contracted_gram(context, *jacobians, letters_of(eqn), precision)
+        a, b = (v.jacobian for v in curved)
+        found = contracted_gram(context, a, b, letters_of(eqn), eqn.params["precision"])
         return [None if found is None else found + found]
     if name in _POINTWISE and (real or len(curved) == 1):
         return [_pointwise(context, function, curved)]
@@ -320,8 +328,7 @@ def _pointwise(context: Context, function: _Function, curved: Sequence[Curved]) 
         found = _products(context, curved[j], curved[k], out.shape)
         if found is None:
             continue
-        ones = [_only(function, i) for i in (j, k)]
-        bend = jax.jvp(lambda *u: function.push(u, ones[0]), function.operands, ones[1])[1][0]
+        bend = function.bend(_only(function, j), _only(function, k))[0]
         term = bend * (found if j == k else found + found)
         total = term if total is None else total + term
     return total
@@ -341,7 +348,7 @@ def _dense(context: Context, function: _Function, curved: Sequence[Curved]) -> l
     def along(*column: Any) -> list[Any]:
         given = dict(zip(held, column, strict=True))
         tangents = tuple(given.get(k, jnp.zeros_like(u)) for k, u in enumerate(function.operands))
-        return jax.jvp(lambda *u: function.push(u, tangents), function.operands, tangents)[1]
+        return function.bend(tangents, tangents)
 
     name = function.eqn.primitive.name
     for o in jax.eval_shape(along, *[jax.ShapeDtypeStruct(v.shape[:-1], v.dtype) for v in vals]):
@@ -377,4 +384,3 @@ def _custom(context: Context, eqn: Any, values: list[Value], asked: bool, live: 
         else:
             own.append(_Derivatives(Tangent(tuple(v.aval.shape), v.aval.dtype, ()), None, True))
     return own
-

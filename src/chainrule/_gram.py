@@ -76,7 +76,7 @@ def _same(p: Block, q: Block) -> bool:
 
 
 def _product(p: Block, q: Block) -> Any:
-    """Products of values that stand for the same column, [*rows, slots] or [*rows, slots, slots]; None: there are none."""
+    """Products of values that stand for the same column, [*rows, slots] or [*rows, slots, slots]; None for zero."""
     if _same(p, q):
         return _slots(p, q, compressed(p.cols >= 0))
     if not np.intersect1d(p.cols, q.cols).max(initial=-1) >= 0:

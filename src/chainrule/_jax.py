@@ -172,7 +172,7 @@ def _needed(eqns: Sequence[Equation], outvars: Sequence[Any], effects: bool, giv
 
 
 def live_sizes(jaxpr: Jaxpr) -> list[int]:
-    """Before each equation that is needed: the elements of all arrays made of the inputs that it or a later one takes."""
+    """Before each equation that is needed: the elements of the arrays made of inputs that it or a later one takes."""
     eqns, made = needed(jaxpr), set(jaxpr.invars)
     for eqn in eqns:
         if any(not isinstance(v, jex.Literal) and v in made for v in eqn.invars):

@@ -82,7 +82,7 @@ def _of_point(problem: Problem) -> Any:
 
     function, found = flat_output(problem, False)
     closed, shapes = jax.make_jaxpr(lambda *x: function(*x)[0], return_shape=True)(*problem.leaves)
-    own = None
+    own: Sequence[Any] | None = None
     if has_custom_vjp(closed.jaxpr) and problem.leaves:
         # its rule is for the gradient: what is differentiated further is the rule itself, as `jax.hessian` does
         own = _traces_of_hessians(problem, shapes)
@@ -119,7 +119,7 @@ _GAIN = 1.3  # times as cheap as the forward Laplacian must the Hessian be
 
 
 def _through_a_waist(jaxpr: Any, costs: list[int], total: int) -> bool:
-    """Whether most of the work comes after some narrow arrays: a Hessian has as many columns there as these elements."""
+    """Whether most of the work comes after narrow arrays: a Hessian has a column there for each of their elements."""
     from chainrule._jax import live_sizes
 
     widths = live_sizes(jaxpr)

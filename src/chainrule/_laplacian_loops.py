@@ -5,7 +5,6 @@ Columns must not change from step to step: those of the carry are grown until on
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -104,7 +103,9 @@ def _joined_by(
     grown: list[_Place] = []
 
     def trace() -> None:  # nothing of this is run
-        given = [p.value(p.numbers(Coefficient(jnp.zeros(s.shape, s.dtype)))) for p, s in zip(places, shapes, strict=True)]
+        given = [
+            p.value(p.numbers(Coefficient(jnp.zeros(s.shape, s.dtype)))) for p, s in zip(places, shapes, strict=True)
+        ]
         outs = step(given)
         grown[:] = [_joined(_joined(p, g, together), o, together) for p, g, o in zip(places, given, outs, strict=True)]
 
@@ -149,7 +150,9 @@ def scan(context: Context, eqn: Any, values: list[Value]) -> list[Value]:
 
     cost = context.cost
     over = [x for _, s in stacked for x in s]
-    end, rows = jax.lax.scan(one, _flat(carry, places), over, length=eqn.params["length"], reverse=eqn.params["reverse"])
+    end, rows = jax.lax.scan(
+        one, _flat(carry, places), over, length=eqn.params["length"], reverse=eqn.params["reverse"]
+    )
     context.cost += (context.cost - cost) * (eqn.params["length"] - 1)
     rows = iter(rows)
     return [*_split(end, places), *[_of_all_times(p, [next(rows) for _ in range(_count(p))]) for p in ys]]
@@ -162,14 +165,14 @@ def _over_time(v: Value) -> tuple[_Place, list[Any]]:
     place = _joined(_Place(True, v.second), v, False)
     if place.cols is None:
         return place, place.numbers(v)
-    if place.cols.shape[0] > 1:
-        blank = [Block(v.jacobian.shape, place.cols, np.zeros((1,) * place.cols.ndim))] * 2
-        place = replace(place, cols=densify(blank, [0]).cols)
-    return replace(place, cols=place.cols[0]), place.numbers(v)
+    cols = place.cols
+    if cols.shape[0] > 1:
+        cols = densify([Block(v.jacobian.shape, cols, np.zeros((1,) * cols.ndim))] * 2, [0]).cols
+    return replace(place, cols=cols[0]), replace(place, cols=cols).numbers(v)
 
 
 def _of_all_times(place: _Place, numbers: list[Any]) -> Value:
-    return place.value(numbers) if place.cols is None else replace(place, cols=place.cols[None]).value(numbers)
+    return (place if place.cols is None else replace(place, cols=place.cols[None])).value(numbers)
 
 
 def _mapped(context: Context, eqn: Any, values: list[Value]) -> list[Value]:
