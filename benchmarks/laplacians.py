@@ -177,7 +177,7 @@ def all_tasks() -> Iterator[Task]:
         for name, (f, n, batch, goal) in makers.items():
             own = functools.partial(make, f, n, batch, dtype)
             within = 1e-3 if dtype is single else 1e-9
-            yield Task(f"{name} {np.dtype(dtype)}", own, {}, dict.fromkeys(rivals, goal), within)
+            yield Task(f"{name}: {np.dtype(dtype)}", own, {}, dict.fromkeys(rivals, goal), within)
     for name, f, n in (("small pairs", pairs, 12), ("small network", network((6, 8, 1), double), 6)):
         yield Task(name, functools.partial(make, f, n, 2, double), {}, {}, 1e-9, smoke=True)
 

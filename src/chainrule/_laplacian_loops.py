@@ -5,6 +5,7 @@ Columns must not change from step to step: those of the carry are grown until on
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,10 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import Block, densify
+from chainrule._block import Block, densify, plus
 from chainrule._forward_laplacian import LOOPS, Curved, Value, laplacians, value_of
 from chainrule._jax import as_callable, dependent, scan_counts
 from chainrule._program import Coefficient, Context, Tangent, as_jax
+from chainrule._rules.pointwise import present
 
 _OWN_COLUMNS = 3  # steps for which rows keep columns of their own; after these, all rows have the same
 
@@ -54,13 +56,14 @@ def _in_columns(J: Tangent, cols: np.ndarray) -> Any:
     full = (*J.shape, cols.shape[-1])
     if not J.blocks:
         return jnp.zeros(full, J.dtype)
-    blocks = J.filled().blocks
-    if len(blocks) == 1 and blocks[0].cols.shape == cols.shape and np.array_equal(blocks[0].cols, cols):
-        own = as_jax(blocks[0].vals)
-    else:
+    terms, rest = [], []
+    for b in J.filled().blocks:
+        own = b.slots == cols.shape[-1] and ((b.cols == cols) | (b.cols < 0)).all()
+        terms.append(present(b)) if own else rest.append(b)
+    if rest:
         blank = Block(J.shape, cols, np.zeros((1,) * cols.ndim, J.dtype))
-        own = as_jax(densify([*blocks, blank], [k for k, n in enumerate(cols.shape[:-1]) if n == 1]).vals)
-    return jnp.broadcast_to(own, full).astype(J.dtype)
+        terms.append(densify([*rest, blank], [k for k, n in enumerate(cols.shape[:-1]) if n == 1]).vals)
+    return jnp.broadcast_to(functools.reduce(plus, map(as_jax, terms)), full).astype(J.dtype)
 
 
 def _joined(place: _Place, v: Value, together: bool) -> _Place:
