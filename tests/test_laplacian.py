@@ -150,6 +150,8 @@ CONTROL = {
     "scan_banded": lambda x: lax.scan(lambda s, t: (jnp.roll(s, 1) * s + t, s), x, np.arange(3.0))[0],
     "scan_backwards": lambda x: lax.scan(lambda s, t: (s * t, s**2), x[0], x, reverse=True),
     "scan_beside": lambda x: lax.scan(lambda s, t: ((s[0] + 1, jnp.sin(s[1]) * s[0]), s[1] ** 2), (1.0, x), None, 3),
+    "scan_of_a_constant": lambda x: lax.scan(lambda s, t: (s * (A @ x) ** 2, x**3), jnp.ones(6), None, 2)[0] * x**3,
+    "cond_beside": lambda x: (lambda y: lax.cond(x[0] > 0, lambda: y**2, lambda: y**3) * y**2)(A @ x),
     "map": lambda x: lax.map(lambda t: jnp.sin(t) * t, x),
     "map_with_state": lambda x: lax.scan(lambda s, t: (s + 1.0, s * t**3), 0.0, x),
     "fori": lambda x: lax.fori_loop(0, 3, lambda i, t: jnp.sin(t) * t[0], x),

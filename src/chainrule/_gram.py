@@ -14,8 +14,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import Block, compressed, densify, multiply, plus, union, union_of_lines, xp
+from chainrule._block import Block, compressed, densify, multiply, place, plus, union, union_of_lines, xp
 from chainrule._program import Context, Tangent, as_jax
+from chainrule._rules.pointwise import present
+from chainrule._rules.reach import position
 
 _FEW_PAIRS = 64  # products of slots up to which each is compared with each
 _KNOWN = 2**23  # elements of a mask that are kept as a constant
@@ -170,7 +172,18 @@ def _over(t: Tangent, labels: str, every: str, cols: np.ndarray) -> Any:
     own = np.squeeze(cols, tuple(k for k, x in enumerate(every) if x not in labels))
     kept = [x for x in every if x in labels]
     own = np.transpose(own, (*[kept.index(x) for x in labels], len(labels)))
-    axes = [k for k in range(len(labels)) if own.shape[k] == 1]
-    blank = Block(t.shape, own, np.zeros((1,) * own.ndim, t.dtype))
-    vals = densify([*t.filled().blocks, blank], axes).vals
-    return jnp.broadcast_to(as_jax(vals), (*t.shape, cols.shape[-1]))
+    return in_columns(t, own)
+
+
+def in_columns(t: Tangent, cols: np.ndarray) -> Any:
+    """The values of all blocks in these columns, which hold all that there are: [*shape, columns]."""
+    full = (*t.shape, cols.shape[-1])
+    terms: list[Any] = [np.zeros((1,) * len(full), t.dtype)]
+    for b in t.filled().blocks:
+        if b.slots == full[-1] and ((b.cols == cols) | (b.cols < 0)).all():
+            terms.append(present(b))
+        else:
+            own = np.broadcast_to(b.cols, (*b.cols.shape[:-1], b.slots))
+            spot = compressed(position(own, cols, t.shape), len(t.shape))
+            terms.append(place(b.vals, spot, b.slots, full[-1], t.shape))
+    return jnp.broadcast_to(as_jax(functools.reduce(plus, terms[1:] or terms)), full).astype(t.dtype)

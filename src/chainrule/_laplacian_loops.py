@@ -5,7 +5,6 @@ Columns must not change from step to step: those of the carry are grown until on
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,11 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import Block, densify, plus
+from chainrule._block import Block, densify
 from chainrule._forward_laplacian import LOOPS, Curved, Value, laplacians, value_of
+from chainrule._gram import in_columns
 from chainrule._jax import as_callable, dependent, scan_counts
 from chainrule._program import Coefficient, Context, Tangent, as_jax
-from chainrule._rules.pointwise import present
 
 _OWN_COLUMNS = 3  # steps for which rows keep columns of their own; after these, all rows have the same
 
@@ -39,7 +38,7 @@ class _Place:
         shape, dtype = own[0].shape, own[0].dtype
         J, lap = (v.jacobian, v.laplacian) if isinstance(v, Curved) else (Tangent(shape, dtype, ()), None)
         own.append(jnp.zeros(shape, dtype) if lap is None else lap)
-        return own if self.cols is None else [*own, _in_columns(J, self.cols)]
+        return own if self.cols is None else [*own, in_columns(J, self.cols)]
 
     def value(self, numbers: Sequence[Any]) -> Value:
         """The array of these numbers."""
@@ -49,21 +48,6 @@ class _Place:
         shape, dtype = tuple(numbers[0].shape), numbers[0].dtype
         blocks = () if self.cols is None else (Block(shape, self.cols, numbers[2]),)
         return Curved(value, Tangent(shape, dtype, blocks), numbers[1] if self.second else None, self.second)
-
-
-def _in_columns(J: Tangent, cols: np.ndarray) -> Any:
-    """The values in these columns, which hold all that J has: [*shape, columns]."""
-    full = (*J.shape, cols.shape[-1])
-    if not J.blocks:
-        return jnp.zeros(full, J.dtype)
-    terms, rest = [], []
-    for b in J.filled().blocks:
-        own = b.slots == cols.shape[-1] and ((b.cols == cols) | (b.cols < 0)).all()
-        terms.append(present(b)) if own else rest.append(b)
-    if rest:
-        blank = Block(J.shape, cols, np.zeros((1,) * cols.ndim, J.dtype))
-        terms.append(densify([*rest, blank], [k for k, n in enumerate(cols.shape[:-1]) if n == 1]).vals)
-    return jnp.broadcast_to(functools.reduce(plus, map(as_jax, terms)), full).astype(J.dtype)
 
 
 def _joined(place: _Place, v: Value, together: bool) -> _Place:
@@ -129,18 +113,33 @@ def _flat(values: Sequence[Value], places: Sequence[_Place]) -> list[Any]:
     return [x for p, v in zip(places, values, strict=True) for x in p.numbers(v)]
 
 
+def _entering(values: Sequence[Value]) -> list[Value]:
+    """What waits to be taken is taken here: within the trace of a body it would be kept for use outside of it."""
+    return [replace(v, jacobian=_plain(v.jacobian)) if isinstance(v, Curved) else v for v in values]
+
+
+def _plain(J: Tangent) -> Tangent:
+    return Tangent(J.shape, J.dtype, J.filled().blocks)
+
+
+def _anew(values: Sequence[Value]) -> list[Value]:
+    """The same without what was found out about them: in another trace it does not hold."""
+    return [replace(v, scaled=None, _known=[]) if isinstance(v, Curved) else v for v in values]
+
+
 def scan(context: Context, eqn: Any, values: list[Value]) -> list[Value]:
     """One loop over values, Jacobians and Laplacians; one without a carry that varies is a batch of its steps."""
     a, b = scan_counts(eqn)
     carried = dependent(eqn, [isinstance(v, Curved) for v in values])[:b]
     if not any(carried):
         return _mapped(context, eqn, values)
+    values = _entering(values)
     body, consts, carry, xs = eqn.params["jaxpr"], values[:a], values[a : a + b], values[a + b :]
     stacked = [_over_time(v) for v in xs]
 
     def step(given: Sequence[Value], slices: Sequence[Any]) -> list[Value]:
         own = _split(slices, [p for p, _ in stacked])
-        return laplacians(context, body.jaxpr, body.consts, [*consts, *given, *own])
+        return laplacians(context, body.jaxpr, body.consts, [*_anew(consts), *given, *own])
 
     first = [x[0] if len(x) else jnp.zeros(x.shape[1:], x.dtype) for _, s in stacked for x in s]
     places = _settled(carry, lambda given: step(given, first)[:b])
@@ -200,13 +199,13 @@ def _mapped(context: Context, eqn: Any, values: list[Value]) -> list[Value]:
 
 def while_loop(context: Context, eqn: Any, values: list[Value]) -> list[Value]:
     """One loop, that goes on as long as the values say."""
-    params = eqn.params
+    params, values = eqn.params, _entering(values)
     tests, n = values[: params["cond_nconsts"]], params["cond_nconsts"] + params["body_nconsts"]
     consts, carry, body = values[params["cond_nconsts"] : n], values[n:], params["body_jaxpr"]
     goes_on = as_callable(params["cond_jaxpr"].jaxpr, params["cond_jaxpr"].consts)
 
     def step(given: Sequence[Value]) -> list[Value]:
-        return laplacians(context, body.jaxpr, body.consts, [*consts, *given])
+        return laplacians(context, body.jaxpr, body.consts, [*_anew(consts), *given])
 
     places = _settled(carry, step)
 
@@ -220,12 +219,12 @@ def while_loop(context: Context, eqn: Any, values: list[Value]) -> list[Value]:
 
 def cond(context: Context, eqn: Any, values: list[Value]) -> list[Value]:
     """The branch that is taken, its results in a place that those of all branches have."""
-    index, *operands = values
+    index, *operands = _entering(values)
     branches = eqn.params["branches"]
     places = [_Place(False, False)] * len(eqn.outvars)
 
     def run(branch: Any) -> list[Value]:
-        return laplacians(context, branch.jaxpr, branch.consts, operands)
+        return laplacians(context, branch.jaxpr, branch.consts, _anew(operands))
 
     def trace(branch: Any) -> None:
         places[:] = [_joined(p, o, False) for p, o in zip(places, run(branch), strict=True)]
