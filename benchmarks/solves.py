@@ -16,7 +16,7 @@ import math
 import os
 import statistics
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from solve_problems.task import Task, Way, Ways  # noqa: E402
 
 LIMITS = replace(FULL, turns=15, candidate_s=4.0, quick_s=1.0)
 SHORT = replace(SMOKE, turns=1, candidate_s=0.2, quick_s=0.0)
-VERSIONS = ("scipy", "lineax", "diffrax", "klujax")
+VERSIONS = ("scipy", "lineax", "diffrax", "klujax", "folx")
 COLUMNS = ("task", "way", "ms", "quartiles", "runs", "÷ ours", "relative error", "goal")
 LEGEND = (
     "Medians in ms after a warm-up; the ways of a task take turns, each with eight inputs, so that none meets a factor "
@@ -150,7 +150,7 @@ def environment() -> Row:
     return found
 
 
-def show(rows: list[Row]) -> None:
+def show(rows: list[Row], legend: str) -> None:
     table = Table()
     for k, name in enumerate(COLUMNS):
         table.add_column(name, justify="left" if k < 2 else "right")
@@ -158,29 +158,29 @@ def show(rows: list[Row]) -> None:
         table.add_row(*cells(row))
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table)
-    for line in (LEGEND, *growth(rows)):
+    for line in (legend, *growth(rows)):
         console.print(line, highlight=False)
 
 
-def write(rows: list[Row], folder: Path) -> None:
-    """Write solves.md and solves.json."""
+def write(rows: list[Row], folder: Path, name: str, legend: str) -> None:
+    """Write the report as Markdown and as JSON."""
     about = environment()
     lines = [COLUMNS, ["---"] * len(COLUMNS), *map(cells, rows)]
-    text = ["# Solves", "", ", ".join(f"{k} {v}" for k, v in about.items()), ""]
-    text += [f"| {' | '.join(line)} |" for line in lines] + ["", LEGEND, "", *[f"- {line}" for line in growth(rows)]]
+    text = [f"# {name.capitalize()}", "", ", ".join(f"{k} {v}" for k, v in about.items()), ""]
+    text += [f"| {' | '.join(line)} |" for line in lines] + ["", legend, "", *[f"- {line}" for line in growth(rows)]]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "solves.md").write_text("\n".join(text) + "\n")
-    (folder / "solves.json").write_text(json.dumps({"environment": about, "rows": rows}, indent=1) + "\n")
+    (folder / f"{name}.md").write_text("\n".join(text) + "\n")
+    (folder / f"{name}.json").write_text(json.dumps({"environment": about, "rows": rows}, indent=1) + "\n")
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(tasks: Callable[[], Iterable[Task]], name: str, about: str, legend: str) -> int:
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
     parser.add_argument("--smoke", action="store_true", help="small tasks, few rounds; checks the answers")
     parser.add_argument("--only", default="", help="names or parts of them, separated by commas")
-    parser.add_argument("--out", type=Path, default=None, help="folder of solves.md and solves.json")
+    parser.add_argument("--out", type=Path, default=None, help=f"folder of {name}.md and {name}.json")
     options = parser.parse_args()
     wanted = [w.strip().lower() for w in options.only.split(",") if w.strip()]
-    sized = [t for t in all_tasks() if t.smoke == options.smoke]
+    sized = [t for t in tasks() if t.smoke == options.smoke]
     chosen = [t for t in sized if not wanted or any(w in t.name.lower() for w in wanted)]
     if not chosen:
         raise SystemExit(f"no task is called like {options.only!r}: {', '.join(t.name for t in sized)}")
@@ -189,9 +189,9 @@ def main() -> int:
         found, seconds = timed(lambda task=task: measure(task, options.smoke))
         Console(stderr=True).print(f"{task.name}: {seconds:.1f} s", highlight=False)
         rows += found
-    show(rows)
+    show(rows, legend)
     if options.out or not (options.smoke or wanted):
-        write(rows, options.out or HERE / "report")
+        write(rows, options.out or HERE / "report", name, legend)
     wrong = [row for row in rows if not row["right"]]
     for row in wrong:
         Console(stderr=True).print(f"WRONG: {row['task']}, {row['way']}: {row['relative_error']:.1e}")
@@ -199,4 +199,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(all_tasks, "solves", __doc__, LEGEND))

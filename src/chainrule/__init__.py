@@ -43,6 +43,7 @@ from chainrule._jacobian import Jacobian as Jacobian
 from chainrule._langevin import Particles as Particles
 from chainrule._langevin import annealed_langevin as annealed_langevin
 from chainrule._langevin import langevin as langevin
+from chainrule._laplacian import laplacian as laplacian
 from chainrule._linalg.factorization import Factorization as Factorization
 from chainrule._newton import newton as newton
 from chainrule._newton_cg import newton_cg as newton_cg

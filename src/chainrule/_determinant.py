@@ -165,7 +165,7 @@ def _of_low_rank(A: Any, U: Any, C: Any, V: Any, report: Callable[[Any], None]) 
     known = A._layout.places.values
     if C is None or known is None or not (abs(known) == 1).all():
         return J._slogdet()
-    W = A._unchecked_solve(A._eliminated(), U.T, False).T
+    W = A._by_factors(A._eliminated(), U.T, False).T
     (sign, log), small = A._slogdet(), (V @ W) @ C
     s, more = jnp.linalg.slogdet(jnp.eye(len(small), dtype=small.dtype) + small)
     return sign * s, log + more

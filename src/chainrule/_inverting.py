@@ -156,7 +156,7 @@ class _Link:
 
         def solve(times: Callable[[Any], Any], c: Any, transposed: bool) -> Any:
             def refined(_: Any, x: Any) -> Any:
-                return x + D._unchecked_solve(factors, (c - times(x))[None], transposed)[0]
+                return x + D._by_factors(factors, (c - times(x))[None], transposed)[0]
 
             return jax.lax.fori_loop(0, count, refined, jnp.zeros_like(c))
 
@@ -192,4 +192,4 @@ def _blocks(recorded: Recorded) -> Any:
 
 def _divided(D: Any, b: Any) -> Any:
     """D⁻¹ b, [n]."""
-    return D._unchecked_solve(D._eliminated(), b[None], False)[0]
+    return D._by_factors(D._eliminated(), b[None], False)[0]

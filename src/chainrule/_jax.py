@@ -179,6 +179,20 @@ def _needed(eqns: Sequence[Equation], outvars: Sequence[Any], effects: bool, giv
     return kept[::-1]
 
 
+def live_sizes(jaxpr: Jaxpr) -> list[int]:
+    """Before each equation that is needed: the elements of the arrays made of inputs that it or a later one takes."""
+    eqns, made = needed(jaxpr), set(jaxpr.invars)
+    for eqn in eqns:
+        if any(not isinstance(v, jex.Literal) and v in made for v in eqn.invars):
+            made.update(eqn.outvars)
+    live, sizes = {v for v in jaxpr.outvars if not isinstance(v, jex.Literal)}, []
+    for eqn in reversed(eqns):
+        live.difference_update(eqn.outvars)
+        live.update(v for v in eqn.invars if not isinstance(v, jex.Literal))
+        sizes.append(sum(math.prod(v.aval.shape) for v in live & made))
+    return sizes[::-1]
+
+
 def part_of(jaxpr: Jaxpr, invars: Sequence[Any], outvars: Sequence[Any]) -> Jaxpr:
     """The equations of a jaxpr that lead from some of its variables to others, as a jaxpr with the same constants."""
     eqns = _needed(jaxpr.eqns, outvars, False, invars)

@@ -27,7 +27,7 @@ def dot_general(context: Context, eqn: Any, values: list[Value]) -> Any:
     u, c = values[where], values[1 - where]
     assert isinstance(u, Tangent)
     assert isinstance(c, Coefficient)
-    letters, precision = _letters(eqn), eqn.params["precision"]
+    letters, precision = letters_of(eqn), eqn.params["precision"]
     subscripts = f"{letters[where]},{letters[1 - where]}->{letters[2]}"
     return [contracted(context, eqn.outvars[0].aval, *associated(u, c, subscripts, precision), precision)]
 
@@ -115,7 +115,8 @@ def transposed(context: Context, eqn: Any, u: Contracted, permutation: Any) -> l
     return [contracted(context, eqn.outvars[0].aval, u.source, u.coefficient, f"{inputs}->{turned}", u.precision)]
 
 
-def _letters(eqn: Any) -> tuple[str, str, str]:
+def letters_of(eqn: Any) -> tuple[str, str, str]:
+    """The axes of both operands of a dot_general, and of its result."""
     ((ca, cb), (ba, bb)) = eqn.params["dimension_numbers"]
     pool = iter(string.ascii_letters)
     a = [next(pool) for _ in eqn.invars[0].aval.shape]
@@ -257,7 +258,7 @@ def _contract_block(
         product = _turned(labels, other, target, vals, c, precision)
     else:
         lined, c = (other, c) if vector else _lined_up(other, c, target)
-        product = _einsum(f"{labels},{lined}->{target}", vals, c, precision)
+        product = (_slots_first if context.summed else _einsum)(f"{labels},{lined}->{target}", vals, c, precision)
     context.cost += math.prod(sizes[x] for x in set(labels + other))
     cols = _moved_cols(b, mine + slot, out, inner, sizes)
     if nonzero is not None and moved and all(x in out or x in moved for x in other):
@@ -266,6 +267,16 @@ def _contract_block(
         cols = np.where(keep, cols, np.int32(-1))
     shape = tuple(sizes[x] for x in out)
     return Block(shape, cols, _merge_slots(product, target, out, inner, sizes))
+
+
+def _slots_first(subscripts: str, vals: Any, c: Any, precision: Any) -> Any:
+    """The same with the slots before the last axis of rows on both sides, as `pointwise.scale` writes them then."""
+    labels, lined, target = subscripts.replace("->", ",").split(",")
+    if min(len(labels), len(target)) < 2 or labels[-1] != target[-1]:
+        return _einsum(subscripts, vals, c, precision)
+    labels, target = (f"{x[:-2]}{x[-1]}{x[-2]}" for x in (labels, target))
+    product = _einsum(f"{labels},{lined}->{target}", xp(vals).swapaxes(vals, -1, -2), c, precision)
+    return xp(product).swapaxes(product, -1, -2)
 
 
 def _turns(labels: str, other: str, target: str, sizes: dict[str, int]) -> bool:

@@ -133,7 +133,12 @@ def scale(context: Context, block: Block, coefficient: Coefficient, shape: tuple
     if nonzero is not None and nonzero.ndim:
         cols = np.where(part(nonzero, block, shape)[..., None], cols, np.int32(-1))
     value = compressed(value) if isinstance(value, np.ndarray) else value
-    out = Block(block.shape, cols, multiply(block.vals, xp(value).expand_dims(value, -1)), block.rows)
+    if context.summed and value.ndim and block.vals.shape[-1] > 1:
+        first = multiply(xp(block.vals).swapaxes(block.vals, -1, -2), xp(value).expand_dims(value, -2))
+        vals = xp(first).swapaxes(first, -1, -2)
+    else:
+        vals = multiply(block.vals, xp(value).expand_dims(value, -1))
+    out = Block(block.shape, cols, vals, block.rows)
     context.count(out)
     return out
 
