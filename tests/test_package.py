@@ -47,7 +47,9 @@ FLOORS = [
     *("_display", "_layout", "_jacobian", "_assembled", "_matrix_free"),
     *("_factored", "_low_rank", "_narrow", "_recorded", "_accumulate", "_compiled", "_api", "_planning", "_solver"),
     *("_solution", "_descent", "_newton", "_newton_cg", "_unknowns", "_interior_point", "scipy"),
-    *("_rule_check", "_agreement", "testing", "", "cli", "__main__"),
+    *("_rule_check", "_agreement", "testing"),
+    *("_kinks", "_flow", "_local_rules", "_walk", "_remainder", "_check_report", "_findings", "_check"),
+    *("", "cli", "__main__"),
 ]
 
 

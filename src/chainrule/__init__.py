@@ -10,7 +10,10 @@ from chainrule._api import linearize as linearize
 from chainrule._api import pullback as pullback
 from chainrule._api import pushforward as pushforward
 from chainrule._api import value_and_jacobian as value_and_jacobian
+from chainrule._check import check as check
+from chainrule._check_report import CheckReport as CheckReport
 from chainrule._errors import ChainruleError as ChainruleError
+from chainrule._errors import CheckError as CheckError
 from chainrule._errors import InputTypeError as InputTypeError
 from chainrule._errors import MemoryLimitError as MemoryLimitError
 from chainrule._errors import MissingRuleError as MissingRuleError
