@@ -128,7 +128,7 @@ class CheckReport:
 
     def _table(self) -> list[str]:
         """The directions that fail, or the worst, and the count of all others."""
-        shown = [d for d in self.directions if d.status == "fails"][:6] or list(self.directions[:1])
+        shown = [d for d in self.directions if d.status == "fails"][:3] or list(self.directions[:1])
         rows = [f"{d.status:13} order {_order(d.order):>6}  {d.name}, {d.output}" for d in shown]
         rest = [d for d in self.directions if d not in shown]
         if not rest:
@@ -161,8 +161,8 @@ class CheckReport:
         sign = "✓" if self.ok else "✗"
         colour = _COLOURS["smooth" if self.ok else "fails"]
         parts = [
-            f'<h3><span style="color:{colour}">{sign}</span> check of <code>{html.escape(self.name)}</code>: '
-            f"{html.escape(self.verdict)}</h3>",
+            f'<h3><span style="color:{colour}">{sign}</span> <code>{html.escape(self.name)}</code></h3>',
+            f"<p><b>{html.escape(self.verdict)}</b></p>",
             f"<p>{html.escape(self.place)} · {m:,} outputs × {n:,} inputs, {html.escape(self.dtype)}</p>",
             _rows(["", "what is wrong", "where"], [[f.kind, f.message, *["; ".join(f.places)]] for f in self.findings]),
             _plot(self.directions),

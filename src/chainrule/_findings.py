@@ -13,7 +13,7 @@ import numpy as np
 from chainrule._agreement import entry_name
 from chainrule._check_report import CheckReport, Direction, Finding, NearSwitch
 from chainrule._flow import Reading
-from chainrule._remainder import Directions, Ladders, Orders, lost_sides, orders_of
+from chainrule._remainder import Directions, Ladders, Orders, lost_sides, orders_of, size_of
 
 _KINK, _SMOOTH = 1.15, 1.8  # orders below: not differentiable; derivative not Lipschitz
 _CUSP, _JUMP = 0.85, 0.3
@@ -54,10 +54,13 @@ class Worst(NamedTuple):
         return abs(self.ahead - self.behind) <= _SIDES * min(size, max(off, 1e-290))
 
 
-def compose(name: str, place: str, subject: Any, native: Any, ladders: Any, notes: Sequence[str]) -> CheckReport:
+def compose(
+    name: str, place: str, subject: Any, native: Any, dtype: str, ladders: Any, notes: Sequence[str]
+) -> CheckReport:
     """Judge, blame and describe."""
     switches = list(_switches(subject))
-    findings, directions = list(_not_finite(native)), ()
+    findings = list(_not_finite(native))
+    directions: tuple[Direction, ...] = ()
     rest = list(notes)
     if ladders:
         laid, found = ladders
@@ -73,7 +76,7 @@ def compose(name: str, place: str, subject: Any, native: Any, ladders: Any, note
         rest += [f"a rule deviates at its own inputs, which does not show in f: {p}" for p, _ in _wrong_rules(subject)]
     return CheckReport(
         name, place, not findings, _verdict(findings, directions), (len(subject.value), subject.x.size),
-        str(native.x.dtype), tuple(findings), directions, tuple(switches[:_SHOWN]), tuple(rest),
+        dtype, tuple(findings), directions, tuple(switches[:_SHOWN]), tuple(rest),
     )  # fmt: skip
 
 
@@ -110,11 +113,11 @@ def _found(subject: Any, what: str) -> list[tuple[Any, Reading]]:
 
 
 def _switches(subject: Any) -> Iterator[NearSwitch]:
-    size, eps = float(np.linalg.norm(subject.x)) or 1.0, 64 * subject.tol.eps
+    size, eps = size_of(np.asarray(subject.x)) or 1.0, 64 * subject.tol.eps
     rows: dict[Any, NearSwitch] = {}
     for path, r in sorted(_found(subject, "switch"), key=lambda pair: float(pair[1].near)):
         site, (distance, move, count, _, *_rest) = subject.sites[path], [float(v) for v in r.numbers]
-        kind = f"{site.kind} under {', '.join(sorted(site.decides))}" if site.decides else site.kind
+        kind = ", ".join(sorted(site.decides)) or site.kind  # a comparison goes by what it decides
         near, at_x = move / size, move <= eps * size
         if not (at_x or near <= _NEAR[site.effect]):
             continue
@@ -144,15 +147,15 @@ def _not_finite(subject: Any) -> Iterator[Finding]:
     elif subject.back is not None and not np.isfinite(subject.back).all():
         k = int(np.argmax(~np.isfinite(subject.back)))
         text = (
-            f"the gradient is {subject.back[k]} at {_input(subject, k)}, though f(x) and J v are finite: a step that is "
-            "masked (by where) is still differentiated, and 0 · ∞ is NaN; mask its argument too"
+            f"the gradient is {subject.back[k]} at {_input(subject, k)}, though f(x) and J v are finite: a step that "
+            "is masked (by where) is still differentiated, and 0 · ∞ is NaN; mask its argument too"
         )
-        yield _made(subject, text, [*first["slope"], *first["value"]])
+        yield _made(subject, text, [*first["slope"], *first["value"]][:2])
 
 
 def _made(subject: Any, text: str, blamed: Sequence[tuple[Any, Reading]]) -> Finding:
     places = [f"first made by {_step_name(subject, path, r.steps)}" for path, r in blamed[:1]]
-    places += [f"also by {_step_name(subject, path, r.steps)}" for path, r in blamed[1:]]
+    places += [f"then by {_step_name(subject, path, r.steps)}" for path, r in blamed[1:] if path != blamed[0][0]]
     return Finding("not finite", text, tuple(places))
 
 
@@ -166,7 +169,7 @@ def _disagreeing(subject: Any) -> Iterator[Finding]:
         text = f"⟨w, J v⟩ and ⟨Jᵀ w, v⟩ differ by {_percent(subject.disagreement)}: forward and reverse rules disagree"
         yield Finding("rules disagree", text, places)
     if subject.nonlinear > limit:
-        text = f"J (2 v) is not 2 J v: a rule is not linear in the tangent, by {_percent(subject.nonlinear)}"
+        text = f"J (−2 v) is not −2 J v: a rule is not linear in the tangent, by {_percent(subject.nonlinear)}"
         yield Finding("rules disagree", text, tuple(p for p, _ in _wrong_rules(subject)))
 
 
@@ -222,12 +225,16 @@ def _of_ladders(
         k, side = (int(v) for v in np.argwhere(lost)[0])
         where = f"f is not finite however near to x it is asked {_side(side)} {_name(subject, laid, k)}"
         yield Finding("edge", where, _blamed(switches, ("singular", "jump", "kink")))
+    bad = [w for w in worst if w.order < _KINK and not lost[w.direction].any()]
+    straight = [w for w in bad if laid.kinds[w.direction] != "curved"]
     failing: dict[str, list[Worst]] = {}
-    for w in worst:
-        if w.order < _KINK and not lost[w.direction].any():
-            failing.setdefault(_kind(laid, found, w), []).append(w)
+    for w in bad if not straight else [w for w in bad if w in straight or w.order < _CUSP]:
+        failing.setdefault(_kind(laid, found, w), []).append(w)
+    if failing.keys() & {"jump", "cusp"}:  # what has no slope has none that is wrong
+        failing.pop("wrong derivative", None)
+        failing.pop("not linear", None)
     for kind, group in failing.items():
-        one = max(group, key=lambda w: w.severity)
+        one = max(group, key=lambda w: (isinstance(laid.kinds[w.direction], int), w.severity))
         effects = ("jump", "singular", "kink") if kind in ("jump", "cusp") else ("kink", "jump", "singular")
         blamed = _blamed(switches, effects)
         if kind == "wrong derivative":
@@ -242,15 +249,23 @@ def _kind(laid: Directions, found: Ladders, w: Worst) -> str:
         return "cusp"
     if not w.both_sides:
         return "kink"
-    return "wrong derivative" if _linear(found, w.output, w.at) else "not linear"
+    bent = laid.kinds[w.direction] == "curved"  # and no straight line fails
+    return "wrong derivative" if not bent and _linear(laid, found, w.output, w.at) else "not linear"
 
 
-def _linear(found: Ladders, output: int, at: int) -> bool:
-    """Whether the slopes of f along the first three directions add up; the third is the sum of the others."""
-    signed = found.remainders[at, :3, :, output]
-    slopes = found.slopes[:3, output] + (signed[:, 0] - signed[:, 1]) / (2 * found.lengths[at])
-    size = np.abs(signed).max() / found.lengths[at]
-    return bool(abs(slopes[2] - slopes[0] - slopes[1]) <= 0.05 * size)
+def _linear(laid: Directions, found: Ladders, output: int, at: int) -> bool:
+    """Whether the slopes of f are linear in the direction: of few inputs all, else of two directions and their sum."""
+    straight = [k for k, kind in enumerate(laid.kinds) if kind != "curved"]
+    n = laid.first.shape[1]
+    chosen = straight if n < len(straight) else straight[:3]
+    signed = found.remainders[at, chosen, :, output]
+    slopes = found.slopes[chosen, output] + (signed[:, 0] - signed[:, 1]) / (2 * found.lengths[at])
+    if n < len(straight):
+        d = laid.first[chosen] / np.abs(laid.first[chosen]).max(0)
+        off = np.abs(d @ np.linalg.lstsq(d, slopes, rcond=None)[0] - slopes).max()
+    else:
+        off = abs(slopes[2] - slopes[0] - slopes[1])
+    return bool(off <= 0.05 * np.abs(signed).max() / found.lengths[at])
 
 
 def _told(subject: Any, laid: Directions, found: Ladders, w: Worst, kind: str, count: int) -> str:
@@ -261,8 +276,8 @@ def _told(subject: Any, laid: Directions, found: Ladders, w: Worst, kind: str, c
         "jump": f": it stays {abs(found.remainders[w.at, w.direction, w.side, w.output]):.3g} however small h is",
         "cusp": ": steeper than any linear map",
         "kink": f": f has slope {w.ahead:.6g} ahead and {w.behind:.6g} behind, J gives {w.slope:.6g}",
-        "not linear": f": f has slope {w.ahead:.6g}, J gives {w.slope:.6g}; partials exist, yet the slopes along two "
-        "directions do not add up to the slope along their sum",
+        "not linear": f": f has slope {w.ahead:.6g}, J gives {w.slope:.6g}; partials exist, yet no linear map has "
+        "the slopes of f in every direction",
         "wrong derivative": f": f has slope {w.ahead:.6g} on both sides, J gives {w.slope:.6g}",
     }
     return head + ends[kind] + also
@@ -305,7 +320,7 @@ def _name(subject: Any, laid: Directions, k: int) -> str:
     kind = laid.kinds[k]
     if isinstance(kind, int):
         return f"coordinate {_input(subject, kind).removeprefix('input ')}"
-    vector = laid.first[k] if kind == "random" else None
+    vector = laid.first[k]
     if kind == "curved":
         return f"a curve that starts along coordinate {int(np.argmax(np.abs(laid.first[k])))}"
     size = np.linalg.norm(vector) or 1.0

@@ -13,6 +13,7 @@ from jax import lax
 WHOLE = 2048  # outputs that are looked at one by one; of more, those that stand out on the ladder
 _SIGNIFICANT = 10.0  # times the rounding level
 _FITTED = 6  # points of a ladder that give its order
+_LAW = 0.12  # by which, in logarithms, points may miss the law that they follow
 _BATCH = 2**22  # numbers at once
 _FEW = 16  # inputs whose coordinate directions are all tried
 
@@ -70,7 +71,7 @@ def directions_of(scale: np.ndarray, pointed: list[int], random: int, seed: int)
     count = 3 if large else random
     kinds: list[str | int] = ["random"] * count
     first = [*(rng.normal(size=(count, n)) * scale)]
-    first[2] = first[0] + first[1]  # shows whether the slopes of f are linear
+    first[2] = first[0] + first[1]  # shows whether the slopes of f add up
     second = [np.zeros(n) for _ in range(count + len(chosen))]
     for j in chosen:
         kinds.append(j)
@@ -97,54 +98,66 @@ def climb(
     ts = ladder(tol.eps, max(x.size, m))
     count = max(1, min(256, _BATCH // max(widest, 1))) if batched else None
     first, second = (jnp.asarray(d, x.dtype) for d in directions[1:])
-    slopes, bends, base = jax.jit(lambda x, a, b: _products(f, slope, x, a, b, count))(x, first, second)
-    scale = np.sqrt((np.asarray(slopes) ** 2).mean(0)) if len(slopes) else np.zeros(m)
     rows = np.array([(i, s, k) for k in range(len(ts)) for i in range(len(first)) for s in (1, -1)]).reshape(-1, 3)
-    steps = jnp.asarray(ts, x.dtype)
-    given = (x, first, second, slopes, bends, base, steps, jnp.asarray(rows))
+    given = (x, first, second, jnp.asarray(ts, x.dtype), jnp.asarray(rows))
 
-    def run(pick: Callable[..., Any], *more: Any) -> np.ndarray:
-        return np.asarray(jax.jit(lambda *a: _remainders(f, pick, count, *a))(*given, *more))
+    def run(pick: Callable[..., Any], *more: Any) -> list[np.ndarray]:
+        program = compiled(lambda *a: _remainders(f, slope, pick, count, *a), max(widest, m))
+        return [np.asarray(a) for a in program(*given, *more)]
 
-    if m <= WHOLE:
-        outputs = np.arange(m)
-        found = run(lambda r, t: r)
+    def standing_out(r: Any, t: Any, scale: Any, level: Any) -> Any:
+        return jnp.argmax(jnp.abs(jnp.nan_to_num(r)) / (level + tol.relative * t * scale + 1e-290))
+
+    outputs = np.arange(m)
+    if m > WHOLE:
+        picked, *_ = run(standing_out, jnp.asarray(_SIGNIFICANT * noise))
+        outputs = np.unique(picked)[:WHOLE]
+        found, slopes, base = run(lambda r, t, scale, where: r[where], jnp.asarray(outputs))
     else:
-        level = jnp.asarray(_SIGNIFICANT * noise), jnp.asarray(tol.relative * scale)
-        stand_out = run(lambda r, t, a, b: jnp.argmax(jnp.abs(jnp.nan_to_num(r)) / (a + t * b + 1e-300)), *level)
-        outputs = np.unique(stand_out)[:WHOLE]
-        found = run(lambda r, t, where: r[where], jnp.asarray(outputs))
+        found, slopes, base = run(lambda r, t, scale: r)
+    scale = np.abs(slopes).max(0)
     shape = (len(ts), len(first), 2, len(outputs))
-    return Ladders(
-        ts, found.reshape(shape), np.asarray(slopes)[:, outputs], outputs, np.asarray(base), noise[outputs],
-        scale[outputs],
-    )  # fmt: skip
+    return Ladders(ts, found.reshape(shape), slopes[:, outputs], outputs, base, noise[outputs], scale[outputs])
 
 
-def _products(f: Any, slope: Any, x: Any, first: Any, second: Any, count: int | None) -> Any:
-    """J d of both parts of every direction, and f(x)."""
+def compiled(run: Callable[..., Any], size: int) -> Callable[..., Any]:
+    """Compiled in haste where it is small and runs once: compiling would take longer than all else."""
+    return jax.jit(run, compiler_options={"xla_backend_optimization_level": 0} if size <= 10_000 else None)
 
-    def of(rows: Any) -> Any:
-        return lax.map(lambda d: slope(x, d), rows, batch_size=count)
 
-    return of(first), of(second), f(x)
+def size_of(array: np.ndarray) -> float:
+    """The norm, also where squares overflow."""
+    largest = float(np.abs(array).max(initial=0.0))
+    return largest * float(np.linalg.norm(array / largest)) if largest and np.isfinite(largest) else largest
+
+
+def in_chunks(run: Any, rows: Any, count: int | None) -> Any:
+    """A function of each row, so many at once; one by one for None."""
+    if count is None:
+        return lax.map(run, rows)
+    if len(rows) <= count:
+        return jax.vmap(run)(rows)
+    chunks = -(-len(rows) // count)
+    # a last chunk of its own size would be compiled apart: fill it with what is there
+    filled = jnp.concatenate([rows, rows[: chunks * count - len(rows)]])
+    found = lax.map(jax.vmap(run), filled.reshape((chunks, count, *rows.shape[1:])))
+    return found.reshape((chunks * count, *found.shape[2:]))[: len(rows)]
 
 
 def _remainders(
-    f: Any, pick: Any, count: int | None,
-    x: Any, first: Any, second: Any, slopes: Any, bends: Any, base: Any, ts: Any, rows: Any, *more: Any,
+    f: Any, slope: Any, pick: Any, count: int | None,
+    x: Any, first: Any, second: Any, ts: Any, rows: Any, *more: Any,
 ) -> Any:  # fmt: skip
-    """One row for each (direction, side, length); f(x) is computed beside the others, so that it rounds as they do."""
-
-    def value(row: Any) -> Any:
-        i, t = row[0], row[1] * ts[row[2]]
-        return f(x + t * first[i] + t * t * second[i])
+    """One row for each (direction, side, length); with J d of every direction, and f(x)."""
+    slopes, bends = (in_chunks(lambda d: slope(x, d), rows, count) for rows in (first, second))
+    base, scale = f(x), jnp.abs(slopes).max(0)
 
     def one(row: Any) -> Any:
         i, t = row[0], row[1] * ts[row[2]]
-        return pick(value(row) - base - t * slopes[i] - t * t * bends[i], jnp.abs(t), *more)
+        value = f(x + t * first[i] + t * t * second[i])
+        return pick(value - base - t * slopes[i] - t * t * bends[i], jnp.abs(t), scale, *more)
 
-    return lax.map(one, rows, batch_size=count)
+    return in_chunks(one, rows, count), slopes, base
 
 
 class Orders(NamedTuple):
@@ -159,12 +172,22 @@ def orders_of(ladders: Ladders, tol: Tolerance) -> Orders:
 
     A point counts that stands above the rounding level and above what an error of the derivative within the tolerance
     would leave. Where the law that was fitted should still be seen below the lowest of them, and is not, the remainder
-    ends there: what makes it is a switch at a distance.
+    ends there: what makes it is a switch at a distance. Points that follow no law and are small are rounding after all.
     """
-    ts, size = ladders.lengths[:, None, None, None], np.abs(ladders.remainders)
-    level = _SIGNIFICANT * ladders.noise + ts * (tol.relative * ladders.scale + 16 * tol.eps * ladders.scale) + 1e-290
-    size, level = size[::-1], np.broadcast_to(level, size.shape)[::-1]  # from the smallest length on
-    lengths = ladders.lengths[::-1]
+    ts = ladders.lengths[::-1, None, None, None]
+    rounding = _SIGNIFICANT * (ladders.noise + tol.eps * ts * ladders.scale) + 1e-290
+    level = rounding + ts * tol.relative * ladders.scale
+    signed = ladders.remainders[::-1]  # from the smallest length on
+    order, lowest, erratic = _fit(signed, ts, level)
+    again = _fit(signed, ts, 30 * level)
+    order, lowest = np.where(erratic, again[0], order), np.where(erratic, again[1], lowest)
+    small = _at(np.abs(signed), lowest) < 1e4 * _at(np.broadcast_to(rounding, signed.shape), lowest)
+    return Orders(np.where(erratic & again[2] & small, np.inf, order), len(ts) - 1 - lowest)
+
+
+def _fit(signed: np.ndarray, ts: np.ndarray, level: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The order, the lowest point that was seen, and whether the points follow no law."""
+    size, level = np.abs(signed), np.broadcast_to(level, signed.shape)
     seen = np.isfinite(size) & (size > level)
     # the remainder of a ball, not of a sphere: one that oscillates is no smaller where it passes 0
     envelope = np.maximum.accumulate(np.where(seen, size, 0), axis=0)
@@ -172,21 +195,25 @@ def orders_of(ladders: Ladders, tol: Tolerance) -> Orders:
     fitted = (rank > 0) & (rank <= _FITTED)
     count = fitted.sum(0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        a = np.where(fitted, np.log(lengths)[:, None, None, None], 0.0)
+        a = np.where(fitted, np.log(ts), 0.0)
         b = np.where(fitted, np.log(np.where(fitted, envelope, 1.0)), 0.0)
-        mean_a, mean_b = a.sum(0) / np.maximum(count, 1), b.sum(0) / np.maximum(count, 1)
-        da, db = np.where(fitted, a - mean_a, 0.0), np.where(fitted, b - mean_b, 0.0)
+        da, db = (np.where(fitted, v - v.sum(0) / np.maximum(count, 1), 0.0) for v in (a, b))
         order = (da * db).sum(0) / (da * da).sum(0)
+        off = np.sqrt(((db - order * da) ** 2).sum(0) / np.maximum(count, 1))
+    turns = fitted & (np.sign(signed) != np.sign(_at(signed, np.argmax(seen, axis=0))))
     lowest = np.argmax(seen, axis=0)
     before = np.maximum(lowest - 1, 0)
-
-    def at(values: np.ndarray, k: np.ndarray) -> np.ndarray:
-        return np.take_along_axis(values, k[None], axis=0)[0]
-
-    expected = at(size, lowest) * (lengths[before] / lengths[lowest]) ** np.where(np.isfinite(order), order, 2.0)
-    ends = (lowest > 0) & np.isfinite(at(size, before)) & (expected > 3 * at(level, before))
+    lengths = ts[:, 0, 0, 0]
+    law = np.where(np.isfinite(order), order, 2.0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = _at(size, lowest) * (lengths[before] / lengths[lowest]) ** law
+    ends = (lowest > 0) & np.isfinite(_at(size, before)) & (expected > 3 * _at(level, before))
     order = np.where((count < 3) | ends | ~np.isfinite(order), np.inf, order)
-    return Orders(order, len(lengths) - 1 - lowest)
+    return order, lowest, turns.any(0) | (off > _LAW)
+
+
+def _at(values: np.ndarray, k: np.ndarray) -> np.ndarray:
+    return np.take_along_axis(values, k[None], axis=0)[0]
 
 
 def lost_sides(ladders: Ladders) -> np.ndarray:

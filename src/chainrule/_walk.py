@@ -158,11 +158,10 @@ class Walker:
             near = jnp.where(before & ~after, 0.0, jnp.inf)
             return Reading(near, jnp.zeros(0), jnp.zeros(0, np.int32))
 
-        found = {}
+        values, slopes = [[getattr(f, part) for f in ins] for part in ("value", "tangents")]
+        sound = finite(values)
+        found = {(path, "value"): reading(sound, finite([f.value for f in outs]))}
         if any(f.tangents is not None for f in ins):
-            values, slopes = [[getattr(f, part) for f in ins] for part in ("value", "tangents")]
-            sound = finite(values)
-            found[path, "value"] = reading(sound, finite([f.value for f in outs]))
             found[path, "slope"] = reading(sound & finite(slopes), finite([f.tangents for f in outs]))
         return found
 
@@ -175,8 +174,7 @@ class Walker:
         def margin(*xs: Any) -> list[Any]:
             return [switch.margin(*xs)]
 
-        with jax.numpy_rank_promotion("allow"):
-            (gap,), (rows,) = margin(*values), push(margin, values, [f.tangents for f in ins])
+        (gap,), (rows,) = margin(*values), push(margin, values, [f.tangents for f in ins])
         if rows is None or not gap.size:
             return {}
         self.sites[path].kind, self.sites[path].effect = switch.kind, switch.effect
@@ -188,7 +186,7 @@ class Walker:
         slope = jnp.sqrt((steep**2).sum(0) / (1 if self.basis else self.gradient))
         way = jnp.where(size == 0, 0, jnp.where(slope > 0, size / jnp.where(slope > 0, slope, 1), jnp.inf))
         way = jnp.where(jnp.isnan(slope), size, jnp.where(jnp.isfinite(size), way, jnp.inf)).reshape(-1)
-        places = lax.top_k(-way, min(NEAREST, way.size))[1]
+        places = _smallest(way, min(NEAREST, way.size))
         columns = self._columns(rows.reshape((len(rows), -1))[:, places])
         columns = jnp.where(way[places] < jnp.inf, columns, -1)
         columns = jnp.concatenate([columns, jnp.full(NEAREST - len(places), -1.0, columns.dtype)])
@@ -301,6 +299,17 @@ class Walker:
 
     def _height(self, ins: list[Flow]) -> int:
         return next((len(f.tangents) for f in ins if f.tangents is not None), 0)
+
+
+def _smallest(values: Any, count: int) -> Any:
+    """The places of the smallest values; of many in so many passes, for a sort would take longest of all."""
+    if values.size <= 4096:
+        return lax.top_k(-values, count)[1]
+    found = []
+    for _ in range(count):
+        found.append(jnp.argmin(values))
+        values = values.at[found[-1]].set(jnp.inf)
+    return jnp.stack(found)
 
 
 def pointed(readings: Readings, within: float) -> list[int]:
