@@ -238,7 +238,7 @@ FAULTS = {
     "where, two slopes": (lambda x: jnp.where(x > 1, 2 * x, x + 1), E, "kink", "where"),
     "select by cond": (lambda x: lax.cond(x[0] > 0, lambda x: 2 * x[0], lambda x: x[0], x), E, "kink", "cond"),
     "in the first step of a scan": (deep, jnp.array([1.0, 2.0, 3.0]), "kink", "step 0 of the loop"),
-    "interp at a node": (lambda x: jnp.interp(x, jnp.arange(4.0), jnp.array([0.0, 1.0, 0.0, 2.0])), E + 0.0, "kink", ""),
+    "interp at a node": (lambda x: jnp.interp(x, jnp.arange(3.0), jnp.array([0.0, 1.0, 0.0])), E, "kink", ""),
     "where, two values": (lambda x: jnp.where(x >= 1, x + 1, x), E, "jump", "where"),
     "a mask times x": (lambda x: (x > 1) * (x + 1.0), E, "jump", "comparison"),
     "round at a half": (lambda x: jnp.round(x), jnp.array([0.5, 1.1]), "jump", "round"),
@@ -360,7 +360,7 @@ def test_other_arguments_and_argnums():
 def test_one_entry_of_many_is_found():
     x = jnp.linspace(1.0, 2.0, 20_000).at[777].set(0.0)
     report = cr.check(lambda x: jnp.sum(jax.nn.relu(x)) + jnp.sin(x[:3]))(x)
-    assert [d.name for d in report.directions if d.status == "fails" and "coordinate" in d.name][0] == "coordinate 777"
+    assert "coordinate 777" in [d.name for d in report.directions if d.status == "fails"]
     assert report.switches[0].within[-1] == "relu"
 
 
@@ -383,8 +383,8 @@ def test_what_cannot_be_checked_is_refused():
         jax.jit(lambda x: cr.check(jnp.sin)(x).ok)(X)
     with pytest.raises(cr.InputTypeError, match="floating point"):
         cr.check(jnp.sin)(jnp.arange(3))
-    with pytest.raises(cr.InputTypeError, match="holomorphic|complex"):
-        cr.check(jnp.sin)(X + 0j)
+    with pytest.raises(cr.InputTypeError, match="holomorphic"):
+        cr.check(jnp.sin)(X.astype(complex))
     with pytest.raises(cr.InputTypeError, match="3 or more"):
         cr.check(jnp.sin, directions=1)
 

@@ -192,7 +192,7 @@ class Subject(NamedTuple):
 def _subject(program: Program, rtol: float | None) -> Subject:
     from chainrule._flow import NOISE, Flow, forward_of, signs
     from chainrule._jax import as_callable
-    from chainrule._remainder import Tolerance, compiled, scales_of, size_of
+    from chainrule._remainder import Tolerance, compiled, in_chunks, scales_of, size_of
     from chainrule._walk import Walker
 
     closed, x = program.closed, program.x
@@ -212,9 +212,9 @@ def _subject(program: Program, rtol: float | None) -> Subject:
         rows = jnp.concatenate([jnp.asarray(seeds[2], x.dtype), jnp.abs(x) * signs(x, 5)])
         (y,), readings = walker.run(closed.jaxpr, closed.consts, [Flow(x, rows)], (), (), None)
         noise = jnp.zeros(0) if y.tangents is None else y.tangents[-NOISE:]
-        ahead = slope(x, v)
+        ahead, twice = in_chunks(lambda d: slope(x, d), jnp.stack([v, -2 * v]), None)
         back = jax.vjp(run, x)[1](w)[0] if reversible else None
-        return run(x), noise, readings, ahead, slope(x, -2 * v) + 2 * ahead, back
+        return run(x), noise, readings, ahead, twice + 2 * ahead, back
 
     rng = np.random.default_rng(7)
     v = jnp.asarray(rng.normal(size=x.shape) * scale, x.dtype)

@@ -36,8 +36,8 @@ class Direction:
     """The remainder along one path through x, of the output where it behaves worst.
 
     name : which one. order : of the remainder, inf where there is none. status : 'smooth', 'not Lipschitz', 'fails'.
-    output : which one. slope : of J along it; ahead, behind : of f on either side. lengths, remainders : the ladder.
-    vector : the direction where x has few entries.
+    output : which one. slope : of J, for a direction of length 1; ahead, behind : of f on either side. lengths : of h;
+    remainders : at these. vector : the direction where x has few entries.
     """
 
     name: str
@@ -233,7 +233,7 @@ def _plot(directions: tuple[Direction, ...]) -> str:
         for d, line in drawn
     )
     texts = [
-        (_EDGE, _HEIGHT - 14, f"‖h‖ from 1e{left:.0f} to 1e{right:.0f}, relative to x"),
+        (_EDGE, _HEIGHT - 14, f"‖h‖ from 1e{left:.0f} to 1e{right:.0f}"),
         (_EDGE, 20, f"‖f(x + h) − f(x) − J h‖ from 1e{low:.0f} to 1e{high:.0f}"),
     ]
     labels = "".join(f'<text x="{x}" y="{y}" font-size="12" fill="currentColor">{t}</text>' for x, y, t in texts)

@@ -65,7 +65,7 @@ def compose(
     if ladders:
         laid, found = ladders
         orders = orders_of(found, subject.tol)
-        worst = [_worst(found, orders, k) for k in range(len(laid.kinds))]
+        worst = [_worst(laid, found, orders, k) for k in range(len(laid.kinds))]
         findings += _of_ladders(subject, laid, found, worst, switches)
         directions = tuple(_direction(subject, laid, found, w) for w in worst)
     findings += _disagreeing(subject)
@@ -194,7 +194,7 @@ def _wrong_rules(subject: Any) -> list[tuple[str, float]]:
     return wrong
 
 
-def _worst(found: Ladders, orders: Orders, k: int) -> Worst:
+def _worst(laid: Directions, found: Ladders, orders: Orders, k: int) -> Worst:
     """The lowest order of a direction; among equals of the failing kind, the largest deviation of slopes."""
     order, lowest = orders.order[k], orders.lowest[k]
     t = found.lengths[lowest]
@@ -206,11 +206,15 @@ def _worst(found: Ladders, orders: Orders, k: int) -> Worst:
     side, output = np.unravel_index(np.lexsort((-severity.ravel(), level.ravel()))[0], order.shape)
     at = int(lowest[side, output])
     length, (right, left) = found.lengths[at], found.remainders[at, k, :, output]
-    j = found.slopes[k, output]
+    j, size = found.slopes[k, output], _length(laid, k)  # slopes are said along a direction of length 1
     return Worst(
-        k, int(side), int(output), float(order[side, output]), at, float(j), float(j + right / length),
-        float(j - left / length), float(severity[side, output]),
+        k, int(side), int(output), float(order[side, output]), at, float(j / size), float(j + right / length) / size,
+        float(j - left / length) / size, float(severity[side, output]),
     )  # fmt: skip
+
+
+def _length(laid: Directions, k: int) -> float:
+    return size_of(laid.first[k]) or 1.0
 
 
 def _taken(values: np.ndarray, k: np.ndarray) -> np.ndarray:
@@ -323,7 +327,7 @@ def _name(subject: Any, laid: Directions, k: int) -> str:
     vector = laid.first[k]
     if kind == "curved":
         return f"a curve that starts along coordinate {int(np.argmax(np.abs(laid.first[k])))}"
-    size = np.linalg.norm(vector) or 1.0
+    size = _length(laid, k)
     entries = ", ".join(f"{v / size:.3g}" for v in vector[:4]) + (", …" if len(vector) > 4 else "")
     return f"random direction {k} ({entries})"
 
@@ -336,6 +340,6 @@ def _direction(subject: Any, laid: Directions, found: Ladders, w: Worst) -> Dire
     return Direction(
         _name(subject, laid, w.direction), w.order if math.isfinite(w.order) else math.inf, status,
         _output(subject, int(found.outputs[w.output])), w.slope, w.ahead, w.behind,
-        tuple(map(float, found.lengths)), tuple(map(float, remainders)),
+        tuple(map(float, found.lengths * _length(laid, w.direction))), tuple(map(float, remainders)),
         tuple(map(float, vector)) if len(vector) <= 8 else (),
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -42,11 +43,13 @@ def inexact(x: Any) -> bool:
 
 def signs(like: Any, salt: int) -> Any:
     """−1 and 1 without pattern, [NOISE, *shape]: hashed positions, which compile faster than a random generator."""
-    k = lax.iota(np.uint32, NOISE * like.size) + np.uint32(salt * 40503 % 2**31)
+    size = NOISE * math.prod(jnp.shape(like))
+    xp: Any = np if size <= 4096 else jnp  # a constant compiles faster still
+    k = xp.arange(size, dtype=np.uint32) + np.uint32(salt * 40503 % 2**31)
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
         k = (k ^ (k >> np.uint32(shift))) * np.uint32(factor)
-    bits = ((k >> np.uint32(16)) & np.uint32(1)).astype(like.real.dtype)
-    return (1 - 2 * bits).reshape((NOISE, *like.shape))
+    dtype = jnp.finfo(jnp.result_type(like)).dtype
+    return (1 - 2 * ((k >> np.uint32(16)) & np.uint32(1)).astype(dtype)).reshape((NOISE, *jnp.shape(like)))
 
 
 def push(run: Callable[..., Any], values: Sequence[Any], tangents: Sequence[Any]) -> list[Any]:

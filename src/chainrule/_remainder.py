@@ -149,7 +149,7 @@ def _remainders(
     x: Any, first: Any, second: Any, ts: Any, rows: Any, *more: Any,
 ) -> Any:  # fmt: skip
     """One row for each (direction, side, length); with J d of every direction, and f(x)."""
-    slopes, bends = (in_chunks(lambda d: slope(x, d), rows, count) for rows in (first, second))
+    slopes, bends = jnp.split(in_chunks(lambda d: slope(x, d), jnp.concatenate([first, second]), count), 2)
     base, scale = f(x), jnp.abs(slopes).max(0)
 
     def one(row: Any) -> Any:

@@ -104,7 +104,9 @@ class Walker:
         if name in ("scan", "while", "cond"):
             return getattr(self, f"_{name}")(eqn, ins, path)
         outs = self._apply(eqn, ins, path)
-        readings = {**self._finite(ins, outs, path), **self._switch(eqn, ins, path)}
+        readings = self._switch(eqn, ins, path)
+        if name not in _EXACT or name == "gather":  # which fills with NaN beyond the bounds
+            readings |= self._finite(ins, outs, path)
         custom = custom_call(eqn)
         if custom:
             jaxpr, consts, _ = custom
