@@ -254,6 +254,8 @@ FAULTS = {
     "x²y/(x⁴+y²)": (ratio(lambda v: v[0] ** 2 * v[1], 2), O2, "jump", "where"),
     "x³y/(x⁴+y²)": (ratio(lambda v: v[0] ** 3 * v[1], 2), O2, "", ""),
     "a cone": (safe_norm, O2, "kink", "where"),
+    "equal eigenvalues": (
+        lambda x: jnp.linalg.eigvalsh(jnp.diag(x) + x[0] * jnp.eye(3)), ONES, "kink", "equal eigenvalues"),
     "custom_jvp off by 0.05 %": (slightly, X, "wrong derivative", "custom_jvp of sin"),
     "custom_jvp negated": (lambda x: negated(jnp.tanh(x)), X, "wrong derivative", "custom_jvp of"),
     "custom_jvp in a scan": (inside_scan, X, "wrong derivative", "of the loop"),

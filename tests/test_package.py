@@ -176,7 +176,7 @@ def python_blocks(name: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("code", python_blocks("README.md"), ids=["first screen", "use", "plan", "solve"])
+@pytest.mark.parametrize("code", python_blocks("README.md"), ids=["first screen", "use", "plan", "check", "solve"])
 def test_code_in_the_readme_runs(code):
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):  # as a user has it
         exec(compile(code, "README.md", "exec"), {})

@@ -208,8 +208,8 @@ def _subject(program: Program, rtol: float | None) -> Subject:
     def slope(x: Any, d: Any) -> Any:
         return forward_of(whole, [x])(d)[0]
 
-    def look(x: Any, v: Any, w: Any) -> Any:
-        rows = jnp.concatenate([jnp.asarray(seeds[2], x.dtype), jnp.abs(x) * signs(x, 5)])
+    def look(x: Any, v: Any, w: Any, seed: Any) -> Any:
+        rows = jnp.concatenate([seed, jnp.abs(x) * signs(x, 5)])
         (y,), readings = walker.run(closed.jaxpr, closed.consts, [Flow(x, rows)], (), (), None)
         noise = jnp.zeros(0) if y.tangents is None else y.tangents[-NOISE:]
         ahead, twice = in_chunks(lambda d: slope(x, d), jnp.stack([v, -2 * v]), None)
@@ -220,7 +220,7 @@ def _subject(program: Program, rtol: float | None) -> Subject:
     v = jnp.asarray(rng.normal(size=x.shape) * scale, x.dtype)
     w = jnp.asarray(rng.normal(size=closed.out_avals[0].shape), closed.out_avals[0].dtype)
     reversible = _reversible(run, x, w)
-    found = compiled(look, x.size)(x, v, w)
+    found = compiled(look, x.size)(x, v, w, jnp.asarray(seeds[2], x.dtype))
     value, noise, readings, ahead, bent, back = (jax.tree.map(np.asarray, a) for a in found)
     level = _noise(value, noise, float(jnp.finfo(x.dtype).eps), tol)
     size = (size_of(ahead) or 1.0) + 1e6 * size_of(level)

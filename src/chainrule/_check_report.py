@@ -182,7 +182,7 @@ class CheckReport:
 
 
 def _order(order: float) -> str:
-    return "exact" if math.isinf(order) else f"{order:.2f}"
+    return "exact" if math.isinf(order) else f"{order:.2f}".replace("-0.00", "0.00")
 
 
 def _numbers(*values: float) -> list[str]:

@@ -274,7 +274,7 @@ def _linear(laid: Directions, found: Ladders, output: int, at: int) -> bool:
 
 def _told(subject: Any, laid: Directions, found: Ladders, w: Worst, kind: str, count: int) -> str:
     name, output = _name(subject, laid, w.direction), _output(subject, int(found.outputs[w.output]))
-    head = f"along {name}, at {output}: the remainder has order {w.order:.2f}"
+    head = f"along {name}, at {output}: the remainder has order {abs(w.order) if abs(w.order) < 0.01 else w.order:.2f}"
     also = f"; so do {count - 1} other directions" if count > 1 else ""
     ends = {
         "jump": f": it stays {abs(found.remainders[w.at, w.direction, w.side, w.output]):.3g} however small h is",

@@ -159,6 +159,16 @@ def _pooled(eqn: Any) -> Switch:
     return Switch("max-pooling", "kink", margin)
 
 
+def _eigenvalue_gaps(a: Any) -> Any:
+    return jnp.diff(jnp.linalg.eigvalsh(a), axis=-1)
+
+
+def _singular_value_gaps(a: Any) -> Any:
+    """Between neighbours, and of the smallest to 0."""
+    values = jnp.linalg.svd(a, compute_uv=False)
+    return values - jnp.concatenate([values[..., 1:], jnp.zeros_like(values[..., :1])], axis=-1)
+
+
 _COMPARISONS = {"gt", "lt", "ge", "le", "eq", "ne"}
 
 _TABLE: dict[str, Callable[[Any], Switch | None]] = {
@@ -182,6 +192,8 @@ _TABLE: dict[str, Callable[[Any], Switch | None]] = {
     "cummax": _running("cummax"),
     "cummin": _running("cummin"),
     "reduce_window_max": _pooled,
+    "eigh": _always("equal eigenvalues", "singular", _eigenvalue_gaps),
+    "svd": _always("equal singular values", "singular", _singular_value_gaps),
     "sqrt": _always("sqrt", "singular", _first),
     "rsqrt": _always("1/sqrt", "singular", _first),
     "cbrt": _always("cbrt", "singular", _first),
