@@ -5,6 +5,9 @@ import random
 import sys
 from pathlib import Path
 
+# Compiling takes most of the time of these tests, and half as long without optimizations; set before JAX is imported.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+
 import hypothesis
 import jax
 import pytest

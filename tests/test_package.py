@@ -52,7 +52,9 @@ FLOORS = [
     *("_implicit", "_inverse"),
     *("_probing", "_lanczos", "_expense", "_stochastic", "_score", "_langevin"),
     *("_density", "_inverting", "_triangular_inverse", "_continuous"),
-    *("_rule_check", "_agreement", "testing", "", "cli", "__main__"),
+    *("_rule_check", "_agreement", "testing"),
+    *("_kinks", "_flow", "_local_rules", "_walk", "_remainder", "_check_report", "_findings", "_check"),
+    *("", "cli", "__main__"),
 ]
 
 
@@ -179,7 +181,7 @@ def python_blocks(name: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("code", python_blocks("README.md"), ids=["first screen", "use", "plan", "solve"])
+@pytest.mark.parametrize("code", python_blocks("README.md"), ids=["first screen", "use", "plan", "check", "solve"])
 def test_code_in_the_readme_runs(code):
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):  # as a user has it
         exec(compile(code, "README.md", "exec"), {})

@@ -17,6 +17,8 @@ from chainrule._calculus import divergence as divergence
 from chainrule._calculus import is_conservative as is_conservative
 from chainrule._calculus import is_incompressible as is_incompressible
 from chainrule._calculus import jacobian_determinant as jacobian_determinant
+from chainrule._check import check as check
+from chainrule._check_report import CheckReport as CheckReport
 from chainrule._continuous import integrate_density as integrate_density
 from chainrule._density import log_abs_det as log_abs_det
 from chainrule._density import slogdet as slogdet
@@ -24,6 +26,7 @@ from chainrule._density import transform_log_density as transform_log_density
 from chainrule._density import transform_samples as transform_samples
 from chainrule._density import value_and_log_abs_det as value_and_log_abs_det
 from chainrule._errors import ChainruleError as ChainruleError
+from chainrule._errors import CheckError as CheckError
 from chainrule._errors import ConvergenceError as ConvergenceError
 from chainrule._errors import InputTypeError as InputTypeError
 from chainrule._errors import MemoryLimitError as MemoryLimitError

@@ -66,7 +66,7 @@ def _compiled(run: Callable[..., Any], *like: Any) -> Any:
     return jitted
 
 
-def _name(tree: Any, k: int) -> str:
+def entry_name(tree: Any, k: int) -> str:
     """The name of element k of a pytree laid flat."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         size = int(np.prod(leaf.shape))
@@ -174,6 +174,8 @@ class Given(NamedTuple):
         def place(index: Sequence[int]) -> str:
             sides = list(zip(("row", "column"), self.trees, strict=True))
             parts = sides if axis is None else [sides[axis]]
-            return ", ".join(f"{word} {k} ({_name(tree, k)})" for (word, tree), k in zip(parts, index, strict=True))
+            return ", ".join(
+                f"{word} {k} ({entry_name(tree, k)})" for (word, tree), k in zip(parts, index, strict=True)
+            )
 
         return agree(self.name, what, got, wanted, rtol, place)

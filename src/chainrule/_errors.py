@@ -35,3 +35,7 @@ class NotReversibleError(MissingRuleError):
 
 class MemoryLimitError(ChainruleError, MemoryError):
     """A dense result would not fit in memory; nothing was allocated."""
+
+
+class CheckError(ChainruleError, AssertionError):
+    """A function that `check` found not to be differentiable, or whose derivative is not right."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.extend.core as jex
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 from jax import lax
 from jax.extend.core import primitives
@@ -55,6 +58,29 @@ def inner_jaxpr(eqn: Equation) -> tuple[Jaxpr, Sequence[Any]] | None:
         return None
     inner = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
     return (inner.jaxpr, inner.consts) if isinstance(inner, jex.ClosedJaxpr) else (inner, ())
+
+
+def custom_call(eqn: Equation) -> tuple[Jaxpr, Sequence[Any], bool] | None:
+    """The jaxpr and constants of a function with a derivative rule of its own, and whether that rule is reverse."""
+    if eqn.primitive.name not in ("custom_jvp_call", "custom_vjp_call"):
+        return None
+    inner = eqn.params["call_jaxpr"]
+    reverse = eqn.primitive.name == "custom_vjp_call"
+    return (inner.jaxpr, inner.consts, reverse) if isinstance(inner, jex.ClosedJaxpr) else (inner, (), reverse)
+
+
+def written_at(eqn: Equation) -> tuple[str, int] | None:
+    """The file and line of the user's code that wrote an equation; None within JAX's own compiled functions."""
+    traceback = getattr(eqn.source_info, "traceback", None)
+    for frame in traceback.frames if traceback is not None else ():
+        if not frame.file_name.startswith(_OWN) and not frame.file_name.startswith("<"):
+            return frame.file_name, frame.line_num
+    return None
+
+
+def defined_at(jaxpr: Jaxpr) -> str:
+    """'name at file:line' of the function that a jaxpr was traced from; '' where JAX does not say."""
+    return getattr(getattr(jaxpr, "debug_info", None), "func_src_info", None) or ""
 
 
 def scan_counts(eqn: Equation) -> tuple[int, int]:
@@ -231,6 +257,9 @@ def evaluate_now(function: Callable[..., Any], *operands: Any) -> Any:
     with jax.ensure_compile_time_eval():
         return jax.tree.map(np.asarray, function(*operands))
 
+
+# where code is not the user's: JAX, and this library
+_OWN = tuple(str(Path(place).parent) + os.sep for place in (jax.__file__, jaxlib.__file__, __file__))
 
 _COND = primitive("cond")
 _INLINED = {primitive(name) for name in ("jit", "pjit", "remat", "closed_call", "call")} - {None}

@@ -1,4 +1,4 @@
-"""The command line: `chainrule jacobian FILE.py:function`."""
+"""The command line: `chainrule jacobian FILE.py:function`, `chainrule check FILE.py:function`."""
 
 from __future__ import annotations
 
@@ -85,6 +85,33 @@ def jacobian(
             write(J.scipy())
         _out.print(f"written     {out}", markup=False)
     if not agreed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def check(
+    target: Annotated[str, typer.Argument(metavar="FILE.py:function", help="or package.module:function")],
+    at: Annotated[
+        str | None,
+        typer.Option(metavar="POINT", help="as for jacobian; else the module's x0"),
+    ] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="write the report as a page")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
+) -> None:
+    """Say whether a function is differentiable at a point and its derivative right, and if not, which line is to blame.
+
+    Exit codes: 0; 1 where it is not; 2 where something given cannot be worked with.
+    """
+    if html and not html.absolute().parent.is_dir():
+        raise UsageError(f"--html {html}: no folder {html.parent}")
+    module, f = _function(target)
+    point = _point(module, at)
+    with _blaming(target, point), _phase("check", {}):
+        report = cr.check(f)(point)
+    _out.print(json.dumps(report.to_dict(), indent=1) if as_json else str(report), markup=False)
+    if html:
+        report.save(html)
+    if not report.ok:
         raise typer.Exit(1)
 
 

@@ -58,6 +58,18 @@ def test_a4_remainder_falls_faster_than_the_step():
     assert ratios[1] / ratios[2] == pytest.approx(10, rel=0.2)
 
 
+def test_a5_partials_may_exist_where_f_is_not_differentiable():
+    def g(v):
+        below = v[0] ** 2 + v[1] ** 2
+        return jnp.where(below > 0, v[0] * v[1] / jnp.where(below > 0, below, 1.0), 0.0)
+
+    report = cr.check(g)(jnp.zeros(2))
+    named = {d.name: d for d in report.directions}
+    assert [named[f"coordinate {j}"].status for j in (0, 1)] == ["smooth", "smooth"]  # both partials exist
+    assert not report.ok and report.findings[0].kind == "jump"
+    assert "along random direction" in report.findings[0].message and "order 0.00" in report.findings[0].message
+
+
 @pytest.mark.parametrize("g", [jax.nn.sigmoid, jnp.tanh, jax.nn.relu])
 def test_a6_elementwise_is_diagonal_and_stored_as_n_numbers(g):
     x = jnp.asarray(RNG.normal(size=50))
