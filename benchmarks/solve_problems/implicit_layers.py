@@ -14,6 +14,7 @@ import scipy.sparse
 import scipy.sparse.linalg
 
 import chainrule as cr
+from solve_problems.flows import made, made_parameters
 from solve_problems.steady_state import residual, setting
 from solve_problems.task import VARIANTS, Task, Ways, jitted, on_host, refined
 
@@ -149,9 +150,40 @@ def steady_gradients(N: int) -> Ways:
     return Ways({"ours": jitted(steady_ours, s.steady), "SciPy by hand": on_host(by_hand, s.steady)}, reference)
 
 
+def maf(x: Any, p: Any) -> Any:
+    s, t = made(x, p)
+    return (x - t) * jnp.exp(-s)
+
+
+def maf_inverse(y: Any, p: Any) -> Any:
+    """One number after the other, each from a run of the network."""
+
+    def number(k: Any, x: Any) -> Any:
+        s, t = made(x, p)
+        return x.at[k].set(y[k] * jnp.exp(s[k]) + t[k])
+
+    return jax.lax.fori_loop(0, len(y), number, jnp.zeros_like(y))
+
+
+def maf_by_newton(y: Any, p: Any) -> Any:
+    """Newton's method with a dense Jacobian."""
+    solver = optx.Newton(TOLERANCE, TOLERANCE)
+    return optx.root_find(lambda x, _: maf(x, p) - y, solver, y, max_steps=300, throw=False).value
+
+
+def maf_inverses(n: int) -> Ways:
+    rng = np.random.default_rng(0)
+    p = made_parameters(rng, n)[0]
+    points = [rng.normal(size=n) for _ in range(VARIANTS)]
+    inputs = [(maf(x, p), p) for x in points]
+    ways = {"ours": jitted(cr.triangular_inverse(maf), inputs), "a run per number by hand": jitted(maf_inverse, inputs)}
+    return Ways(ways | {"Newton, dense": jitted(maf_by_newton, inputs)}, points[0])
+
+
 tasks = [
     Task("equilibrium layer n=32: gradient", functools.partial(equilibria, 32), within=1e-9, smoke=True),
     *(Task(f"equilibrium layer n={n}: gradient", functools.partial(equilibria, n), within=1e-9) for n in (256, 2048)),
-    Task("equilibrium layer n=64, batch of 64", functools.partial(batches, 64, 64), within=1e-9),
-    Task("steady state n=10000: gradient by 10000 parameters", functools.partial(steady_gradients, 100), within=1e-9),
+    Task("64 equilibrium layers at once n=64: gradient", functools.partial(batches, 64, 64), within=1e-9),
+    Task("steady state n=10000: gradient by as many parameters", functools.partial(steady_gradients, 100), within=1e-9),
+    *(Task(f"inverse of MAF n={n}", functools.partial(maf_inverses, n), within=1e-9, smoke=n < 64) for n in (32, 256)),
 ]

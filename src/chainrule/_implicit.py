@@ -29,7 +29,7 @@ from chainrule._space import flat, name_of
 from chainrule._trace import scalar_function
 
 _DENSE = 1000  # unknowns, beyond which a system without zeros is solved by products
-_CONTRACTED = 100  # the same for a fixed point, where products converge soon
+_CONTRACTED = 20  # the same for a fixed point, where products converge soon
 _FEW = 1_000_000  # entries, up to which dy/dx is stored whatever its structure
 _POLISHING = 20  # steps of Newton's method after a minimiser
 _SHOWN = 6  # numbers of a point that an error names
