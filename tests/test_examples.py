@@ -81,9 +81,35 @@ def two_moons(run: Run, printed: str) -> None:
     assert "the picture" in printed
 
 
+def deep_equilibrium(run: Run, printed: str) -> None:
+    """It has learned; its gradient is that of the unrolled iteration, and its memory does not grow."""
+    assert float(run["right"]) > 0.98 and run["error"] < 1e-6
+    (ours, unrolled), (ours_longer, unrolled_longer) = (run["bytes_of"][n] for n in (100, 1000))
+    assert ours == ours_longer < unrolled < unrolled_longer / 5
+
+
+def quadratic_program(run: Run, printed: str) -> None:
+    """The optimum of other limits, found anew, agrees with the derivative; and with the prices."""
+    problem, J, h = run["problem"], run["J"], 1e-4
+    near = [run["solved"]({**problem, "h": problem["h"].at[6].add(step)})[0] for step in (h, -h)]
+    np.testing.assert_allclose(J.tree()[0]["h"][:, 6], (near[0] - near[1]) / (2 * h), atol=1e-6)
+    y, prices, _ = run["optimum"]
+    np.testing.assert_allclose(jax.grad(run["value"])(problem["h"]), -prices, atol=1e-10)
+    assert float(prices.max()) > 1e-3 and float(y.sum()) == 1
+
+
 CHECKS: dict[str, Callable[[Run, str], None]] = {
     check.__name__: check
-    for check in (attention, brusselator, bundle_adjustment, mlp_per_sample, rosenbrock, two_moons)
+    for check in (
+        attention,
+        brusselator,
+        bundle_adjustment,
+        deep_equilibrium,
+        mlp_per_sample,
+        quadratic_program,
+        rosenbrock,
+        two_moons,
+    )
 }
 
 
