@@ -15,9 +15,8 @@ HIDDEN, STEPS, rng = 16, 150, np.random.default_rng(0)
 
 def spirals(n):
     """Points on two interleaved spirals [n, 2], and which one each is on [n]."""
-    label, t = np.arange(n) % 2, np.sqrt(rng.uniform(0.05, 1, n)) * 2.2 * np.pi
-    angle = t + np.pi * label
-    points = np.stack([t * np.cos(angle), t * np.sin(angle)], axis=1) / 5
+    label, t = np.arange(n) % 2, np.sqrt(rng.uniform(2.4, 48, n))
+    points = np.stack([t * np.cos(t + np.pi * label), t * np.sin(t + np.pi * label)], axis=1) / 5
     return jnp.asarray(points + rng.normal(size=(n, 2)) * 0.03), jnp.asarray(label, float)
 
 
@@ -37,7 +36,7 @@ def equilibrium(given, most=1000):
 
 def loss(p, x, label, state=equilibrium):
     logits = jax.vmap(lambda x: p["out"] @ state((p, x)))(x)
-    return jnp.mean(jnp.logaddexp(0.0, logits) - label * logits), jnp.mean((logits > 0) == (label > 0.5))
+    return jnp.mean(jnp.logaddexp(0.0, logits) - label * logits), jnp.mean((logits > 0) == label)
 
 
 def memory(state):
@@ -51,11 +50,11 @@ p = {name: jnp.asarray(rng.normal(size=s)) * (0.1 if name == "W" else 1.5) for n
 speed, step = jax.tree.map(jnp.zeros_like, p), jax.jit(jax.value_and_grad(loss, has_aux=True))
 for _ in range(STEPS):
     (value, right), slope = step(p, x, label)
-    speed = jax.tree.map(lambda v, g: 0.9 * v - 0.3 * g, speed, slope)
+    speed = {name: 0.9 * v - 0.3 * slope[name] for name, v in speed.items()}
     p = jax.tree.map(jnp.add, p, speed)
-print(f"loss {value:.3f}, {right:.1%} of the points right")
+print(f"loss {value:.3f}, {right:.1%} right")
 ours, other = (jax.grad(loss, has_aux=True)(p, x[:5], label[:5], f)[0] for f in (equilibrium, unrolled))
 error = max(float(abs(ours[name] - other[name]).max()) for name in p)
 print(f"gradient against 200 unrolled iterations: largest difference {error:.1e}")
 bytes_of = {n: [memory(lambda g, f=f, n=n: f(g, n)) for f in (equilibrium, unrolled)] for n in (100, 1000)}
-print("memory of the gradient in bytes (equilibrium, unrolled), by the iterations allowed:", bytes_of)
+print("bytes of the gradient (equilibrium, unrolled), by iterations:", bytes_of)
