@@ -204,6 +204,11 @@ class _Function:
         """F''(operands)[tangents, others]."""
         return jax.jvp(lambda *u: self.push(u, tangents), self.operands, tuple(others))[1]
 
+    @functools.cached_property
+    def slopes(self) -> list[Any]:
+        """Of a function of each element, the derivative by each operand."""
+        return [self.push(self.operands, _only(self, k))[0] for k in range(len(self.operands))]
+
     @property
     def shapes(self) -> list[Any]:
         return [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in self.operands]
@@ -227,7 +232,7 @@ def _step(context: Context, eqn: Any, values: list[Value], asked: bool, live: li
     shapes = [(tuple(v.aval.shape), v.aval.dtype) for v, own in zip(eqn.outvars, live, strict=True) if own]
     jacobians: Sequence[Any] = [Tangent(*s, ()) for s in shapes]
     if asked:
-        jacobians = _by_rule(context, eqn, values, live) if linear else pushed(context, function, curved)
+        jacobians = _by_rule(context, eqn, values, live) if linear else _pushed(context, function, curved)
     if not any(v.second for v in curved):
         return [_Derivatives(J, None, False) for J in jacobians]
     first = _first(function, curved)
@@ -244,7 +249,7 @@ def _scaled(function: _Function, curved: Curved, shape: tuple[tuple[int, ...], A
     (u, *others), name = function.operands, function.eqn.primitive.name
     if others or name not in _EACH or (u.shape, u.dtype) != shape or jnp.iscomplexobj(u):
         return None
-    return curved, lambda: function.push(function.operands, _only(function, 0))[0]
+    return curved, lambda: function.slopes[0]
 
 
 def plus_none(a: Any, b: Any, shape: tuple[tuple[int, ...], Any]) -> Any:
@@ -272,9 +277,17 @@ def _tangent(var: Any, found: Any) -> Tangent:
     return found if isinstance(found, Tangent) else Tangent(tuple(var.aval.shape), var.aval.dtype, ())
 
 
-def pushed(context: Context, function: _Function, curved: Sequence[Curved]) -> list[Tangent]:
+def _pushed(context: Context, function: _Function, curved: Sequence[Curved]) -> list[Tangent]:
     """The Jacobians of what any equation gives: blocks through its linearization."""
-    closed, outs = jax.make_jaxpr(lambda *t: function.push(function.operands, t), return_shape=True)(*function.shapes)
+    each = function.eqn.primitive.name in _POINTWISE and not any(jnp.iscomplexobj(u) for u in function.operands)
+    slopes = function.slopes if each else []
+
+    def linear(*t: Any) -> list[Any]:
+        if not each:
+            return function.push(function.operands, t)
+        return [functools.reduce(jnp.add, map(jnp.multiply, slopes, t))]  # one product, where a rule has many
+
+    closed, outs = jax.make_jaxpr(linear, return_shape=True)(*function.shapes)
     found = propagate(context, closed.jaxpr, closed.consts, [v.jacobian for v in curved])
     return [_present(v, o) for v, o in zip(found, outs, strict=True)]
 
