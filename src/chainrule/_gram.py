@@ -75,15 +75,13 @@ def _distinct(b: Block) -> bool:
 
 
 def _pays(ours: Sequence[Block], theirs: Sequence[Block]) -> bool:
-    """Whether blocks are met pair by pair, and not as one block each."""
-    pairs = [p.cols.size and min(p.slots, q.slots) for p in ours for q in theirs if _meet(p, q)]
-    rows = math.prod(ours[0].shape) if ours else 0
-    return len(pairs) <= 1 or (
-        sum(pairs) <= sum(b.slots for b in (*ours, *theirs)) and rows * max(pairs) <= _KNOWN
-    )
+    """Whether blocks are met pair by pair: with fewer values to look up than to place in the union of all columns."""
+    looked_up = sum(min(p.slots, q.slots) for p in ours for q in theirs if not _same(p, q) and _meet(p, q))
+    return looked_up <= sum(b.slots for b in (*ours, *theirs))
 
 
 def _meet(p: Block, q: Block) -> bool:
+    """Whether some column is in both."""
     return _same(p, q) or bool(np.intersect1d(p.cols, q.cols).max(initial=-1) >= 0)
 
 
