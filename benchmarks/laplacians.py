@@ -2,7 +2,7 @@
 
     python benchmarks/laplacians.py [--smoke] [--only NAME] [--out DIR]
 
-Each way takes a batch of points; the answers are compared with a loop of Hessian-vector products in float64.
+Each way takes a batch of points; the answers are compared with a loop of Hessian-vector products in its dtype.
 """
 
 from __future__ import annotations

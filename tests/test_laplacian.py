@@ -129,6 +129,17 @@ ALGEBRA = {
     "triangular_solve": lambda x: lax.linalg.triangular_solve(
         A + 3.0 * jnp.diag(x), jnp.outer(x, x), left_side=True, lower=True
     ),
+    "triangular_solve_right": lambda x: lax.linalg.triangular_solve(
+        A + jnp.outer(x, x), jnp.sin(A) * x[None], transpose_a=True, unit_diagonal=True
+    ),
+    "solve_many": lambda x: jnp.linalg.solve(A + jnp.diag(x), jnp.outer(x, x)),
+    "solve_by_products": lambda x: lax.custom_linear_solve(
+        lambda v: A @ v + x**2 * v,
+        x,
+        lambda _, b: jnp.linalg.solve(A + jnp.diag(lax.stop_gradient(x) ** 2), b),
+        lambda _, b: jnp.linalg.solve(A.T + jnp.diag(lax.stop_gradient(x) ** 2), b),
+    ),
+    "qr": lambda x: jnp.linalg.qr(jnp.outer(x, x) + A)[0],
     "cholesky": lambda x: jnp.linalg.cholesky(jnp.outer(x, x) + SPD),
     "inverse": lambda x: jnp.linalg.inv(jnp.outer(x, x) + SPD),
     "eigenvalues": lambda x: jnp.linalg.eigvalsh(jnp.outer(x, x) + SPD),
@@ -188,7 +199,7 @@ def test_is_the_trace_of_the_hessian(name):
 )
 def test_custom_vjp_has_the_second_derivative_of_its_rule(f):
     x = jnp.asarray(RNG.normal(size=6))
-    close(cr.laplacian(f)(x), trace_of_hessian(f, jax.jacrev)(x))
+    close(cr.laplacian(f)(x), jax.jit(trace_of_hessian(f, jax.jacrev))(x))
 
 
 MAPPED = ["sin_exp", "pairs", "mlp", "softplus", "cholesky", "gather", "scan_dense", "cond", "while", "attention"]
@@ -198,7 +209,7 @@ MAPPED = ["sin_exp", "pairs", "mlp", "softplus", "cholesky", "gather", "scan_den
 def test_a_batch_of_points(name):
     f, X = FUNCTIONS[name], jnp.asarray(RNG.normal(size=(3, 6)))
     wanted = jnp.stack([cr.laplacian(f)(x) for x in X]) if name != "scan_dense" else jax.vmap(trace_of_hessian(f))(X)
-    for ours in (cr.laplacian(f, batched=True), jax.vmap(cr.laplacian(f)), jax.jit(jax.vmap(cr.laplacian(f)))):
+    for ours in (cr.laplacian(f, batched=True), jax.jit(jax.vmap(cr.laplacian(f)))):
         close(ours(X), wanted)
 
 
@@ -223,11 +234,11 @@ def test_pytrees_and_further_arguments():
     data, index = jnp.asarray(RNG.normal(size=2)), np.array([0, 2])
     flat, unravel = ravel_pytree(p)
     got = cr.laplacian(f)(p, data, index, 3)
-    wanted = trace_of_hessian(lambda x: f(unravel(x), data, index, 3))(flat)
+    wanted = jax.jit(trace_of_hessian(lambda x: f(unravel(x), data, index, 3)))(flat)
     assert jax.tree.structure(got) == jax.tree.structure(wanted)
     close(got, wanted)
     by_data = cr.laplacian(f, argnums=1)(p, data, jnp.asarray(index), 3)
-    close(by_data, trace_of_hessian(lambda d: f(p, d, index, 3))(data))
+    close(by_data, jax.jit(trace_of_hessian(lambda d: f(p, d, index, 3)))(data))
     both = cr.laplacian(f, argnums=(0, 1))(p, data, index, 3)
     close(both, jax.tree.map(jnp.add, got, by_data))
     many = jax.tree.map(lambda a: jnp.stack([a, 2 * a]), p)
@@ -267,11 +278,33 @@ def largest(f, x):
         (lambda x: jnp.exp(-((x[:, None] - x[None]) ** 2)).sum(), 10**6),
         (lambda x: lax.scan(lambda s, _: (jnp.sin(s), None), x, None, 5)[0].sum(), 2000),
         (lambda x: bent(backwards(jax.nn.softplus(x))).sum(), 1000),
+        (lambda x: jnp.linalg.slogdet(x[:900].reshape(30, 30) + jnp.eye(30))[1], 30**3),
     ],
 )
 def test_what_is_sparse_stays_sparse(f, most):
     """Nothing of the size of the Jacobian (10⁶ or more) is in the program of separable and pairwise functions."""
     assert largest(cr.laplacian(f), jnp.linspace(0.1, 1.0, 1000)) <= most
+
+
+def test_a_function_of_each_element_scales_a_jacobian_once():
+    """By its derivative: not by each product and sum of its rule."""
+    W = jnp.ones((8, 8))
+    closed = jax.make_jaxpr(cr.laplacian(lambda x: jnp.tanh(W @ jnp.tanh(W @ jnp.tanh(W @ x))).sum()))(jnp.ones(8))
+    large = [e.primitive.name for e in walk(closed.jaxpr) if any(v.aval.size == 64 for v in e.outvars)]
+    assert large.count("dot_general") == 2
+    assert large.count("mul") == 4  # a square and a product for each
+    assert not {"add", "sub", "add_any"} & set(large)
+
+
+def test_columns_are_looked_up_where_another_block_has_more():
+    """Few entries and a full row meet without a scatter into the union of their columns."""
+
+    def f(x):
+        return (x * jnp.sin(A @ x)).sum() + (jnp.sin(x)[:, None] * jnp.sin(x)[None, :] * jnp.cos(x).sum() ** 2).sum()
+
+    names = {e.primitive.name for e in walk(jax.make_jaxpr(cr.laplacian(f))(jnp.ones(6)).jaxpr)}
+    assert "gather" in names
+    assert "scatter-add" not in names
 
 
 def test_a_waist_is_met_by_the_hessian(monkeypatch):
@@ -282,7 +315,7 @@ def test_a_waist_is_met_by_the_hessian(monkeypatch):
         return jnp.sin(U @ jnp.tanh(U @ jnp.tanh(V @ jnp.tanh(W @ x)))).sum()
 
     x = jnp.asarray(RNG.normal(size=400))
-    close(cr.laplacian(f)(x), trace_of_hessian(f)(x))
+    close(cr.laplacian(f)(x), jax.jit(trace_of_hessian(f))(x))
 
     def work(f):
         cost = jax.jit(f).lower(x).compile().cost_analysis()
@@ -310,7 +343,7 @@ def test_random_programs(group):
     run_seed = int(os.environ["CHAINRULE_SEED"])
 
     @seed(run_seed + group)
-    @settings(max_examples=16, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
+    @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
     @given(program=programs.steps, shapes=shapes, point=st.integers(0, 1000))
     def one(program, shapes, point):
         note(f"repeat the run with CHAINRULE_SEED={run_seed}")

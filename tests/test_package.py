@@ -48,7 +48,7 @@ FLOORS = [
     *("_factored", "_kernel", "_low_rank", "_narrow", "_recorded", "_diagonal", "_determinant", "_accumulate"),
     *("_compiled", "_api", "_planning", "_solver", "_field", "_calculus", "_potential", "_gradient_flow"),
     *("_solution", "_descent", "_newton", "_newton_cg", "_unknowns", "_interior_point", "scipy", "graph"),
-    *("_forward_laplacian", "_laplacian_loops", "_laplacian"),
+    *("_laplacian_function", "_forward_laplacian", "_laplacian_loops", "_laplacian_solves", "_laplacian"),
     *("_implicit", "_inverse"),
     *("_probing", "_lanczos", "_expense", "_stochastic", "_score", "_langevin"),
     *("_density", "_inverting", "_triangular_inverse", "_continuous"),

@@ -20,15 +20,14 @@ import numpy as np
 
 from chainrule._coefficient import evaluate, known
 from chainrule._gram import contracted_gram, gram
-from chainrule._jax import Literal, as_function, dependent, has_custom_vjp, inner_jaxpr, needed, taken_branch
+from chainrule._jax import Literal, dependent, inner_jaxpr, needed, taken_branch
+from chainrule._laplacian_function import Function
 from chainrule._memory import require_memory
 from chainrule._program import Coefficient, Context, Tangent, as_jax
 from chainrule._propagate import propagate, push
 from chainrule._rules import rule_for
 from chainrule._rules.contraction import letters_of
 from chainrule._rules.fallback import common_columns
-
-Arrays = Sequence[Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +83,10 @@ _POINTWISE = {
     *("bessel_i0e", "bessel_i1e", "regularized_incomplete_beta", "mul", "div"),
 }
 _EACH = _POINTWISE | {"add", "sub", "neg", "div", "abs", "copy"}
+# their rules are products and solves: what these are made of is cheaper than derivatives of the rule column by column
+_FACTORED = {"cholesky", "lu", "eigh", "qr", "svd"}
 LOOPS: dict[str, Callable[..., list[Value]]] = {}  # `_laplacian_loops` enters them
+SOLVES: dict[str, Callable[..., list[Any]]] = {}  # `_laplacian_solves` does
 
 
 def laplacians(
@@ -155,10 +157,10 @@ def _equation(context: Context, eqn: Any, values: list[Value], asked: bool) -> S
     if not any(live):
         return found
     second = any(isinstance(v, Curved) and v.second for v in values)
-    if second and name.startswith(("custom_jvp", "custom_vjp")):
+    if second and (name.startswith(("custom_jvp", "custom_vjp")) or name in _FACTORED):
         outs = iter(_custom(context, eqn, values, asked, live))
     else:
-        outs = iter(_step(context, eqn, values, asked, live))
+        outs = iter(_step(context, eqn, values, asked, live, list(itertools.compress(found, live))))
     return [next(outs).of(c) if own else c for c, own in zip(found, live, strict=True)]
 
 
@@ -177,61 +179,29 @@ def value_of(v: Value) -> Coefficient:
     return v.value if isinstance(v, Curved) else v
 
 
-class _Function:
-    """An equation as a function of its varying operands alone, and its pushforward."""
-
-    def __init__(self, eqn: Any, values: Sequence[Value], live: Sequence[bool]):
-        self.eqn, self.live, self._run = eqn, live, as_function(eqn)
-        self.places = [k for k, v in enumerate(values) if isinstance(v, Curved)]
-        self._full = [as_jax(value_of(v).value) for v in values]
-        self.operands = tuple(self._full[k] for k in self.places)
-        self.backwards = has_custom_vjp(_Only(eqn))
-
-    def __call__(self, *varying: Any) -> list[Any]:
-        full = list(self._full)
-        for k, v in zip(self.places, varying, strict=True):
-            full[k] = v
-        return list(itertools.compress(self._run(*full), self.live))
-
-    def push(self, operands: Arrays, tangents: Arrays) -> list[Any]:
-        """F'(operands) tangents. What has a rule for the reverse direction only is transposed: it is linear."""
-        if not self.backwards:
-            return jax.jvp(self, tuple(operands), tuple(tangents))[1]
-        outs, pull = jax.vjp(self, *operands)
-        return jax.linear_transpose(pull, outs)(tuple(tangents))[0]
-
-    def bend(self, tangents: Arrays, others: Arrays) -> list[Any]:
-        """F''(operands)[tangents, others]."""
-        return jax.jvp(lambda *u: self.push(u, tangents), self.operands, tuple(others))[1]
-
-    @property
-    def shapes(self) -> list[Any]:
-        return [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in self.operands]
+def _function(eqn: Any, values: Sequence[Value], live: Sequence[bool]) -> Function:
+    places = [k for k, v in enumerate(values) if isinstance(v, Curved)]
+    return Function(eqn, [value_of(v).value for v in values], places, live)
 
 
-@dataclass(frozen=True)
-class _Only:
-    """One equation as the body of a jaxpr."""
-
-    equation: Any
-
-    @property
-    def eqns(self) -> list[Any]:
-        return [self.equation]
-
-
-def _step(context: Context, eqn: Any, values: list[Value], asked: bool, live: list[bool]) -> list[_Derivatives]:
+def _step(
+    context: Context, eqn: Any, values: list[Value], asked: bool, live: list[bool], found: Sequence[Coefficient]
+) -> list[_Derivatives]:
     curved = [v for v in values if isinstance(v, Curved)]
     linear = _linear(eqn, [isinstance(v, Curved) for v in values])
-    function = _Function(eqn, values, live)
+    solve = None if linear else SOLVES.get(eqn.primitive.name)
+    function = _function(eqn, values, live)
     shapes = [(tuple(v.aval.shape), v.aval.dtype) for v, own in zip(eqn.outvars, live, strict=True) if own]
     jacobians: Sequence[Any] = [Tangent(*s, ()) for s in shapes]
-    if asked:
-        jacobians = _by_rule(context, eqn, values, live) if linear else pushed(context, function, curved)
+    if asked or solve is not None:
+        jacobians = _by_rule(context, eqn, values, live) if linear else _pushed(context, function, curved)
     if not any(v.second for v in curved):
         return [_Derivatives(J, None, False) for J in jacobians]
     first = _first(function, curved)
-    second = [None] * len(shapes) if linear else _second(context, function, values)
+    if solve is not None:
+        second = solve(context, eqn, values, [Curved(c, J) for c, J in zip(found, jacobians, strict=True)])
+    else:
+        second = [None] * len(shapes) if linear else _second(context, function, values)
     scaled = _scaled(function, curved[0], shapes[0])
     return [
         _Derivatives(J, plus_none(a, b, s), True, scaled)
@@ -239,12 +209,12 @@ def _step(context: Context, eqn: Any, values: list[Value], asked: bool, live: li
     ]
 
 
-def _scaled(function: _Function, curved: Curved, shape: tuple[tuple[int, ...], Any]) -> Any:
+def _scaled(function: Function, curved: Curved, shape: tuple[tuple[int, ...], Any]) -> Any:
     """What `Curved.scaled` says of the result of a step that takes one array element by element."""
     (u, *others), name = function.operands, function.eqn.primitive.name
     if others or name not in _EACH or (u.shape, u.dtype) != shape or jnp.iscomplexobj(u):
         return None
-    return curved, lambda: function.push(function.operands, _only(function, 0))[0]
+    return curved, lambda: function.slopes[0]
 
 
 def plus_none(a: Any, b: Any, shape: tuple[tuple[int, ...], Any]) -> Any:
@@ -272,9 +242,17 @@ def _tangent(var: Any, found: Any) -> Tangent:
     return found if isinstance(found, Tangent) else Tangent(tuple(var.aval.shape), var.aval.dtype, ())
 
 
-def pushed(context: Context, function: _Function, curved: Sequence[Curved]) -> list[Tangent]:
+def _pushed(context: Context, function: Function, curved: Sequence[Curved]) -> list[Tangent]:
     """The Jacobians of what any equation gives: blocks through its linearization."""
-    closed, outs = jax.make_jaxpr(lambda *t: function.push(function.operands, t), return_shape=True)(*function.shapes)
+    each = function.eqn.primitive.name in _POINTWISE and not any(jnp.iscomplexobj(u) for u in function.operands)
+    slopes = function.slopes if each else []
+
+    def linear(*t: Any) -> list[Any]:
+        if not each:
+            return function.push(function.operands, t)
+        return [functools.reduce(jnp.add, map(jnp.multiply, slopes, t))]  # one product, where a rule has many
+
+    closed, outs = jax.make_jaxpr(linear, return_shape=True)(*function.shapes)
     found = propagate(context, closed.jaxpr, closed.consts, [v.jacobian for v in curved])
     return [_present(v, o) for v, o in zip(found, outs, strict=True)]
 
@@ -286,7 +264,7 @@ def _present(found: Any, aval: Any) -> Tangent:
     return Tangent(found.shape, found.dtype, tuple(b for b in found.blocks if (b.cols >= 0).any()))
 
 
-def _first(function: _Function, curved: Sequence[Curved]) -> list[Any]:
+def _first(function: Function, curved: Sequence[Curved]) -> list[Any]:
     """F'(u) Δu."""
     if all(v.laplacian is None for v in curved):
         return [None] * sum(function.live)
@@ -297,7 +275,7 @@ def _first(function: _Function, curved: Sequence[Curved]) -> list[Any]:
     return function.push(function.operands, zeros)
 
 
-def _second(context: Context, function: _Function, values: Sequence[Value]) -> list[Any]:
+def _second(context: Context, function: Function, values: Sequence[Value]) -> list[Any]:
     """Σ_k F''(u)[∂_k u, ∂_k u]: of each result an array, or None for zero."""
     eqn, curved = function.eqn, [v for v in values if isinstance(v, Curved)]
     name, real = eqn.primitive.name, not any(jnp.iscomplexobj(u) for u in function.operands)
@@ -320,7 +298,7 @@ def _products(context: Context, a: Curved, b: Curved, shape: tuple[int, ...]) ->
     return a.squares(context) if a is b else gram(context, a.jacobian, b.jacobian, shape)
 
 
-def _pointwise(context: Context, function: _Function, curved: Sequence[Curved]) -> Any:
+def _pointwise(context: Context, function: Function, curved: Sequence[Curved]) -> Any:
     """Σ over pairs of operands of φ_ab Σ_k ∂_k a ∂_k b; φ_ab from derivatives along ones."""
     (out,) = jax.eval_shape(function, *function.operands)
     total = None
@@ -328,17 +306,13 @@ def _pointwise(context: Context, function: _Function, curved: Sequence[Curved]) 
         found = _products(context, curved[j], curved[k], out.shape)
         if found is None:
             continue
-        bend = function.bend(_only(function, j), _only(function, k))[0]
+        bend = function.bend(function.only(j), function.only(k))[0]
         term = bend * (found if j == k else found + found)
         total = term if total is None else total + term
     return total
 
 
-def _only(function: _Function, place: int) -> tuple[Any, ...]:
-    return tuple(jnp.ones_like(u) if k == place else jnp.zeros_like(u) for k, u in enumerate(function.operands))
-
-
-def _dense(context: Context, function: _Function, curved: Sequence[Curved]) -> list[Any]:
+def _dense(context: Context, function: Function, curved: Sequence[Curved]) -> list[Any]:
     """The derivative of the pushforward along each column that the operands have: what `jax.hessian` does."""
     held = [k for k, v in enumerate(curved) if v.jacobian.blocks]
     if not held:
@@ -365,7 +339,7 @@ def _custom(context: Context, eqn: Any, values: list[Value], asked: bool, live: 
     and its Jacobian is that of F. All that depends on u alone is met by zeros: its own Laplacian is not asked for.
     """
     curved = [v for v in values if isinstance(v, Curved)]
-    function = _Function(eqn, values, live)
+    function = _function(eqn, values, live)
     closed = jax.make_jaxpr(lambda u, w: function.push(u, w))(function.shapes, function.shapes)
     us = [Curved(v.value, v.jacobian, None, False) for v in curved]
     ws = [

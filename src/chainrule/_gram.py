@@ -19,8 +19,9 @@ from chainrule._program import Context, Tangent, as_jax
 from chainrule._rules.pointwise import present
 from chainrule._rules.reach import position
 
-_FEW_PAIRS = 64  # products of slots up to which each is compared with each
+_COMPARED = 4  # slots up to which each is compared with each
 _KNOWN = 2**23  # elements of a mask that are kept as a constant
+_LOOKED = 2  # multiply-adds of a matrix product that take as long as one of values that are looked up
 
 
 def gram(context: Context, a: Tangent, b: Tangent, shape: tuple[int, ...]) -> Any:
@@ -39,8 +40,21 @@ def gram(context: Context, a: Tangent, b: Tangent, shape: tuple[int, ...]) -> An
                 term = term + term if square and k > j else term
                 context.cost += 0 if isinstance(term, np.ndarray) else term.size
                 terms[term.shape] = plus(terms[term.shape], term) if term.shape in terms else term
-    sums = [t.reshape((*t.shape[: len(shape)], -1)).sum(-1) for t in terms.values()]
+    sums = [_summed(t, len(shape)) for t in terms.values()]
     return functools.reduce(plus, sums) if sums else None
+
+
+def _summed(term: Any, rank: int) -> Any:
+    """The sum over the slots, as they lie: see `slots_first`."""
+    if term.ndim == rank + 1 and rank:
+        return xp(term).swapaxes(term, -1, -2).sum(-2)
+    return term.reshape((*term.shape[:rank], -1)).sum(-1)
+
+
+def slots_first(combine: Any, a: Any, b: Any) -> Any:
+    """A product with the slots before the last axis of rows: a sum over them is one step with what made the values."""
+    first = combine(xp(a).swapaxes(a, -1, -2), xp(b).swapaxes(b, -1, -2)) if a.ndim > 1 else combine(a, b)
+    return xp(first).swapaxes(first, -1, -2) if a.ndim > 1 else first
 
 
 def _spread(a: Tangent, shape: tuple[int, ...]) -> list[Block]:
@@ -61,16 +75,14 @@ def _distinct(b: Block) -> bool:
 
 
 def _pays(ours: Sequence[Block], theirs: Sequence[Block]) -> bool:
-    """Whether blocks are met pair by pair: where few slots are compared, or equal columns stand side by side."""
-    for p in ours:
-        for q in theirs:
-            if _same(p, q) or not np.intersect1d(p.cols, q.cols).max(initial=-1) >= 0:
-                continue
-            rows = math.prod(np.broadcast_shapes(p.cols.shape[:-1], q.cols.shape[:-1]))
-            slots = p.slots * q.slots
-            if slots > max(_FEW_PAIRS, p.slots + q.slots) or rows * slots > _KNOWN:
-                return False
-    return True
+    """Whether blocks are met pair by pair: with fewer values to look up than to place in the union of all columns."""
+    looked_up = sum(min(p.slots, q.slots) for p in ours for q in theirs if not _same(p, q) and _meet(p, q))
+    return looked_up <= sum(b.slots for b in (*ours, *theirs))
+
+
+def _meet(p: Block, q: Block) -> bool:
+    """Whether some column is in both."""
+    return _same(p, q) or bool(np.intersect1d(p.cols, q.cols).max(initial=-1) >= 0)
 
 
 def _same(p: Block, q: Block) -> bool:
@@ -81,8 +93,12 @@ def _product(p: Block, q: Block) -> Any:
     """Products of values that stand for the same column, [*rows, slots] or [*rows, slots, slots]; None for zero."""
     if _same(p, q):
         return _slots(p, q, compressed(p.cols >= 0))
-    if not np.intersect1d(p.cols, q.cols).max(initial=-1) >= 0:
+    if not _meet(p, q):
         return None
+    if max(p.slots, q.slots) > _COMPARED:
+        p, q = (p, q) if p.slots <= q.slots else (q, p)
+        at = compressed(position(p.cols, q.cols, p.shape), len(p.shape))
+        return _slots(p, Block(p.shape, at, _looked_up(q.vals, at)), at >= 0)
     match = (p.cols[..., :, None] == q.cols[..., None, :]) & (p.cols >= 0)[..., :, None]
     if not match.any():
         return None
@@ -93,8 +109,20 @@ def _product(p: Block, q: Block) -> Any:
     return _masked(multiply(p.vals[..., :, None], q.vals[..., None, :]), compressed(match, match.ndim - 2))
 
 
+def _looked_up(vals: Any, at: np.ndarray) -> Any:
+    """The values of each row in these slots of it; anything where a place is -1."""
+    if vals.shape[-1] == 1:
+        return vals
+    at = np.maximum(at, 0)
+    if at.size == at.shape[-1]:
+        return vals[..., at.reshape(-1)]
+    if isinstance(vals, np.ndarray):
+        return np.take_along_axis(vals, at, axis=-1)
+    return jnp.take_along_axis(vals, at, axis=-1, mode="promise_in_bounds")
+
+
 def _slots(p: Block, q: Block, there: np.ndarray) -> Any:
-    product = multiply(p.vals, q.vals)
+    product = slots_first(multiply, p.vals, q.vals)
     if product.shape[-1] == 1 and there.shape[-1] == 1:
         product = product * np.asarray(p.slots, product.dtype)
     return _masked(product, there)
@@ -128,7 +156,8 @@ def contracted_gram(context: Context, a: Tangent, b: Tangent, letters: tuple[str
         return None
     batch = [k for k, x in enumerate(every) if x in left and x in right and x in out]
     columns = _columns([*p, *q], batch)
-    if sum(m.slots for m in p) * sum(m.slots for m in q) <= columns.shape[-1] and space <= _KNOWN:
+    met = sum(min(m.slots, o.slots) for m in p for o in q)
+    if _LOOKED * met <= columns.shape[-1] and space * met <= _KNOWN:
         full = tuple(sizes[x] for x in every)
         found = gram(context, Tangent(full, a.dtype, tuple(p)), Tangent(full, b.dtype, tuple(q)), full)
         if found is None:

@@ -95,7 +95,7 @@ def _forward(problem: Problem, closed: Any, shapes: Sequence[Any]) -> Sequence[A
     """The forward Laplacian; that of a scalar function from its Hessian, where that is counted cheaper."""
     from chainrule._body import planning
     from chainrule._forward_laplacian import Curved
-    from chainrule._laplacian_loops import laplacians
+    from chainrule._laplacian_solves import laplacians
     from chainrule._mixed import seeds_of
     from chainrule._program import Coefficient, Linear
 
