@@ -99,7 +99,7 @@ def integrate_density(
     run = Transform("integrate_density", v, (0, 1, 2, 3, 4), _body(*options[1:]), options, patterned=True)
     found, done = run(x0, log_p0, t0, t1, key, *args)
     if isinstance(done, jax.core.Tracer) or bool(done):
-        return found  # type: ignore[no-any-return]
+        return found
     raise ChainruleError(
         f"{what}: the field was not followed from t0={t0} to t1={t1} in {max_steps} steps; give more max_steps, a "
         "shorter time or another solver, and see that v and its divergence are finite"

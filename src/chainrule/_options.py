@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import jax
@@ -45,6 +44,6 @@ def count_of_batch(what: str, tree: Any) -> int:
 def optional(what: str, package: str, extra: str = "solvers") -> Any:
     """A package that need not be installed."""
     try:
-        return importlib.import_module(package)
+        return __import__(package)
     except ImportError as error:
         raise ChainruleError(f"{what} needs {package}: pip install 'chainrule[{extra}]'") from error
