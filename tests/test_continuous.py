@@ -54,3 +54,17 @@ def test_what_is_refused():
         cr.integrate_density(lambda t, x: x, jnp.arange(3), 0.0, 0.0, 1.0)
     with pytest.raises(cr.ShapeError, match="a field is like x"):
         cr.integrate_density(lambda t, x: x.sum(), jnp.ones(3), 0.0, 0.0, 1.0)
+
+
+def test_the_flow_of_a_float32_point_stays_float32():
+    x, log_p = cr.integrate_density(lambda t, x: -0.5 * x, jnp.ones(2, jnp.float32), 0.0, 0.0, 2.0)
+    assert x.dtype == log_p.dtype == jnp.float32
+
+
+def test_what_a_flow_refuses():
+    with pytest.raises(cr.ChainruleError, match="in 5 steps; give more max_steps"):
+        cr.integrate_density(lambda t, x: -1e6 * x, jnp.ones(2), 0.0, 0.0, 2.0, max_steps=5)
+    with pytest.raises(cr.InputTypeError, match=r"jax\.random\.key"):
+        cr.integrate_density(lambda t, x: x, jnp.ones(2), 0.0, 0.0, 2.0, key=3)
+    with pytest.raises(cr.ShapeError, match="log_p0 is one number"):
+        cr.integrate_density(lambda t, x: x, jnp.ones(2), jnp.zeros(2), 0.0, 2.0)

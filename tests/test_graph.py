@@ -153,3 +153,12 @@ def test_refusals():
             graph.fourier_basis(A, k)
     with pytest.raises(cr.InputTypeError, match="degree=-1"):
         graph.spectral_filter(A, np.ones(20), np.exp, degree=-1)
+
+
+def test_the_energy_of_whole_numbers_keeps_the_weights():
+    E = graph.energy(np.array([[0, 0.5], [0.5, 0]]))
+    assert E(jnp.array([0, 2])) == 2.0
+    with pytest.raises(cr.InputTypeError, match="x is complex"):
+        E(jnp.array([0, 1j]))
+    with pytest.raises(cr.InputTypeError, match="no matrix of numbers"):
+        graph.incidence([[0, 1], [1]])

@@ -259,3 +259,29 @@ class TestInverse:
             _ = cr.inverse(lambda x: x**2, jnp.zeros(1)).radius
         with pytest.raises(cr.InputTypeError, match="must be a function"):
             cr.inverse(3, jnp.zeros(1))
+
+
+def test_whole_numbers_that_are_mapped_around_a_solution():
+    x, places = jnp.array([1.0, 4.0, 9.0]), jnp.array([0, 2])
+
+    def slope(i):
+        return jax.grad(lambda x: cr.root(lambda x, y: y**2 - x[i], jnp.ones(()))(x))(x)
+
+    np.testing.assert_allclose(jax.vmap(slope)(places), [[0.5, 0, 0], [0, 0, 1 / 6]], rtol=1e-9)
+    np.testing.assert_allclose(jax.jit(slope)(places[1]), [0, 0, 1 / 6], rtol=1e-9)
+
+
+def test_a_fixed_point_in_single_precision_takes_keywords():
+    z = cr.fixed_point(lambda x, z, s: s * jnp.cos(z) + x, jnp.zeros(1, jnp.float32))
+    found = z(jnp.array([0.2], jnp.float32), s=jnp.float32(0.5))
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, 0.5 * jnp.cos(found) + 0.2, rtol=1e-5)
+
+
+def test_starts_and_forms_that_are_refused():
+    with pytest.raises(cr.InputTypeError, match="floating point"):
+        cr.root(lambda x, y: y**2 - x, jnp.ones(1, int))(jnp.ones(1))
+    with pytest.raises(cr.ShapeError, match=r"fixed_point of .*: f"):
+        cr.fixed_point(lambda x, z: z[None], jnp.ones(2))(jnp.ones(2))
+    with pytest.raises(cr.InputTypeError, match="max_steps='a'"):
+        cr.root(lambda x, y: y - x, jnp.ones(1), max_steps="a")

@@ -261,7 +261,7 @@ def test_refuses():
         cr.laplacian(lambda x: x > 0)(jnp.ones(3))
     with pytest.raises(cr.InputTypeError, match="complex"):
         cr.laplacian(lambda x: x)(jnp.ones(3, complex))
-    with pytest.raises(cr.InputTypeError, match=r"one leading axis in common, got \[\(2,\), \(3,\)\]"):
+    with pytest.raises(cr.ShapeError, match=r"in every leaf, got shapes \[\(2,\), \(3,\)\]"):
         cr.laplacian(lambda p: p[0].sum(), batched=True)((jnp.ones(2), jnp.ones(3)))
 
 

@@ -34,6 +34,7 @@ FLOORS = [
         "_jax",
         "_substitution",
         "_space",
+        "_options",
     ),
     *("_block", "_pad", "_program", "_coefficient"),
     *(f"_rules.{name}" for name in ("_registry", "fallback", "pointwise", "contraction", "shape")),
@@ -46,10 +47,11 @@ FLOORS = [
     *(f"_linalg.{name}" for name in ("factorization", "iterative", "interface", "stored", "lineax_operator")),
     *("_display", "_layout", "_jacobian", "_assembled", "_matrix_free"),
     *("_factored", "_kernel", "_low_rank", "_narrow", "_recorded", "_diagonal", "_determinant", "_accumulate"),
-    *("_compiled", "_api", "_planning", "_solver", "_field", "_calculus", "_potential", "_gradient_flow"),
+    *("_compiled", "_api", "_planning", "_solver", "_field", "_calculus", "_potential", "_ode"),
+    *("_gradient_flow",),
     *("_solution", "_descent", "_newton", "_newton_cg", "_unknowns", "_interior_point", "scipy", "graph"),
     *("_laplacian_function", "_forward_laplacian", "_laplacian_loops", "_laplacian_solves", "_laplacian"),
-    *("_implicit", "_inverse"),
+    *("_implicit_solve", "_implicit", "_inverse"),
     *("_probing", "_lanczos", "_expense", "_stochastic", "_score", "_langevin"),
     *("_density", "_inverting", "_triangular_inverse", "_continuous"),
     *("_rule_check", "_agreement", "testing"),
@@ -181,7 +183,9 @@ def python_blocks(name: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / name).read_text(), flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("code", python_blocks("README.md"), ids=["first screen", "use", "plan", "check", "solve"])
+@pytest.mark.parametrize(
+    "code", python_blocks("README.md"), ids=["first screen", "use", "plan", "check", "solve", "root"]
+)
 def test_code_in_the_readme_runs(code):
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):  # as a user has it
         exec(compile(code, "README.md", "exec"), {})

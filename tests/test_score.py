@@ -157,9 +157,9 @@ def test_annealing_finds_modes_far_apart():
     ("run", "error", "says"),
     [
         (lambda: cr.score(lambda x: x)(POINTS[0]), cr.ShapeError, "one real number"),
-        (lambda: cr.score(lambda x: x.sum())(jnp.arange(3)), cr.InputTypeError, "floating point"),
+        (lambda: cr.score(lambda x: x.sum())(jnp.arange(3)), cr.InputTypeError, "floating"),
         (lambda: cr.score_matching_loss(lambda x: x[1:])(POINTS), cr.ShapeError, "2 outputs for 3"),
-        (lambda: cr.score_matching_loss(lambda x: x)(1.0), cr.ShapeError, "leading axis"),
+        (lambda: cr.score_matching_loss(lambda x: x)(1.0), cr.ShapeError, "along a first axis"),
         (lambda: cr.sliced_score_matching_loss(jnp.sin)(POINTS), cr.InputTypeError, "jax.random.key"),
         (lambda: cr.sliced_score_matching_loss(jnp.sin, probes=0), cr.InputTypeError, "probes=0"),
         (lambda: cr.sliced_score_matching_loss(lambda x: x[1:])(POINTS, key=KEY), cr.ShapeError, "2 outputs for 3"),
@@ -167,10 +167,28 @@ def test_annealing_finds_modes_far_apart():
         (lambda: cr.denoising_score_matching_loss(jnp.sin, 1.0)(POINTS), cr.InputTypeError, "jax.random.key"),
         (lambda: cr.stein_residual(3, jnp.sin), cr.InputTypeError, "function"),
         (lambda: cr.langevin(jnp.sin, POINTS, KEY, step=0.1, steps=1.5), cr.InputTypeError, "steps=1.5"),
-        (lambda: cr.langevin(jnp.sin, jnp.ones(()), KEY, step=0.1, steps=1), cr.ShapeError, "leading axis"),
-        (lambda: cr.langevin(jnp.sin, jnp.ones((2, 1), int), KEY, step=0.1, steps=1), cr.InputTypeError, "real"),
+        (
+            lambda: cr.langevin(jnp.sin, jnp.ones(()), KEY, step=0.1, steps=1),
+            cr.ShapeError,
+            "along a first axis",
+        ),
+        (
+            lambda: cr.langevin(jnp.sin, jnp.ones((2, 1), int), KEY, step=0.1, steps=1),
+            cr.InputTypeError,
+            "floating point",
+        ),
+        (lambda: cr.langevin(jnp.sin, POINTS, KEY, step=-0.1, steps=1), cr.InputTypeError, "step=-0.1"),
+        (lambda: cr.langevin(jnp.sin, POINTS, KEY, step=0.1, steps=1, log_p=jnp.sin), cr.ShapeError, "one real number"),
+        (lambda: cr.langevin(jnp.sin, {"a": POINTS}, KEY, step=0.1, steps=1), cr.InputTypeError, "one array"),
+        (lambda: cr.sliced_score_matching_loss(jnp.sin)(jnp.ones((2, 3), int), key=KEY), cr.InputTypeError, "floating"),
+        (lambda: cr.sliced_score_matching_loss(jnp.sin)(key=KEY), cr.InputTypeError, "0 positional arguments"),
+        (lambda: cr.denoising_score_matching_loss(jnp.sin, "a"), cr.InputTypeError, "sigmas='a'"),
         (lambda: cr.langevin(jnp.sum, POINTS, KEY, step=0.1, steps=1), cr.ShapeError, "1 outputs for 3"),
-        (lambda: cr.annealed_langevin(jnp.sin, [], POINTS, KEY, step=0.1, steps=1), cr.InputTypeError, "levels"),
+        (
+            lambda: cr.annealed_langevin(jnp.sin, [], POINTS, KEY, step=0.1, steps=1),
+            cr.InputTypeError,
+            "positive",
+        ),
     ],
 )
 def test_refusals(run, error, says):

@@ -319,3 +319,14 @@ def test_lanczos_stops_where_the_space_is_used_up():
 def test_refusals(run, error, says):
     with pytest.raises(error, match=says):
         run()
+
+
+def test_maps_of_nothing_and_of_complex_values():
+    for estimate in (cr.trace_estimate, cr.diagonal_estimate, cr.log_det_estimate):
+        e = estimate(lambda x: x)(jnp.zeros(0))
+        assert e.exact and not jnp.any(e.value)
+    assert repr(cr.trace_estimate(lambda x: x.astype(complex) * jnp.asarray(1j))(jnp.ones(2))).startswith(
+        "Estimate 0+2j"
+    )
+    with pytest.raises(cr.InputTypeError, match=r"of shape \(2,\)"):
+        cr.trace_estimate(jnp.sin, method="xtrace")(jnp.ones(3), key=jax.random.split(jax.random.key(0)))

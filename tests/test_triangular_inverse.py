@@ -108,3 +108,12 @@ def test_what_is_refused():
 
 def test_where_there_is_no_inverse_it_is_nan():
     assert jnp.isnan(cr.triangular_inverse(lambda x: jnp.exp(x) + 1)(jnp.zeros(2))).all()
+
+
+def test_batches_and_maps_that_are_refused():
+    scaled = cr.triangular_inverse(lambda x, s: s * x, batched=True)
+    np.testing.assert_allclose(scaled(jnp.ones((2, 3)), s=2.0), 0.5)
+    with pytest.raises(cr.ShapeError, match="along a first axis"):
+        scaled(jnp.array(1.0), 2.0)
+    with pytest.raises(cr.ShapeError, match="1 outputs of 3 inputs"):
+        cr.triangular_inverse(lambda x: x.sum())(jnp.array(1.0), start=jnp.ones(3))

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._api import Argnums, _like, _problem_and_last, _with_last, checked_argnums
+from chainrule._api import Argnums, _problem_and_last, _push, _with_last, checked_argnums
 from chainrule._compiled import Transform
-from chainrule._errors import InputTypeError, ShapeError
+from chainrule._errors import ShapeError
 from chainrule._field import accumulated, at_points, of_field, of_jacobian
+from chainrule._options import ANY_J, require_tolerance
 from chainrule._space import flat, name_of
 from chainrule._trace import Problem
 
@@ -315,14 +316,12 @@ def is_incompressible(
 
 def _determinant(problem: Problem) -> Any:
     J = accumulated(problem, "factored")
-    J._require_square("det")
+    J._require_square("det", ANY_J)
     return (J if all(a.shape[0] == a.shape[1] for a in J.factors) else accumulated(problem)).det()
 
 
 def _along(problem: Problem, v: Any, normalize: bool) -> Any:
-    like = jax.tree.unflatten(problem.tree, problem.leaves)
-    v = _like(f"{problem.what}: the direction", v, like)
-    out = jax.jvp(problem.function, problem.leaves, tuple(jax.tree.leaves(v)))[1]
+    out = _push(problem, v)
     length = jnp.linalg.norm(flat(v)) if normalize else None
     return out if length is None else jax.tree.map(lambda y: y / length.astype(y.dtype), out)
 
@@ -354,6 +353,5 @@ def _small(values: Any, J: Any, rtol: float | None) -> Any:
 
 
 def _tolerance(name: str, f: Any, rtol: Any) -> Any:
-    if rtol is not None and not (isinstance(rtol, (int, float, np.floating)) and rtol >= 0):
-        raise InputTypeError(f"{name} of {name_of(f)}: rtol={rtol!r} is no number from 0 on")
+    require_tolerance(f"{name} of {name_of(f)}", "rtol", rtol)
     return rtol

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from chainrule._api import jacobian
+from chainrule._compiled import Transform
 from chainrule._errors import ChainruleError, ShapeError
+from chainrule._ode import integrated, settled
+from chainrule._options import optional, require_count, require_tolerance
+from chainrule._probing import drawn_like
 from chainrule._space import flat, name_of
+from chainrule._stochastic import require_key
 from chainrule._trace import pick, require_inputs
 
 
@@ -62,11 +68,12 @@ def integrate_density(
     Raises
     ------
     ChainruleError
-        Where diffrax is not installed.
+        Where diffrax is not installed; or where the steps are used up before t1, or a step fails (inside `jit`, `vmap`
+        and `grad` the result is nan instead).
     InputTypeError
-        As `jacobian`.
+        As `jacobian`; where the key is none, or an option.
     ShapeError
-        Where v is not like x.
+        Where v is not like x; where a time or log_p0 is more than one number.
 
     Notes
     -----
@@ -79,36 +86,47 @@ def integrate_density(
     >>> bool(jnp.allclose(x, jnp.exp(-1.0) * jnp.array([1.0, 2.0]), rtol=1e-4)), round(float(log_p), 4)
     (True, 2.0)
     """
-    try:
-        import diffrax
-    except ImportError as error:
-        raise ChainruleError("integrate_density needs diffrax: pip install 'chainrule[solvers]'") from error
-    require_inputs(pick("integrate_density", v, 1, (t0, x0, *args)), False)
-    x0 = jax.tree.map(jnp.asarray, x0)
-    _require_like(v, t0, x0, args)
-    divergence = _exact(v) if key is None else _probed(v, _signs(key, x0))
-
-    def field(t: Any, state: Any, args: Any) -> Any:
-        x, log_p = state
-        return v(t, x, *args), -divergence(t, x, args).astype(log_p.dtype)
-
-    start = x0, jnp.asarray(log_p0, flat(x0).dtype)
-    found = diffrax.diffeqsolve(
-        diffrax.ODETerm(field),
-        diffrax.Tsit5() if solver is None else solver,
-        t0,
-        t1,
-        None,
-        start,
-        args,
-        stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol),
-        max_steps=max_steps,
+    what = f"integrate_density of {name_of(v)}"
+    for name, given in (("t0", t0), ("t1", t1), ("log_p0", log_p0)):
+        if np.shape(given) != ():
+            raise ShapeError(f"{what}: {name} is one number, got the shape {np.shape(given)}; for many see jax.vmap")
+    if key is not None:
+        require_key(what, key)
+    require_count(what, "max_steps", max_steps)
+    require_tolerance(what, "rtol", rtol)
+    require_tolerance(what, "atol", atol)
+    options = "integrate_density", solver, rtol, atol, max_steps
+    run = Transform("integrate_density", v, (0, 1, 2, 3, 4), _body(*options[1:]), options, patterned=True)
+    found, done = run(x0, log_p0, t0, t1, key, *args)
+    if isinstance(done, jax.core.Tracer) or bool(done):
+        return found
+    raise ChainruleError(
+        f"{what}: the field was not followed from t0={t0} to t1={t1} in {max_steps} steps; give more max_steps, a "
+        "shorter time or another solver, and see that v and its divergence are finite"
     )
-    x, log_p = found.ys
-    return jax.tree.map(lambda a: a[-1], x), log_p[-1]
 
 
-def _require_like(v: Callable[..., Any], t0: Any, x0: Any, args: tuple[Any, ...]) -> None:
+def _body(solver: Any, rtol: float, atol: float, max_steps: int) -> Callable[..., Any]:
+    def body(v: Any, args: tuple[Any, ...]) -> Any:
+        x0, log_p0, t0, t1, key, *rest = args
+        require_inputs(pick("integrate_density", v, 1, (t0, x0, *rest)), False)
+        (x0, dtype), own = settled(x0), optional("integrate_density", "diffrax").Tsit5() if solver is None else solver
+        times = jnp.stack([jnp.asarray(t, dtype) for t in (t0, t1)])
+        _require_like(v, times[0], x0, rest)
+        divergence = _exact(v) if key is None else _probed(v, drawn_like(key, x0, "rademacher"))
+
+        def field(t: Any, state: Any) -> Any:
+            x, log_p = state
+            return v(t, x, *rest), -divergence(t, x, rest).astype(log_p.dtype)
+
+        start = x0, jnp.asarray(log_p0, dtype)
+        path, done = integrated("integrate_density", field, start, times, own, rtol, atol, max_steps)
+        return jax.tree.map(lambda a: a[-1], path), done
+
+    return body
+
+
+def _require_like(v: Callable[..., Any], t0: Any, x0: Any, args: Sequence[Any]) -> None:
     found, wanted = jax.eval_shape(v, t0, x0, *args), jax.eval_shape(lambda x: x, x0)
     trees = [str(jax.tree.structure(a)) for a in (found, wanted)]
     shapes = [[a.shape for a in jax.tree.leaves(own)] for own in (found, wanted)]
@@ -119,7 +137,7 @@ def _require_like(v: Callable[..., Any], t0: Any, x0: Any, args: tuple[Any, ...]
         )
 
 
-Divergence = Callable[[Any, Any, tuple[Any, ...]], Any]
+Divergence = Callable[[Any, Any, Sequence[Any]], Any]
 
 
 def _exact(v: Callable[..., Any]) -> Divergence:
@@ -131,16 +149,8 @@ def _exact(v: Callable[..., Any]) -> Divergence:
     return lambda t, x, args: J(x, t, *args).trace()
 
 
-def _signs(key: Any, x: Any) -> Any:
-    """A pytree like x of random signs."""
-    leaves, tree = jax.tree.flatten(x)
-    keys = jax.random.split(key, len(leaves))
-    own = [jax.random.rademacher(k, a.shape, a.dtype) for k, a in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(tree, own)
-
-
 def _probed(v: Callable[..., Any], probe: Any) -> Divergence:
-    def divergence(t: Any, x: Any, args: tuple[Any, ...]) -> Any:
+    def divergence(t: Any, x: Any, args: Sequence[Any]) -> Any:
         _, along = jax.jvp(lambda x: v(t, x, *args), (x,), (probe,))
         return flat(probe) @ flat(along)
 

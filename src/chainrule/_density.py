@@ -6,22 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 
-from chainrule._api import Argnums, checked_argnums, places
+from chainrule._api import Argnums
 from chainrule._compiled import Transform
 from chainrule._errors import ShapeError
-from chainrule._space import name_of
-from chainrule._trace import (
-    Problem,
-    no_reverse_program,
-    pick,
-    require_arrays,
-    require_inputs,
-    scalar_function,
-)
-
-Finish = Callable[[Callable[..., Any], tuple[Any, ...], tuple[Any, Any, Any]], Any]
+from chainrule._field import of_jacobian
+from chainrule._trace import Problem, no_reverse_program, require_inputs, scalar_function
 
 
 def log_abs_det(f: Callable[..., Any], argnums: Argnums = 0, *, batched: bool = False) -> Transform:
@@ -187,13 +177,11 @@ def transform_samples(
     """
     base = scalar_function("transform_samples", log_p_z, False)
 
-    def body(function: Any, args: tuple[Any, ...]) -> Any:
-        x, _, log = _found(pick("transform_samples", function, numbers, args))
-        z = [args[k] for k in places(numbers)]
-        return x, base(z[0] if not isinstance(numbers, tuple) else tuple(z)) - log
+    def drawn(problem: Problem) -> Any:
+        x, _, log = _found(problem)
+        return x, base(jax.tree.unflatten(problem.tree, problem.leaves)) - log
 
-    numbers = checked_argnums("transform_samples", f, argnums)
-    return _batched_transform("transform_samples", f, numbers, batched, body, (log_p_z,))
+    return of_jacobian("transform_samples", f, argnums, batched, drawn, (log_p_z,))
 
 
 def _log(found: Any) -> Any:
@@ -211,36 +199,7 @@ def _value_and_log(found: Any) -> Any:
 def _transform(
     name: str, f: Any, argnums: Argnums, batched: bool, finish: Callable[[Any], Any], own: tuple[Any, ...]
 ) -> Transform:
-    numbers = checked_argnums(name, f, argnums)
-
-    def body(function: Any, args: tuple[Any, ...]) -> Any:
-        return finish(_found(pick(name, function, numbers, args)))
-
-    return _batched_transform(name, f, numbers, batched, body, own)
-
-
-def _batched_transform(
-    name: str, f: Any, numbers: int | tuple[int, ...], batched: bool, one: Callable[..., Any], own: tuple[Any, ...]
-) -> Transform:
-    """The transform of a body for one point; or for a leading axis of points of the differentiated arguments."""
-
-    def many(function: Any, args: tuple[Any, ...]) -> Any:
-        pick(name, function, numbers, args)  # refuse what is no argument in the user's terms
-        chosen = {k % len(args) for k in places(numbers)}
-        _require_points(f"{name} of {name_of(f)}", [args[k] for k in sorted(chosen)])
-        axes = tuple(0 if k in chosen else None for k in range(len(args)))
-        return jax.vmap(lambda *point: one(function, point), in_axes=axes)(*args)
-
-    key = (name, numbers, batched, *own)
-    return Transform(name, f, places(numbers), many if batched else one, key, patterned=True)
-
-
-def _require_points(what: str, chosen: list[Any]) -> None:
-    leaves = jax.tree.leaves(chosen)
-    require_arrays(what, leaves)
-    shapes = [np.shape(x) for x in leaves]
-    if len({s[:1] for s in shapes}) != 1 or () in shapes:
-        raise ShapeError(f"{what}: batched=True needs one leading axis of points in all arrays of x, got {shapes}")
+    return of_jacobian(name, f, argnums, batched, lambda problem: finish(_found(problem)), own)
 
 
 def _found(problem: Problem) -> tuple[Any, Any, Any]:

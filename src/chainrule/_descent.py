@@ -7,9 +7,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from chainrule._errors import InputTypeError
+from chainrule._options import require_count, require_tolerance
 from chainrule._space import promoted
 from chainrule._trace import real_problem
 
@@ -25,10 +25,8 @@ def start(name: str, f: Any, x0: Any, tolerances: dict[str, Any], max_iterations
             f"{problem.what}: x0 is traced (inside jit, vmap or grad), and this is a loop of the host: call it outside"
         )
     for what, given in tolerances.items():
-        if given is not None and not (isinstance(given, (int, float, np.floating)) and given >= 0):
-            raise InputTypeError(f"{problem.what}: {what}={given!r} is no number from 0 on")
-    if not isinstance(max_iterations, int) or isinstance(max_iterations, bool) or max_iterations < 0:
-        raise InputTypeError(f"{problem.what}: max_iterations={max_iterations!r} is no count")
+        require_tolerance(problem.what, what, given)
+    require_count(problem.what, "max_iterations", max_iterations, 0)
     leaves = [jnp.asarray(x, x.dtype) for x in problem.leaves]  # none of a weak type, as those that follow have none
     return jax.tree.unflatten(problem.tree, leaves), promoted(*(x.dtype for x in problem.leaves))
 

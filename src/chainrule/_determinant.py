@@ -130,16 +130,17 @@ def slogdet_of(program: LinearProgram, report: Callable[[Any], None] = lambda _:
     targets = program.targets
     if len({id(v) for v in targets}) < len(program.outputs):  # an output that is zero, or is there twice
         return _zero(dtype)
-    signs, logs = [jnp.ones((), dtype)], [jnp.zeros((), dtype)]
+    real = jnp.finfo(dtype).dtype
+    signs, logs = [jnp.ones((), dtype)], [jnp.zeros((), real)]
     for link in links_of(program) if program.steps else [Link(program.inputs, targets, (), "moves")]:
         sign, log = _loop(link, dtype, report) if link.kind == "loop" else _slogdet(link.program, dtype, report)
         signs.append(sign.astype(dtype))
-        logs.append(log.astype(dtype))
+        logs.append(log.astype(real))
     return math.prod(signs), sum(logs)
 
 
 def _zero(dtype: Any) -> tuple[Any, Any]:
-    return jnp.zeros((), dtype), jnp.full((), -jnp.inf, dtype)
+    return jnp.zeros((), dtype), jnp.full((), -jnp.inf, jnp.finfo(dtype).dtype)
 
 
 def _slogdet(program: LinearProgram, dtype: Any, report: Callable[[Any], None]) -> tuple[Any, Any]:

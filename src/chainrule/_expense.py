@@ -12,6 +12,8 @@ from chainrule._structure import bandwidth
 def exact_cost(what: str, J: Any, stored: bool) -> int:
     """Multiply-adds until the entries that are needed are there, where they are not stored, and of the elimination."""
     n = J.shape[0]
+    if not n:
+        return 0
     if what == "log_det" and all(a.shape[0] == a.shape[1] for a in J.factors):
         entries = n * J.cost if J._products_only else 0 if stored else J.cost
         return entries + sum(map(_elimination, J.factors))

@@ -12,6 +12,7 @@ import numpy as np
 from chainrule._api import Argnums, checked_argnums, places
 from chainrule._compiled import Transform
 from chainrule._errors import ShapeError
+from chainrule._options import count_of_batch
 from chainrule._trace import Problem, pick
 
 
@@ -23,19 +24,13 @@ def at_points(problem: Problem, batched: bool, run: Callable[..., Any], beside: 
     more = () if beside is None else (beside,)
     if not batched:
         return run(problem, *more)
-    shapes = [tuple(x.shape) for x in problem.leaves]
-    if len({s[:1] for s in shapes}) != 1 or () in shapes:
-        raise ShapeError(
-            f"{problem.what}: batched=True needs points along a first axis of the same size in every leaf, got shapes "
-            f"{shapes}; leave batched out for one point"
-        )
-    ranks = [np.ndim(x) for x in jax.tree.leaves(beside)]
-    own = 0 if ranks == [len(s) for s in shapes] else None
+    count, ranks = count_of_batch(problem.what, problem.leaves), [np.ndim(x) for x in jax.tree.leaves(beside)]
+    own = 0 if ranks == [x.ndim for x in problem.leaves] else None
     sizes = {np.shape(x)[0] for x in jax.tree.leaves(beside)} if own == 0 else set()
-    if sizes - {shapes[0][0]}:
-        raise ShapeError(f"{problem.what}: a batch of {shapes[0][0]} points needs as many beside them, got {sizes}")
+    if sizes - {count}:
+        raise ShapeError(f"{problem.what}: a batch of {count} points needs as many beside them, got {sizes}")
     each = lambda more, *leaves: run(replace(problem, leaves=leaves), *more)  # noqa: E731
-    return jax.vmap(each, in_axes=(own, *[0] * len(shapes)))(more, *problem.leaves)
+    return jax.vmap(each, in_axes=(own, *[0] * len(problem.leaves)))(more, *problem.leaves)
 
 
 def require_field(what: str, rows: Any, columns: Any) -> None:
@@ -63,6 +58,7 @@ def of_field(name: str, f: Any, argnums: Argnums, batched: bool, finish: Callabl
 def of_jacobian(
     name: str, f: Any, argnums: Argnums, batched: bool, run: Callable[[Problem], Any], key: tuple[Any, ...]
 ) -> Transform:
+    """A transform of the function at a point; `run` depends on the name and the key alone."""
     numbers = checked_argnums(name, f, argnums, least=1)
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from chainrule._compiled import Transform
-from chainrule._errors import ChainruleError, InputTypeError, ShapeError
-from chainrule._space import flat, name_of, promoted
-from chainrule._trace import pick, real_problem, scalar_function
+from chainrule._errors import ChainruleError
+from chainrule._ode import integrated, settled
+from chainrule._options import count_of_points, optional, require_count, require_tolerance
+from chainrule._space import flat, name_of
+from chainrule._trace import real_problem, scalar_function
 
 if TYPE_CHECKING:
     from jax import Array
@@ -55,7 +56,7 @@ def gradient_flow(
     x0 : pytree of arrays
         Where to start.
     t1 : number
-        How long, above 0.
+        How long, from 0 on.
     *args
         Whatever else f takes. New values of these need no new compilation.
     points : int
@@ -95,7 +96,7 @@ def gradient_flow(
     >>> flow.times.tolist(), (flow.points[-1] * jnp.e).round(3).tolist()
     ([0.0, 0.5, 1.0], [1.0, 2.0])
     """
-    options = _options(f, points, stiff, rtol, atol, max_steps)
+    options = _options(f, t1, points, stiff, rtol, atol, max_steps)
     run = Transform("gradient_flow", f, (0, 1), _body(options), ("gradient_flow", *options.items()))
     found, done = run(x0, t1, *args)
     if isinstance(done, jax.core.Tracer) or bool(done):
@@ -107,14 +108,12 @@ def gradient_flow(
     )
 
 
-def _options(f: Any, points: Any, stiff: Any, rtol: Any, atol: Any, max_steps: Any) -> dict[str, Any]:
+def _options(f: Any, t1: Any, points: Any, stiff: Any, rtol: Any, atol: Any, max_steps: Any) -> dict[str, Any]:
     what = f"gradient_flow of {name_of(f)}"
-    for name, count, least in (("points", points, 2), ("max_steps", max_steps, 1)):
-        if not isinstance(count, int) or isinstance(count, bool) or count < least:
-            raise InputTypeError(f"{what}: {name}={count!r} is no whole number from {least} on")
-    for name, given in (("rtol", rtol), ("atol", atol)):
-        if given is not None and not (isinstance(given, (int, float, np.floating)) and given >= 0):
-            raise InputTypeError(f"{what}: {name}={given!r} is no number from 0 on")
+    require_count(what, "points", points, 2)
+    require_count(what, "max_steps", max_steps)
+    for name, given in (("t1", t1), ("rtol", rtol), ("atol", atol)):
+        require_tolerance(what, name, given)
     return {"points": points, "stiff": bool(stiff), "rtol": rtol, "atol": atol, "max_steps": max_steps}
 
 
@@ -123,10 +122,16 @@ def _body(options: dict[str, Any]) -> Callable[..., Any]:
         x0, t1, *rest = args
         real_problem("gradient_flow", lambda x: function(x, *rest), x0, "x0")
         loss = scalar_function("gradient_flow", function, False)
-        dtype = promoted(*[jnp.result_type(x) for x in jax.tree.leaves(x0)])
-        x0 = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), x0)  # none of a weak type
+        x0, dtype = settled(x0)
         times = jnp.linspace(jnp.zeros((), dtype), jnp.asarray(t1, dtype), options["points"])
-        points, done = _integrated(lambda x: jax.grad(loss)(x, *rest), x0, times, options)
+        usual = 1e-5 if jnp.finfo(dtype).eps > 1e-10 else 1e-8
+        rtol, atol = (usual if options[name] is None else options[name] for name in ("rtol", "atol"))
+        solver = _solver(options["stiff"], rtol, atol)
+
+        def downhill(t: Any, x: Any) -> Any:
+            return jax.tree.map(jnp.negative, jax.grad(loss)(x, *rest))
+
+        points, done = integrated("gradient_flow", downhill, x0, times, solver, rtol, atol, options["max_steps"])
 
         def at(x: Any) -> Any:
             value, slope = jax.value_and_grad(loss)(x, *rest)
@@ -137,34 +142,13 @@ def _body(options: dict[str, Any]) -> Callable[..., Any]:
     return body
 
 
-def _integrated(gradient: Callable[[Any], Any], x0: Any, times: Any, options: dict[str, Any]) -> tuple[Any, Any]:
-    """The points at these times, nan where not all were reached, and whether they were."""
-    try:
-        import diffrax
-    except ImportError as error:
-        raise ChainruleError("gradient_flow needs diffrax: pip install 'chainrule[solvers]'") from error
-    usual = 1e-5 if jnp.finfo(times.dtype).eps > 1e-10 else 1e-8
-    rtol, atol = (usual if options[name] is None else options[name] for name in ("rtol", "atol"))
-    solver: Any = diffrax.Tsit5()
-    if options["stiff"]:
-        from chainrule._solver import StructuredSolver
+def _solver(stiff: bool, rtol: float, atol: float) -> Any:
+    diffrax = optional("gradient_flow", "diffrax")
+    if not stiff:
+        return diffrax.Tsit5()
+    from chainrule._solver import StructuredSolver
 
-        solver = diffrax.Kvaerno5(root_finder=diffrax.VeryChord(rtol, atol, linear_solver=StructuredSolver()))
-    found = diffrax.diffeqsolve(
-        diffrax.ODETerm(lambda t, x, _: jax.tree.map(jnp.negative, gradient(x))),
-        solver,
-        times[0],
-        times[-1],
-        None,
-        x0,
-        saveat=diffrax.SaveAt(ts=times),
-        stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol),
-        max_steps=options["max_steps"],
-        throw=False,
-    )
-    finite = [jnp.isfinite(x).all() for x in jax.tree.leaves(found.ys)]
-    reached = jax.tree.map(lambda x: jnp.where(jnp.isfinite(x), x, jnp.nan), found.ys)
-    return reached, jnp.stack([found.result == diffrax.RESULTS.successful, *finite]).all()
+    return diffrax.Kvaerno5(root_finder=diffrax.VeryChord(rtol, atol, linear_solver=StructuredSolver()))
 
 
 def polyak_lojasiewicz(f: Callable[..., Any], path: Any, *args: Any, minimum: Any) -> Float[Array, ""]:
@@ -197,6 +181,8 @@ def polyak_lojasiewicz(f: Callable[..., Any], path: Any, *args: Any, minimum: An
         nan instead).
     ShapeError
         Where f gives anything but one real number, or the path has no leading axis.
+    InputTypeError
+        Where the path is not real and floating point.
 
     Notes
     -----
@@ -212,11 +198,7 @@ def polyak_lojasiewicz(f: Callable[..., Any], path: Any, *args: Any, minimum: An
     """
     points = path.points if isinstance(path, GradientFlow) else path
     what = f"polyak_lojasiewicz of {name_of(f)}"
-    shapes = [tuple(np.shape(x)) for x in jax.tree.leaves(points)]
-    if len({s[:1] for s in shapes}) != 1 or () in shapes:
-        raise ShapeError(
-            f"{what}: a path has its points along a first axis of the same size in every leaf, got {shapes}"
-        )
+    count_of_points(what, "a path has its", points)
     run = Transform("polyak_lojasiewicz", f, (0, 1), _least_ratio, ("polyak_lojasiewicz",))
     mu, below = run(points, minimum, *args)
     if not isinstance(below, jax.core.Tracer) and bool(below > 0):
@@ -226,7 +208,7 @@ def polyak_lojasiewicz(f: Callable[..., Any], path: Any, *args: Any, minimum: An
 
 def _least_ratio(function: Any, args: tuple[Any, ...]) -> Any:
     points, minimum, *rest = args
-    pick("polyak_lojasiewicz", function, 0, (points,))
+    real_problem("polyak_lojasiewicz", function, points, "the path")
     loss = scalar_function("polyak_lojasiewicz", function, False)
     values, slopes = jax.vmap(lambda x: jax.value_and_grad(loss)(x, *rest))(points)
     squares = jax.vmap(lambda g: (flat(g) ** 2).sum())(slopes)

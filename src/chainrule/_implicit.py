@@ -5,32 +5,28 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._api import jacobian, linearize
-from chainrule._assembled import Assembled, whole
+from chainrule._api import jacobian
 from chainrule._compiled import Transform
 from chainrule._errors import (
-    ChainruleError,
     ConvergenceError,
-    MemoryLimitError,
     ShapeError,
     SingularError,
 )
-from chainrule._linalg.iterative import KRYLOV, require_method
+from chainrule._linalg.iterative import require_method
 from chainrule._matrix_free import MatrixFree
 from chainrule._newton import newton_loop
+from chainrule._options import optional, require_count, require_tolerance
 from chainrule._space import flat, name_of
-from chainrule._trace import scalar_function
+from chainrule._trace import real_problem, scalar_function
 
-_DENSE = 1000  # unknowns, beyond which a system without zeros is solved by products
-_CONTRACTED = 20  # the same for a fixed point, where products converge soon
-_FEW = 1_000_000  # entries, up to which dy/dx is stored whatever its structure
+_SMALL = 1000  # unknowns, up to which an error gives the condition number
+_CONTRACTED = 20  # unknowns of a fixed point, beyond which it is solved by products, which converge soon
 _POLISHING = 20  # steps of Newton's method after a minimiser
 _SHOWN = 6  # numbers of a point that an error names
 
@@ -75,79 +71,21 @@ def implicit(g: Callable[..., Any], *, method: str = "auto") -> Callable[..., An
     require_method("implicit", method)
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
+        from chainrule._implicit_solve import implicit_jacobian
+
         x, y, *rest = args
-        _require_as_many(f"implicit of {name_of(g)}", lambda y: function(x, y, *rest), y)
-        return _implicit_jacobian(lambda x: function(x, y, *rest), lambda y: function(x, y, *rest), x, y, method)
+        _require_as_many(f"implicit of {name_of(function)}", lambda y: function(x, y, *rest), y)
+        return implicit_jacobian(lambda x: function(x, y, *rest), lambda y: function(x, y, *rest), x, y, method)
 
     own = Transform("implicit", g, (0, 1), body, ("implicit", method), patterned=True)
 
     @functools.wraps(g)
-    def at(x: Any, y: Any, *args: Any) -> Any:
-        J = own(x, y, *args)
-        _refuse_singular(f"implicit of {name_of(g)}", g, x, y, args, J)
+    def at(x: Any, y: Any, *args: Any, **keywords: Any) -> Any:
+        J = own(x, y, *args, **keywords)
+        _refuse_singular(f"implicit of {name_of(g)}", functools.partial(g, **keywords), x, y, args, J)
         return J
 
     return at
-
-
-def _implicit_jacobian(of_x: Any, of_y: Any, x: Any, y: Any, method: str) -> Any:
-    A, B = _system(of_y, y, method), jacobian(of_x)(x)
-    if not isinstance(A, Assembled) or not isinstance(B, Assembled) or method in KRYLOV:
-        return _products(A, B, method)
-    sizes = np.bincount(A._layout.places.components[1])
-    if len(sizes) > 1 and int((sizes**2).sum()) <= max(_FEW, 16 * (A.nnz + B.nnz)) and method == "auto":
-        A._require_structural_rank("implicit")
-        return -(A.inverse() @ B)
-    if A.shape[0] * B.shape[1] > max(_FEW, 16 * (A.nnz + B.nnz)):
-        return _products(A, B, method)
-    like = replace(B._layout, rows=A._columns, flipped=False)
-    return whole(like, -A.solve(B.dense(), method=method))
-
-
-def _products(A: Any, B: Any, method: str) -> Any:
-    """-A⁻¹ B as a map of products."""
-    solve = A.factorize().solve if method == "auto" and isinstance(A, Assembled) else _by(A, method)
-    return MatrixFree.of(lambda v: -solve(B._apply(v)), A._columns, B._columns)
-
-
-def _by(A: Any, method: str) -> Callable[[Any], Any]:
-    if method in KRYLOV or not isinstance(A, Assembled):
-        return lambda b: A.solve(b, method=method, tolerance=_tolerance(b))
-    return lambda b: A.solve(b, method=method)
-
-
-def _tolerance(b: Any) -> float:
-    return float(jnp.finfo(flat(b).dtype).eps) ** 0.7
-
-
-def _system(f: Callable[[Any], Any], y: Any, method: str, dense: int = _DENSE) -> Any:
-    """∂f/∂y for solves: assembled where that pays, else a map of products."""
-    if method in KRYLOV:
-        return linearize(f)(y)
-    try:
-        A = jacobian(f)(y)
-    except MemoryLimitError:
-        if method != "auto":
-            raise
-        return linearize(f)(y)
-    # what is traced here and not used is not compiled
-    crowded = A.shape[0] > dense and 4 * A.nnz > A.shape[0] ** 2
-    return linearize(f)(y) if crowded and method == "auto" else A
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _solution(g: Any, how: tuple[str, int], y: Any, x: Any, closed_over: Any) -> Any:
-    return y
-
-
-@_solution.defjvp
-def _solution_jvp(g: Any, how: tuple[str, int], primals: Any, tangents: Any) -> Any:
-    y, x, closed_over = primals
-    y = _solution(g, how, y, x, closed_over)  # itself again: the next derivative goes the same way
-    _, r = jax.jvp(lambda x, c: g(x, y, *c), (x, closed_over), tangents[1:])
-    A = _system(lambda y: g(x, y, *closed_over), y, *how)
-    b = jax.tree.map(jnp.negative, r)
-    return y, jax.tree.map(lambda d, v: d.astype(v.dtype), _by(A, how[0])(b), y)
 
 
 def root(
@@ -202,14 +140,14 @@ def root(
     [[0.25]]
     """
 
-    require_method("root", method)
-
     def find(f: Callable[[Any], Any], y0: Any) -> tuple[Any, Any]:
         if solver is None:
             return newton_loop(f, y0, _relative(y0, rtol), atol, max_steps, method)
         return _by_optimistix("root_find", f, solver, y0, max_steps)
 
-    return _finder("root", g, lambda g: g, y0, find, method, (rtol, atol, max_steps, solver))
+    return _finder(
+        "root", g, lambda g: g, y0, find, method, {"rtol": rtol, "atol": atol, "max_steps": max_steps, "solver": solver}
+    )
 
 
 def fixed_point(
@@ -267,17 +205,26 @@ def fixed_point(
     0.7683
     """
 
-    require_method("fixed_point", method)
-
     def find(f: Callable[[Any], Any], z0: Any) -> tuple[Any, Any]:
-        tolerance = _relative(z0, rtol)
-        own = _optimistix("fixed_point").FixedPointIteration(tolerance, tolerance) if solver is None else solver
-        return _by_optimistix("fixed_point", f, own, z0, max_steps)
+        from chainrule._implicit_solve import iterated
+
+        if solver is None:
+            return iterated(f, z0, _relative(z0, rtol), max_steps)
+        return _by_optimistix("fixed_point", f, solver, z0, max_steps)
 
     def residual(f: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-        return lambda x, z, *args: jax.tree.map(jnp.subtract, z, f(x, z, *args))
+        def difference(x: Any, z: Any, *args: Any) -> Any:
+            after = f(x, z, *args)
+            found, own = (jax.tree.map(jnp.shape, v) for v in (after, z))
+            if found != own:
+                raise ShapeError(f"fixed_point of {name_of(f)}: f(x, z) has the shapes {found}, but z has {own}")
+            return jax.tree.map(jnp.subtract, z, after)
 
-    return _finder("fixed_point", f, residual, z0, find, method, (rtol, max_steps, solver))
+        return difference
+
+    return _finder(
+        "fixed_point", f, residual, z0, find, method, {"rtol": rtol, "max_steps": max_steps, "solver": solver}
+    )
 
 
 def minimize_implicit(
@@ -327,17 +274,24 @@ def minimize_implicit(
     >>> cr.jacobian(ridge)(jnp.array([1.0, 2.0])).diagonal().round(4).tolist()
     [0.5, 0.5]
     """
-    require_method("minimize_implicit", method)
     scalar = functools.wraps(f)(scalar_function("minimize_implicit", f, False))
 
     def find(f: Callable[[Any], Any], y0: Any) -> tuple[Any, Any]:
         tolerance = float(jnp.finfo(flat(y0).dtype).eps) ** 0.5
-        own = _optimistix("minimize_implicit").BFGS(tolerance, tolerance) if solver is None else solver
+        own = optional("minimize_implicit", "optimistix").BFGS(tolerance, tolerance) if solver is None else solver
         y, _ = _by_optimistix("minimise", f, own, y0, max_steps)  # whether it is a minimum, the next steps tell
         best, stationary = newton_loop(jax.grad(f), y, _relative(y0, rtol), 0.0, _POLISHING, method)
         return best, stationary & (f(best) <= f(y) + tolerance * (1 + abs(f(y))))
 
-    return _finder("minimize_implicit", scalar, lambda f: jax.grad(f, 1), y0, find, method, (rtol, max_steps, solver))
+    return _finder(
+        "minimize_implicit",
+        scalar,
+        lambda f: jax.grad(f, 1),
+        y0,
+        find,
+        method,
+        {"rtol": rtol, "max_steps": max_steps, "solver": solver},
+    )
 
 
 def _finder(
@@ -347,27 +301,33 @@ def _finder(
     y0: Any,
     find: Callable[[Any, Any], tuple[Any, Any]],
     method: str,
-    options: tuple[Any, ...],
+    options: dict[str, Any],
 ) -> Callable[..., Any]:
     """(x, *args) -> y: found without derivatives, which residual(f)(x, y) = 0 then gives it."""
     what = f"{name} of {name_of(f)}"
+    require_method(name, method)
+    require_count(what, "max_steps", options["max_steps"])
+    for own_name in ("rtol", "atol"):
+        require_tolerance(what, own_name, options.get(own_name))
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
+        from chainrule._implicit_solve import DENSE, converted, solution
+
         x, y0, *rest = args
-        # what f closes over becomes an argument, for it has derivatives too
-        own, closed_over = jax.closure_convert(lambda x, y: function(x, y, *rest), x, y0)
+        real_problem(name, lambda y: function(x, y, *rest), y0, "the start")
+        own, closed_over = converted(lambda x, y: function(x, y, *rest), x, y0)
         _require_as_many(what, lambda y: residual(function)(x, y, *rest), y0)
         fixed_x, fixed, start = jax.lax.stop_gradient((x, closed_over, y0))
         y, found = find(lambda y: own(fixed_x, y, *fixed), start)
         y = jax.tree.map(lambda v: jnp.where(found, v, jnp.nan), y)
-        dense = _CONTRACTED if name == "fixed_point" else _DENSE
-        return _solution(residual(own), (method, dense), y, x, closed_over)
+        dense = _CONTRACTED if name == "fixed_point" else DENSE
+        return solution(residual(own), (method, dense), y, x, closed_over)
 
-    own = Transform(name, f, (0, 1), body, (name, method, *options), patterned=True)
+    own = Transform(name, f, (0, 1), body, (name, method, *options.values()), patterned=True)
 
     @functools.wraps(f)
-    def solved(x: Any, *args: Any) -> Any:
-        y = own(x, y0, *args)
+    def solved(x: Any, *args: Any, **keywords: Any) -> Any:
+        y = own(x, y0, *args, **keywords)
         _refuse_unsolved(what, y, (x, y0, args))
         return y
 
@@ -378,17 +338,9 @@ def _relative(y0: Any, rtol: float | None) -> float:
     return float(jnp.finfo(flat(y0).dtype).eps) ** 0.75 if rtol is None else rtol
 
 
-def _optimistix(name: str) -> Any:
-    try:
-        import optimistix
-    except ImportError as error:
-        raise ChainruleError(f"{name} needs optimistix: pip install 'chainrule[solvers]'") from error
-    return optimistix
-
-
 def _by_optimistix(run: str, f: Callable[[Any], Any], solver: Any, y0: Any, max_steps: int) -> tuple[Any, Any]:
     """What a solver gives, and whether it says that it has converged."""
-    optimistix = _optimistix(run)
+    optimistix = optional(run, "optimistix")
     found = getattr(optimistix, run)(lambda y, _: f(y), solver, y0, max_steps=max_steps, throw=False)
     return found.value, found.result == optimistix.RESULTS.successful
 
@@ -429,7 +381,7 @@ def _refuse_singular(what: str, g: Callable[..., Any], x: Any, y: Any, args: Any
     A = jacobian(g, argnums=1)(x, y, *args)
     if not _all_finite(A):
         raise SingularError(f"{what}: ∂g/∂y is not finite at y = {_point(y)}, x = {_point(x)}")
-    condition = f"condition number {float(A.cond()):.3g}" if A.shape[0] <= _DENSE else "not invertible"
+    condition = f"condition number {float(A.cond()):.3g}" if A.shape[0] <= _SMALL else "not invertible"
     raise SingularError(
         f"{what}: ∂g/∂y, {A!r}, is singular to working precision ({condition}) at y = {_point(y)}, x = {_point(x)}: "
         "there g(x, y) = 0 does not define y as a differentiable function of x"

@@ -33,6 +33,9 @@ def inverted(f: Callable[..., Any], y: Any, start: Any, rest: Sequence[Any]) -> 
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in problem.leaves]
     closed = jax.make_jaxpr(lambda *x: function(*x)[0])(*shapes)
     _require_form(problem, found["tree"], [tuple(v.shape) for v in closed.out_avals], y)
+    m, n = (sum(v.size for v in own) for own in (closed.out_avals, shapes))
+    if m != n:
+        raise ShapeError(f"{problem.what}: {m} outputs of {n} inputs; only a map to as many numbers has an inverse")
     seeds = [Linear(s.shape, s.dtype) for s in shapes]
     values, steps = record(closed.jaxpr, closed.consts, seeds)
     program = section(steps, seeds, values)

@@ -11,9 +11,11 @@ import numpy as np
 
 from chainrule._compiled import Transform
 from chainrule._errors import InputTypeError
-from chainrule._score import like_point, points
+from chainrule._options import require_count, require_tolerance
+from chainrule._score import levels_of, like_point, points
 from chainrule._space import name_of
 from chainrule._stochastic import require_key
+from chainrule._trace import scalar_function
 
 
 class Particles(NamedTuple):
@@ -60,9 +62,9 @@ def langevin(
     Raises
     ------
     ShapeError
-        Where x0 has no leading axis, or the score is not like a point.
+        Where x0 has no leading axis, the score is not like a point, or `log_p` is not one real number.
     InputTypeError
-        Where `steps` is no count, or the key none.
+        Where x0 is no real array, `steps` is no count, `step` no number from 0 on, or the key none.
 
     Notes
     -----
@@ -76,12 +78,13 @@ def langevin(
     >>> bool(abs(x.mean() - 3.0) < 0.2)
     True
     """
-    _require("langevin", score, x0, key, steps)
+    _require("langevin", score, x0, key, step, steps)
+    scalar = None if log_p is None else scalar_function("langevin", log_p, False)
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
         x, key, h = args
         move = _proposal(function, h.astype(x.dtype))
-        take = jax.vmap(move if log_p is None else _metropolis(function, log_p, move, h.astype(x.dtype)))
+        take = jax.vmap(move if scalar is None else _metropolis(function, scalar, move, h.astype(x.dtype)))
         return _walked(take, x, key, steps)
 
     h = jnp.asarray(step, jnp.asarray(x0).dtype)
@@ -141,10 +144,8 @@ def annealed_langevin(
     >>> bool(abs(x.mean() - 3.0) < 0.2)
     True
     """
-    levels = np.sort(np.asarray(sigmas, float).reshape(-1))[::-1]
-    if not levels.size or not (levels > 0).all():
-        raise InputTypeError(f"annealed_langevin of {name_of(score)}: sigmas={sigmas!r} are no positive levels")
-    _require("annealed_langevin", score, x0, key, steps)
+    levels = np.sort(levels_of(f"annealed_langevin of {name_of(score)}", sigmas).reshape(-1))[::-1]
+    _require("annealed_langevin", score, x0, key, step, steps)
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
         x, key, h = args
@@ -165,13 +166,14 @@ def annealed_langevin(
     return Transform("annealed_langevin", score, (0, 1, 2), body, options)(x0, key, h)
 
 
-def _require(what: str, score: Any, x0: Any, key: Any, steps: Any) -> None:
-    points(what, score, x0)
-    if not jnp.issubdtype(jnp.result_type(x0), jnp.floating):
-        raise InputTypeError(f"{what} of {name_of(score)}: x0 is {jnp.result_type(x0)}, the particles are real numbers")
-    require_key(f"{what} of {name_of(score)}", key)
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 0:
-        raise InputTypeError(f"{what} of {name_of(score)}: steps={steps!r} is no count")
+def _require(what: str, score: Any, x0: Any, key: Any, step: Any, steps: Any) -> None:
+    points(what, score, (x0,))
+    own = f"{what} of {name_of(score)}"
+    if not hasattr(x0, "shape"):
+        raise InputTypeError(f"{own}: x0 is a {type(x0).__name__}; the particles are one array [particles, *shape]")
+    require_key(own, key)
+    require_count(own, "steps", steps, 0)
+    require_tolerance(own, "step", step)
 
 
 def _walked(take: Callable[..., Any], x: Any, key: Any, steps: int) -> Particles:

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 
 from chainrule._api import Argnums, checked_argnums, places
 from chainrule._compiled import Transform
-from chainrule._errors import ChainruleError, InputTypeError
+from chainrule._errors import ChainruleError
+from chainrule._field import at_points
 from chainrule._space import Space
 from chainrule._trace import Problem, flat_output, pick, require_inputs
 
@@ -36,6 +37,8 @@ def laplacian(f: Callable[..., Any], argnums: Argnums = 0, *, batched: bool = Fa
 
     Raises
     ------
+    ShapeError
+        Where the points of a batch are not equally many in every leaf.
     InputTypeError
         Inputs or outputs that are not floating point; complex inputs; an argument that is not there.
     MemoryLimitError
@@ -60,21 +63,9 @@ def laplacian(f: Callable[..., Any], argnums: Argnums = 0, *, batched: bool = Fa
     def body(function: Any, args: tuple[Any, ...]) -> Any:
         problem = pick("laplacian", function, numbers, args)
         require_inputs(problem, False)
-        return _of_batch(problem) if batched else _of_point(problem)
+        return at_points(problem, batched, _of_point)
 
     return Transform("laplacian", f, places(numbers), body, ("laplacian", numbers, batched), patterned=True)
-
-
-def _of_batch(problem: Problem) -> Any:
-    sizes = {x.shape[:1] for x in problem.leaves}
-    if len(sizes) != 1 or () in sizes:
-        shapes = [x.shape for x in problem.leaves]
-        raise InputTypeError(f"{problem.what}: batched=True needs arrays with one leading axis in common, got {shapes}")
-
-    def one(*leaves: Any) -> Any:
-        return _of_point(Problem(problem.function, problem.f, problem.what, leaves, problem.tree))
-
-    return jax.vmap(one)(*problem.leaves)
 
 
 def _of_point(problem: Problem) -> Any:

@@ -12,8 +12,9 @@ import numpy as np
 
 from chainrule._api import Argnums, _like, _problem_and_last, _with_last, checked_argnums
 from chainrule._compiled import Transform
-from chainrule._errors import InputTypeError, NotConservativeError
+from chainrule._errors import NotConservativeError
 from chainrule._field import at_points, require_field
+from chainrule._options import require_count
 from chainrule._space import flat, name_of, space_of
 from chainrule._trace import Problem, require_inputs
 
@@ -71,8 +72,8 @@ def potential(
     >>> round(cr.potential(field)(jnp.array([1.0, 3.0]), jnp.zeros(2)).item(), 4)
     3.0
     """
-    if order is not None and (not isinstance(order, int) or isinstance(order, bool) or order < 1):
-        raise InputTypeError(f"potential of {name_of(f)}: order={order!r} is no positive whole number of nodes")
+    if order is not None:
+        require_count(f"potential of {name_of(f)}", "order", order)
     numbers = checked_argnums("potential", f, argnums, least=1)
 
     def body(details: bool) -> Callable[..., Any]:

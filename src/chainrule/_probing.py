@@ -56,6 +56,8 @@ class Estimate:
 
 def _shown(value: Any) -> str:
     if isinstance(value, (jax.Array, np.ndarray)) and not isinstance(value, jax.core.Tracer) and value.ndim == 0:
+        if jnp.iscomplexobj(value):
+            return f"{complex(value):.6g}"
         return f"{float(value):.6g}" if value % 1 else str(float(value))
     return f"{value.dtype}{list(value.shape)}" if hasattr(value, "shape") else str(value)
 
@@ -71,6 +73,14 @@ def drawn(key: Any, shape: tuple[int, ...], dtype: Any, distribution: str) -> An
     """Probes ε with E[ε εᵀ] = I."""
     draw = jax.random.rademacher if distribution == "rademacher" else jax.random.normal
     return draw(key, shape, dtype)
+
+
+def drawn_like(key: Any, x: Any, distribution: str) -> Any:
+    """A probe that is a pytree like x."""
+    leaves, tree = jax.tree.flatten(x)
+    keys = jax.random.split(key, len(leaves))
+    own = [drawn(k, jnp.shape(v), v.dtype, distribution) for k, v in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(tree, own)
 
 
 def trace(method: str, push: Product, key: Any, n: int, probes: int, distribution: str, dtype: Any) -> tuple[Any, Any]:

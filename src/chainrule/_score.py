@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._api import Argnums, checked_argnums, jacobian, places, value_and_jacobian
+from chainrule._api import Argnums, checked_argnums, places, value_and_jacobian
 from chainrule._compiled import Transform
 from chainrule._errors import InputTypeError, ShapeError
-from chainrule._probing import Estimate, averaged
+from chainrule._options import count_of_points, require_count
+from chainrule._probing import Estimate, averaged, drawn_like
 from chainrule._space import flat, name_of
 from chainrule._stochastic import Keyed, require_key
 from chainrule._trace import pick, require_inputs, scalar_function
@@ -96,16 +97,15 @@ def stein_residual(log_p: Callable[[Any], Any], phi: Callable[[Any], Any]) -> Tr
     >>> e.value.shape, bool((abs(e.value) < 4 * e.standard_error).all())
     ((2, 2), True)
     """
-    if not callable(log_p):
-        raise InputTypeError(f"stein_residual: the first argument must be a function, got {type(log_p).__name__}")
-    s, J = score(log_p), jacobian(phi)
+    s = jax.grad(scalar_function("stein_residual", log_p, False))
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
         (samples,) = args
-        count = points("stein_residual", function, samples)
+        count = points("stein_residual", function, args)
 
         def one(x: Any) -> Any:
-            return jnp.outer(flat(function(x)), flat(s(x))) + J(x).dense()
+            value, J = value_and_jacobian(function)(x)
+            return jnp.outer(flat(value), flat(s(x))) + J.dense()
 
         value, error = averaged(jax.vmap(one)(samples))
         return Estimate(value, error, count, "mean of samples", False, "")
@@ -152,7 +152,7 @@ def score_matching_loss(s: Callable[..., Any]) -> Transform:
             value, J = _value_and_jacobian(function, args, x)
             return (value**2).sum() / 2 + J.trace()
 
-        return _mean("score_matching_loss", function, one, args[-1])
+        return _mean("score_matching_loss", function, one, args)
 
     return Transform("score_matching_loss", s, (-1,), body, ("score_matching_loss",))
 
@@ -191,8 +191,7 @@ def sliced_score_matching_loss(s: Callable[..., Any], *, probes: int = 1) -> Key
     >>> loss(4.0, jnp.array([[1.0], [2.0], [3.0], [4.0]]), key=jax.random.key(0)).item()  # 14/8 - 1
     0.75
     """
-    if not isinstance(probes, int) or isinstance(probes, bool) or probes < 1:
-        raise InputTypeError(f"sliced_score_matching_loss: probes={probes!r} is no whole number from 1 on")
+    require_count("sliced_score_matching_loss", "probes", probes)
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
         key, *rest = args
@@ -201,16 +200,14 @@ def sliced_score_matching_loss(s: Callable[..., Any], *, probes: int = 1) -> Key
         def one(x: Any, key: Any) -> Any:
             own = _of_point(function, rest)
             value, push = jax.linearize(lambda x: like_point("sliced_score_matching_loss", function, own(x), x), x)
-            leaves, tree = jax.tree.flatten(x)
 
             def slope(key: Any) -> Any:
-                keys = jax.random.split(key, len(leaves))
-                e = [jax.random.rademacher(k, jnp.shape(v), v.dtype) for k, v in zip(keys, leaves, strict=True)]
-                return flat(e) @ flat(push(jax.tree.unflatten(tree, e)))
+                e = drawn_like(key, x, "rademacher")
+                return flat(e) @ flat(push(e))
 
             return (flat(value) ** 2).sum() / 2 + jax.vmap(slope)(jax.random.split(key, probes)).mean()
 
-        return _mean("sliced_score_matching_loss", function, one, rest[-1], key)
+        return _mean("sliced_score_matching_loss", function, one, rest, key)
 
     return Keyed(Transform("sliced_score_matching_loss", s, (0, -1), body, ("sliced_score_matching_loss", probes)))
 
@@ -256,11 +253,7 @@ def denoising_score_matching_loss(
     >>> loss(0.0, jnp.zeros((4, 2)), key=jax.random.key(0)).round(3).item()  # of zeros with this noise
     0.0
     """
-    levels = np.asarray(sigmas, float)
-    if levels.ndim > 1 or not levels.size or not (levels > 0).all():
-        raise InputTypeError(
-            f"denoising_score_matching_loss: sigmas={sigmas!r} is neither a positive number nor a sequence of these"
-        )
+    levels = levels_of("denoising_score_matching_loss", sigmas)
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
         key, *rest = args
@@ -268,31 +261,38 @@ def denoising_score_matching_loss(
 
         def one(x: Any, key: Any) -> Any:
             which, noise = jax.random.split(key)
-            leaves, tree = jax.tree.flatten(x)
             sigma = jnp.asarray(levels.reshape(-1), flat(x).dtype)[jax.random.randint(which, (), 0, levels.size)]
-            keys = jax.random.split(noise, len(leaves))
-            e = [jax.random.normal(k, jnp.shape(v), v.dtype) for k, v in zip(keys, leaves, strict=True)]
-            moved = jax.tree.unflatten(tree, [v + sigma.astype(v.dtype) * n for v, n in zip(leaves, e, strict=True)])
+            e = drawn_like(noise, x, "normal")
+            moved = jax.tree.map(lambda v, n: v + sigma.astype(v.dtype) * n, x, e)
             found = _of_point(function, rest)(moved, *[sigma] * levels.ndim)
             miss = flat(like_point("denoising_score_matching_loss", function, found, x)) + flat(e) / sigma
             return (sigma**2 if weights is None else weights(sigma)) * (miss**2).sum() / 2
 
-        return _mean("denoising_score_matching_loss", function, one, rest[-1], key)
+        return _mean("denoising_score_matching_loss", function, one, rest, key)
 
     options = ("denoising_score_matching_loss", levels.tobytes(), levels.shape, weights)
     return Keyed(Transform("denoising_score_matching_loss", s, (0, -1), body, options))
 
 
-def points(what: str, f: Any, samples: Any) -> int:
-    """How many points a batch has."""
-    shapes = [np.shape(x) for x in jax.tree.leaves(samples)]
-    counts = {shape[:1] for shape in shapes}
-    if len(counts) != 1 or () in counts or (0,) in counts:
-        raise ShapeError(
-            f"{what} of {name_of(f)}: the points need one common leading axis, got arrays of shapes {shapes}; "
-            "give one point x as x[None]"
-        )
-    return int(counts.pop()[0])
+def points(what: str, f: Any, args: Sequence[Any]) -> int:
+    """How many points the last argument holds."""
+    problem = pick(what, f, -1, args)
+    require_inputs(problem, False)
+    count = count_of_points(problem.what, "samples are", problem.leaves, "; give one point x as x[None]")
+    if not count:
+        raise ShapeError(f"{problem.what}: no samples, which have no mean")
+    return count
+
+
+def levels_of(what: str, sigmas: Any) -> np.ndarray:
+    """Levels of noise in float64, known while tracing."""
+    try:
+        levels = np.asarray(sigmas, float)
+    except (TypeError, ValueError, jax.errors.TracerArrayConversionError):
+        levels = np.zeros(0)
+    if levels.ndim > 1 or not levels.size or not (levels > 0).all():
+        raise InputTypeError(f"{what}: sigmas={sigmas!r} is neither a positive number nor a sequence of these")
+    return levels
 
 
 def _of_point(function: Callable[..., Any], args: Sequence[Any]) -> Callable[..., Any]:
@@ -313,6 +313,6 @@ def _value_and_jacobian(function: Any, args: Sequence[Any], x: Any) -> tuple[Any
     return flat(value), J
 
 
-def _mean(what: str, f: Any, one: Callable[..., Any], x: Any, key: Any = None) -> Any:
-    count = points(what, f, x)
-    return jax.vmap(one)(x, *([] if key is None else [jax.random.split(key, count)])).mean()
+def _mean(what: str, f: Any, one: Callable[..., Any], args: Sequence[Any], key: Any = None) -> Any:
+    count = points(what, f, args)
+    return jax.vmap(one)(args[-1], *([] if key is None else [jax.random.split(key, count)])).mean()

@@ -17,6 +17,7 @@ from chainrule._errors import InputTypeError, MemoryLimitError
 from chainrule._expense import exact_cost
 from chainrule._jacobian import Jacobian
 from chainrule._lanczos import log_dets
+from chainrule._options import ANY_J, require_count
 from chainrule._probing import Estimate, averaged, diagonal, drawn, trace
 from chainrule._space import name_of
 from chainrule._trace import pick, require_inputs
@@ -26,6 +27,11 @@ _METHODS = {
     "trace": ("auto", "exact", *_LEAST),
     "diagonal": ("auto", "exact", *_LEAST),
     "log_det": ("auto", "exact", "lanczos", "normal", "series"),
+}
+_WAYS_OUT = {
+    "trace": "only a square J has a trace",
+    "diagonal": "J.diagonal() is that of any J",
+    "log_det": ANY_J,
 }
 _AUTO = {"trace": "xtrace", "diagonal": "hutchinson", "log_det": "normal"}
 
@@ -67,12 +73,15 @@ class Keyed:
         return self._transform.trace(key, *args, **keywords)
 
 
+_OLD_KEY = (np.dtype(np.uint32), 1)  # of `jax.random.PRNGKey`
+
+
 def require_key(what: str, key: Any, why: str = "") -> None:
     """Refuse what `jax.random` would not take."""
-    dtype = getattr(key, "dtype", None)
-    if dtype is not None and (jnp.issubdtype(dtype, jax.dtypes.prng_key) or dtype == jnp.uint32):
+    dtype, axes = getattr(key, "dtype", None), np.ndim(key)
+    if dtype is not None and ((jnp.issubdtype(dtype, jax.dtypes.prng_key) and not axes) or (dtype, axes) == _OLD_KEY):
         return
-    got = "none" if key is None else repr(key) if dtype is None else f"numbers of {dtype}"
+    got = "none" if key is None else repr(key) if dtype is None else f"{dtype} of shape {np.shape(key)}"
     raise InputTypeError(f"{what}: {why}a random key is needed, got {got}; give key=jax.random.key(0)")
 
 
@@ -247,7 +256,7 @@ def log_det_estimate(
 def _transform(wanted: _Wanted, f: Any, argnums: Argnums) -> Any:
     _require_wanted(wanted, f)
     if isinstance(f, Jacobian):
-        f._require_square(wanted.name)
+        f._require_square(wanted.name, _WAYS_OUT[wanted.what])
         return functools.partial(_of_jacobian, f, wanted)
     numbers = checked_argnums(wanted.name, f, argnums, least=1)
     shifted = tuple(k + 1 if k >= 0 else k for k in places(numbers))  # the key comes first
@@ -259,7 +268,7 @@ def _transform(wanted: _Wanted, f: Any, argnums: Argnums) -> Any:
         problem = pick(wanted.name, function, numbers, rest)
         require_inputs(problem, False)
         free = linearized(problem, False)[0]
-        free._require_square(wanted.name)
+        free._require_square(wanted.name, _WAYS_OUT[wanted.what])
         return _chosen(wanted, free, lambda: _accumulated(problem, wanted.what), key)
 
     return Keyed(Transform(wanted.name, f, (0, *shifted), body, wanted, patterned=True))
@@ -280,8 +289,7 @@ def _require_wanted(wanted: _Wanted, f: Any) -> None:
     least = _LEAST.get(_AUTO[wanted.what] if wanted.method == "auto" else wanted.method, 1)
     counts = {"probes": (wanted.probes, least)} | ({"terms": (wanted.terms, 1)} if wanted.what == "log_det" else {})
     for name, (count, fewest) in counts.items():
-        if not isinstance(count, int) or isinstance(count, bool) or count < fewest:
-            raise InputTypeError(f"{what}: {name}={count!r} is no whole number from {fewest} on")
+        require_count(what, name, count, fewest)
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -306,7 +314,7 @@ def _chosen(wanted: _Wanted, J: Any, assembled: Callable[[], Any], key: Any) -> 
     """J: the map that products are taken with; assembled: the one whose entries are known, made where it may serve."""
     products, takes = wanted.products, _times(wanted.products, J)
     reason = f"{products:,} products take {takes:,} multiply-adds"
-    if wanted.method in ("auto", "exact"):
+    if wanted.method in ("auto", "exact") or not J.shape[0]:
         try:
             whole = assembled()
             cost = exact_cost(wanted.what, whole, stored=whole is J)

@@ -150,6 +150,8 @@ def _require_outputs(problem: Problem, outs: list[Any]) -> None:
 def scalar_function(transform: str, f: Callable[..., Any], has_aux: bool) -> Callable[..., Any]:
     """The function, with a clear refusal where it does not give one real number."""
     what = f"{transform} of {name_of(f)}"
+    if not callable(f):
+        raise InputTypeError(f"{transform}: a function is needed that gives one number, got {type(f).__name__}: {f!r}")
 
     def scalar(*args: Any) -> Any:
         out = f(*args)

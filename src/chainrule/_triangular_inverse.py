@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from chainrule._compiled import Transform
+from chainrule._options import count_of_batch
 from chainrule._space import name_of
 
 
@@ -32,7 +33,8 @@ def triangular_inverse(f: Callable[..., Any], *, batched: bool = False) -> Calla
     Raises
     ------
     ShapeError
-        Where f(start) has not the form of y.
+        Where f(start) has not the form of y, or x not as many numbers; where the points of a batch are not equally
+        many in every leaf.
     SingularError
         Where the zeros of a link's Jacobian alone make it singular.
 
@@ -62,13 +64,14 @@ def triangular_inverse(f: Callable[..., Any], *, batched: bool = False) -> Calla
         start = y if start is None else start
         if not batched:
             return inverted(function, y, start, rest)
+        count_of_batch(f"triangular_inverse of {name_of(function)}", (y, start))
         return jax.vmap(lambda y, start: inverted(function, y, start, rest))(y, start)
 
     transform = Transform("triangular_inverse", f, (0, 1), body, ("triangular_inverse", batched), patterned=True)
 
-    def inverse(y: Any, *args: Any, start: Any = None) -> Any:
-        """x with f(x, *args) = y."""
-        return transform(y, start, *args)
+    def inverse(y: Any, *args: Any, start: Any = None, **keywords: Any) -> Any:
+        """x with f(x, *args, **keywords) = y."""
+        return transform(y, start, *args, **keywords)
 
     inverse.__name__ = f"inverse_of_{name_of(f)}"
     return inverse

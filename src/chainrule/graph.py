@@ -26,6 +26,7 @@ import scipy.sparse.linalg
 
 from chainrule._errors import InputTypeError, ShapeError
 from chainrule._memory import require_memory
+from chainrule._options import require_count
 
 _NODES = 1000  # of a graph, up to which a few frequencies are taken from all of them
 
@@ -270,8 +271,7 @@ def spectral_filter(
         frequencies, modes = fourier_basis(A, normalized=normalized)
         gains = np.broadcast_to(np.asarray(h(frequencies)), frequencies.shape)
         return modes @ (gains.reshape(-1, *[1] * (x.ndim - 1)) * (modes.T @ x))
-    if not isinstance(degree, (int, np.integer)) or degree < 0:
-        raise InputTypeError(f"spectral_filter: degree={degree!r} is no whole number from 0 on")
+    require_count("spectral_filter", "degree", degree, 0)
     return _chebyshev(L, x, h, int(degree), 2.0 if normalized else _largest(L))
 
 
@@ -331,6 +331,9 @@ def energy(A: Any) -> Callable[[Any], Any]:
 
     def dirichlet_energy(x: Any) -> Any:
         x = jnp.asarray(x)
+        if jnp.iscomplexobj(x):
+            raise InputTypeError("energy: x is complex; its energy is that of the real part and of the imaginary part")
+        x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(float)  # or weights would be cut
         _require_rows("energy", x.shape, n, "node")
         weights = jnp.asarray(w, x.dtype).reshape(-1, *[1] * (x.ndim - 1))
         return (weights * (x[i] - x[j]) ** 2).sum()
@@ -343,7 +346,10 @@ def energy(A: Any) -> Callable[[Any], Any]:
 
 def _adjacency(what: str, A: Any) -> scipy.sparse.csr_array:
     """A in float64, without loops."""
-    own = scipy.sparse.csr_array(A)
+    try:
+        own = scipy.sparse.csr_array(A)
+    except (TypeError, ValueError) as error:
+        raise InputTypeError(f"{what}: A is no matrix of numbers: {error}") from error
     if own.ndim != 2 or own.shape[0] != own.shape[1]:
         raise ShapeError(f"{what}: A has the shape {own.shape}; an adjacency matrix is square, a row for each node")
     if own.dtype.kind not in "biuf" or not np.isfinite(own.data).all():

@@ -14,7 +14,8 @@ from chainrule._errors import ChainruleError, InputTypeError, ShapeError, Singul
 from chainrule._linalg.differentiable import each
 from chainrule._linalg.factorization import Factorization, batched
 from chainrule._linalg.host import working
-from chainrule._linalg.iterative import KRYLOV, krylov, require_method, require_options, require_tolerance
+from chainrule._linalg.iterative import KRYLOV, krylov, require_method, require_options
+from chainrule._options import ANY_J, require_tolerance
 from chainrule._space import flat, promoted
 from chainrule._trace import require_numbers
 
@@ -194,15 +195,8 @@ class LinearAlgebra:
             return both.astype(promoted(dtype, both.dtype)), lambda x: back(jax.lax.complex(x[:r], x[r:]))
         return b.astype(promoted(dtype, b.dtype)), back
 
-    def _require_square(self, what: str) -> None:
-        m, n = self.shape
-        if m != n:
-            ways_out = {
-                "diagonal_estimate": "J.diagonal() is that of any J",
-                "trace_estimate": "only a square J has a trace",
-            }
-            of_any = "singular_values() tells of any J" if "det" in what else "lstsq(b) gives the best x"
-            way_out = ways_out.get(what, of_any)
+    def _require_square(self, what: str, way_out: str = "lstsq(b) gives the best x") -> None:
+        if self.shape[0] != self.shape[1]:
             raise ShapeError(f"{what}: {self._says('J')} is not square; {way_out}.")
 
     def _require_structural_rank(self, what: str) -> None:
@@ -252,7 +246,7 @@ class LinearAlgebra:
 
         Raises ShapeError where J is not square.
         """
-        self._require_square("slogdet")
+        self._require_square("slogdet", ANY_J)
         return _slogdet(self)
 
     def det(self) -> Inexact[Array, "*batch"]:
@@ -260,7 +254,7 @@ class LinearAlgebra:
 
         Where J is singular, the derivative is nan if J is banded, sparse, or one of these plus a map of low rank.
         """
-        self._require_square("det")
+        self._require_square("det", ANY_J)
         return _det(self)
 
     def inverse(self) -> Any:
@@ -288,7 +282,7 @@ class LinearAlgebra:
 
     def rank(self, tolerance: float | None = None) -> Int[Array, "*batch"]:
         """The dimension of the image: singular values above `tolerance` times the largest (max(m, n) · eps)."""
-        require_tolerance("rank", tolerance)
+        require_tolerance("rank", "tolerance", tolerance)
         s = self.singular_values()
         if not s.shape[-1]:
             return jnp.zeros(s.shape[:-1], int)

@@ -15,6 +15,7 @@ from chainrule._errors import InputTypeError, MissingRuleError
 from chainrule._linalg.differentiable import implicit_solve, spoiled
 from chainrule._linalg.host import working
 from chainrule._linalg.methods import choose
+from chainrule._options import require_tolerance
 from chainrule._structure import Places
 
 KRYLOV = {"cg": linalg.cg, "gmres": linalg.gmres, "bicgstab": linalg.bicgstab}
@@ -43,17 +44,9 @@ def require_options(what: str, method: str, krylov: bool, preconditioner: Any, t
         raise InputTypeError(
             f"{what}: preconditioner={preconditioner!r} is none of {', '.join(map(repr, _ENTRIES))}, and no function"
         )
-    require_tolerance(what, tolerance)
+    require_tolerance(what, "tolerance", tolerance)
     if not (max_steps is None or (isinstance(max_steps, (int, np.integer)) and max_steps > 0)):
         raise InputTypeError(f"{what}: max_steps={max_steps!r} is no number of steps")
-
-
-def require_tolerance(what: str, tolerance: Any) -> None:
-    """Refuse what no number can be compared with; nan is one of these."""
-    if tolerance is None or isinstance(tolerance, jax.core.Tracer):
-        return
-    if np.shape(tolerance) or np.asarray(tolerance).dtype.kind not in "fiu" or not tolerance >= 0:
-        raise InputTypeError(f"{what}: tolerance={tolerance!r} is no number from 0 on")
 
 
 def krylov(
