@@ -349,7 +349,8 @@ def _estimated(wanted: _Wanted, J: Any, key: Any, reason: str) -> Estimate:
         first, second = jax.random.split(key)
         x = drawn(first, (wanted.probes, n), dtype, distribution)
         value, error = averaged(log_dets(J, x, second, method, wanted.terms))
-    return Estimate(value, error, wanted.probes, method, False, reason)
+    taken = min(wanted.probes, 2 * n) if method == "xtrace" else wanted.probes  # no more probes than dimensions
+    return Estimate(value, error, taken, method, False, reason)
 
 
 def _rows_through(J: Callable[[], Any]) -> Callable[[Any], Any]:
