@@ -1,6 +1,6 @@
 // @ts-check
 // The graph as a picture: boxes, edges component by component, Jacobian cards above their gaps, lanes of the two sweeps.
-import { s, fmt, signed, tname, press, cut, split, formula } from './dom.js';
+import { s, fmt, signed, tname, press, cut, split, tmath, turned } from './dom.js';
 import { glyph } from './glyphs.js';
 import { index, component } from './graph.js';
 import { layout } from './layout.js';
@@ -153,7 +153,7 @@ function boxOf(app, n) {
     s('path', { class: 'boxhd', d: `M${b.x + 1} ${b.y + HEAD}V${b.y + 10}q0 -9 9 -9H${b.x + b.w - 10}q9 0 9 9V${b.y + HEAD}z` }),
     s('line', { x1: b.x, x2: b.x + b.w, y1: b.y + HEAD, y2: b.y + HEAD, class: 'rule' }),
     s('text', { x: b.x + 12, y: b.y + 21, class: 'm', 'font-size': badge || long ? 14 : 19 }, badge ? groupTitle(badge) : tname(n.symbol)),
-    !badge && role && room > 3 && s('text', { x: b.x + (long ? 20 + 8 * Math.min(14, [...n.symbol].length) : 33), y: b.y + 20, 'font-size': 11.5, class: 'dim' }, cut(role, room)),
+    !badge && role && room > 3 && s('text', { x: b.x + (long ? 20 + 8 * Math.min(14, [...n.symbol].length) : 22 + 11 * [...base].length), y: b.y + 20, 'font-size': 11.5, class: 'dim' }, cut(role, room)),
     s('text', { x: b.x + b.w - 11, y: b.y + 20, 'font-size': 12, 'text-anchor': 'end', class: 'num ink2' }, cut(shape, 12)),
     (uses.get(n.id) ?? 0) > 1 && s('text', { x: b.x + b.w - 4, y: b.y - 6, 'font-size': 10.5, 'text-anchor': 'end', class: 'dim' }, `used ${uses.get(n.id)}× · ∇ adds`));
   if (badge || n.group) g.append(foldButton(app, n, b, badge));
@@ -203,7 +203,7 @@ function stripOf(app, n, b) {
   const low = app.S.level === 'c' && n.size > ROWS ? 24 : 0;
   const value = scalar ? fmt(n.full?.[0]) : n.size === 0 ? 'empty' : `‖·‖ ${fmt(n.full ? Math.hypot(...n.full) : n.summary.norm == null ? null : Number(n.summary.norm))}`;
   const d = seenF.has(n.id) ? push.get(n.id) : undefined, g = seenR.has(n.id) ? pull.get(n.id) : undefined;
-  const show = (/** @type {any} */ q) => (q === undefined || q === null ? '·' : scalar ? signed(q[0]) : `‖${fmt(length(q), 3)}‖`);
+  const show = (/** @type {any} */ q) => (q === undefined || q === null ? '·' : scalar ? signed(q[0]) : `‖${fmt(length(q), 2)}‖`);
   parts.push(s('text', { x: b.x + b.w - 11, y: y + low + 16, 'font-size': 12, 'text-anchor': 'end', class: 'num' }, value),
     s('text', { x: b.x + 12, y: y + low + 33, 'font-size': 10.8, class: 'num fwd' }, `Δ ${show(d)}`),
     s('text', { x: b.x + b.w - 11, y: y + low + 33, 'font-size': 10.8, 'text-anchor': 'end', class: 'num rev' }, `∇ ${show(g)}`));
@@ -220,20 +220,20 @@ function cardPlan(app) {
   const gaps = new Map();
   for (const e of view.edges) { const b = geo.at.get(e.to.id); gaps.set(b.layer, [...(gaps.get(b.layer) ?? []), e]); }
   if ([...gaps.values()].some((l) => l.length > 3)) return { list: [], height: 16 };
-  const list = [];
+  const list = [], crowded = [...gaps.values()].some((l) => l.length > 1);
   let height = 0;
   for (const edges of gaps.values()) {
-    const sized = edges.map((/** @type {Edge} */ e) => ({ e, ...cardSize(e) }));
+    const sized = edges.map((/** @type {Edge} */ e) => ({ e, ...cardSize(e, crowded) }));
     height = Math.max(height, sized.reduce((/** @type {number} */ t, /** @type {any} */ c) => t + c.h + 8, 0));
     list.push(...sized.map((/** @type {any} */ c, /** @type {number} */ q) => ({ ...c, above: sized.slice(q + 1).reduce((/** @type {number} */ t, /** @type {any} */ d) => t + d.h + 8, 0), last: q === sized.length - 1, targets: new Set(edges.map((/** @type {Edge} */ x) => x.to.id)).size })));
   }
   return { list, height: height + 62 };
 }
 
-/** @param {Edge} e */
-function cardSize(e) {
+/** @param {Edge} e @param {boolean} crowded several cards above one gap are no taller than they must be */
+function cardSize(e, crowded) {
   const small = e.map.known && e.map.rows <= 6 && e.map.cols <= 6 && e.map.rows * e.map.cols > 0;
-  const cw = e.map.cols > 4 ? 33 : 40, tall = small ? Math.max(60, e.map.rows * 20) : 60;
+  const cw = e.map.cols > 4 ? 33 : 40, tall = small ? Math.max(crowded ? 24 : 60, e.map.rows * 20) : 60;
   return { small, cw, w: Math.max(small ? e.map.cols * cw + 34 : 100, 150), h: tall + 61, tall };
 }
 
@@ -242,7 +242,7 @@ function cardOf(app, card, top) {
   const { e, w, h } = card, { geo } = app.C, b = geo.at.get(e.to.id);
   const middle = 30 + b.x - GAP / 2, x = middle - w / 2, y = top - 54 - card.above - h, m = e.map;
   const active = app.C.stepEdges.has(e.id) ? (app.S.mode === 'f' ? ' act-f' : ' act-r') : '';
-  const [title, up] = transposed(m.about.label ?? '');
+  const title = String(m.about.label ?? '');
   const prefix = `𝐷${split(e.to.symbol)[0]} = `;
   const room = Math.floor((w - 44) / 8), whole = [...prefix].length + [...title].length <= room;
   const g = s('g', { class: `jg${active}`, tabindex: 0, role: 'button', 'data-f': `card:${e.id}`, 'data-jac': e.id, 'aria-label': `Jacobian of ${cut(e.to.name, 24)} by ${cut(e.from.name, 24)}: ${cut(String(m.words), 60)}, ${m.shape}`, ...press(() => app.openEdge(e)) });
@@ -255,15 +255,12 @@ function cardOf(app, card, top) {
     }
   }
   g.append(s('title', null, cut(`${m.about.label ?? ''} · ${m.words} · ${m.shape}`, 300)), s('rect', { class: 'jcard', x, y, width: w, height: h, rx: 9 }), glyph(m.about.glyph, 18, { x: x + 10, y: y + 9 }),
-    s('text', { x: x + 34, y: y + 23, 'font-size': 15, class: 'm' }, whole ? prefix : '', formula(cut(title, room)), up && s('tspan', { 'font-size': 10, dy: -5 }, '⊤')),
+    s('text', { x: x + 34, y: y + 23, 'font-size': 15, class: 'm' }, whole ? prefix : '', tmath(cut(title, room))),
     s('text', { x: x + 11, y: y + h - 9, 'font-size': 11, class: 'dim' }, cut(String(m.words), Math.floor((w - 60) / 6))),
     s('text', { x: x + w - 11, y: y + h - 9, 'font-size': 11.5, 'text-anchor': 'end', class: 'num ink2' }, m.shape));
   g.append(...(card.small ? cellsOf(app, card, x, y) : heat(m, middle - 44, y + 34, 88, 56)));
   return g;
 }
-
-/** cᵀ as c and whether it is transposed. @param {string} label @returns {[string, boolean]} */
-export const transposed = (label) => (/[ᵀ⊤]$/.test(label) ? [label.slice(0, -1), true] : [label, false]);
 
 /** @param {App} app @param {any} card @param {number} x @param {number} y */
 function cellsOf(app, card, x, y) {
@@ -306,10 +303,10 @@ function laneRows(app, top) {
     const a = geo.at.get(e.from.id), b = geo.at.get(e.to.id), x0 = 30 + a.x + a.w / 2 + 26, x1 = 30 + b.x + b.w / 2 - 26, mid = (x0 + x1) / 2;
     [0, 1].forEach((L) => {
       const done = (L ? seenR.has(e.from.id) : seenF.has(e.to.id)), color = L ? '--rev' : '--fwd';
-      const [text, up] = transposed(e.map.about.label ?? ''), same = ['diagonal', 'identity', 'scalar'].includes(e.map.about.glyph);
+      const label = String(e.map.about.label ?? ''), text = L ? turned(label, e.map.about.glyph) : label, half = Math.min(46, 16 + 4 * [...text].length);
       out.push(s('line', { x1: L ? x1 : x0, x2: L ? x0 : x1, y1: y[L], y2: y[L], class: 'lane', stroke: `var(${done ? color : '--line2'})`, 'stroke-dasharray': L ? '7 4' : null, 'marker-end': done ? `url(#${L ? 'ar' : 'af'})` : null, opacity: done ? null : 0.6 }),
-        s('rect', { x: mid - 36, y: y[L] - 9, width: 72, height: 18, rx: 9, class: 'lanebg' }),
-        s('text', { x: mid, y: y[L] + 4.5, 'text-anchor': 'middle', 'font-size': 13, class: 'm', style: { fill: `var(${done ? color : '--ink3'})` } }, '× ', formula(cut(text, 10)), (L ? !up && !same : up) && s('tspan', { 'font-size': 9, dy: -4 }, '⊤')));
+        s('rect', { x: mid - half, y: y[L] - 9, width: 2 * half, height: 18, rx: 9, class: 'lanebg' }),
+        s('text', { x: mid, y: y[L] + 4.5, 'text-anchor': 'middle', 'font-size': 13, class: 'm', style: { fill: `var(${done ? color : '--ink3'})` } }, '× ', tmath(cut(text, 12))));
     });
   });
   view.nodes.forEach((/** @type {Value} */ n) => [0, 1].forEach((L) => {

@@ -102,6 +102,16 @@ export const formula = (text) => text.replace(/(?<![A-Za-z\d_])[A-Za-z](?![A-Za-
 /** The same as parts of an HTML line, with the sign of transposition raised. @param {string} text @returns {any[]} */
 export const mathText = (text) => formula(text).split(/([ᵀ⊤])/).map((t) => (/^[ᵀ⊤]$/.test(t) ? h('sup', null, '⊤') : t));
 
+/** The same as parts of an SVG text. @param {string} text @returns {any[]} */
+export const tmath = (text) => formula(text).split(/([ᵀ⊤])/).filter(Boolean).map((t, k, all) => (/^[ᵀ⊤]$/.test(t) ? s('tspan', { dy: '-0.35em', 'font-size': '0.68em' }, '⊤') : s('tspan', { dy: k && /^[ᵀ⊤]$/.test(all[k - 1]) ? '0.24em' : null }, t)));
+
+/** The transpose of a factor, as it is written: cᵀ becomes c, a symmetric one stays. @param {string} label @param {string} kind */
+export function turned(label, kind) {
+  if (['diagonal', 'identity', 'scalar', 'diaglow', 'zero'].includes(kind)) return label;
+  if (/^[^\s+−-]*[ᵀ⊤]$/.test(label)) return label.slice(0, -1);
+  return /[\s/+−]/.test(label) ? `(${label})ᵀ` : `${label}ᵀ`;
+}
+
 /** The name as parts of an HTML line. @param {string} name @param {string} [index] */
 export function name(name, index = '') {
   const [base, low] = split(name);

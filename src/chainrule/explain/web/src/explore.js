@@ -1,9 +1,9 @@
 // @ts-check
 // The inspector: the entry that was picked as a formula, as a sum over paths, as an entry of the product of the chain.
-import { h, m, fmt, signed, big, name, mname, press, cut, formula, split } from './dom.js';
+import { h, m, fmt, signed, big, name, mname, press, cut, mathText, split } from './dom.js';
 import { glyph } from './glyphs.js';
 import { index, component } from './graph.js';
-import { transposed, said } from './canvas.js';
+import { said } from './canvas.js';
 import { zeroPaths } from './paths.js';
 
 /** @typedef {import('./app.js').App} App @typedef {import('./graph.js').Value} Value @typedef {import('./graph.js').Edge} Edge */
@@ -104,8 +104,7 @@ function chainRow(app) {
   const { way } = app.C, list = [...way].reverse();
   const size = (/** @type {number} */ v, /** @type {boolean} */ struck) => (struck ? h('s', null, String(v)) : String(v));
   const blocks = list.slice(0, 6).map((/** @type {Edge} */ e, /** @type {number} */ k) => {
-    const [label, up] = transposed(e.map.about.label ?? '');
-    return h('span', { class: 'factor' }, h('button', { class: 'block', 'data-f': `factor:${e.id}`, 'aria-label': `factor ${cut(String(e.map.about.label ?? ''), 20)}, ${e.map.shape}, ${cut(String(e.map.words), 40)}`, onclick: () => app.openEdge(e) }, glyph(e.map.about.glyph, 18), h('span', { class: 'm' }, formula(cut(label, 12)), up && h('sup', null, '⊤'))),
+    return h('span', { class: 'factor' }, h('button', { class: 'block', 'data-f': `factor:${e.id}`, 'aria-label': `factor ${cut(String(e.map.about.label ?? ''), 20)}, ${e.map.shape}, ${cut(String(e.map.words), 40)}`, onclick: () => app.openEdge(e) }, glyph(e.map.about.glyph, 18), h('span', { class: 'm' }, mathText(cut(String(e.map.about.label ?? ''), 16)))),
       h('span', { class: 'shape' }, size(e.map.rows, k > 0), '×', size(e.map.cols, k < list.length - 1)));
   });
   if (list.length > 6) blocks.push(h('span', { class: 'sub' }, `⋯ ${list.length - 6} more`));

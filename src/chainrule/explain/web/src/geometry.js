@@ -1,12 +1,13 @@
 // @ts-check
 // The map near the point: level sets and the gradient across them, areas, orientation, kernel; Δx and g to drag.
-import { h, s, fmt, signed, name, tname, cut } from './dom.js';
+import { h, s, fmt, signed, name as full, tname, cut } from './dom.js';
 import { index } from './graph.js';
 import { singular, rankOf, determinant, kernel } from './linear.js';
 
 /** @typedef {import('./app.js').App} App @typedef {import('./graph.js').Value} Value */
 
 const R = 108;
+const name = (/** @type {string} */ n, /** @type {string} */ k = '') => full([...n].length > 8 ? cut(n, 8) : n, k);
 /** Half the width of the plane, in units of x. */
 export const REACH = 0.8;
 const PER = R / REACH;
@@ -37,10 +38,11 @@ function areaTarget(app) {
 }
 
 const T = (/** @type {number[]} */ p, u = PER) => [R + p[0] * u, R - p[1] * u];
-const ray = (/** @type {number[]} */ p, /** @type {number[]} */ q, /** @type {any} */ attrs) => s('line', { x1: p[0], y1: p[1], x2: q[0], y2: q[1], ...attrs });
+const ray = (/** @type {number[]} */ p, /** @type {number[]} */ q, /** @type {any} */ attrs) => [...p, ...q].every(Number.isFinite) && s('line', { x1: p[0], y1: p[1], x2: q[0], y2: q[1], ...attrs });
 
 /** @param {number[]} tip @param {string} color @param {any} label @param {any} attrs */
 function arrow(tip, color, label, attrs = {}, off = [7, -6]) {
+  if (!tip.every(Number.isFinite)) return [];
   const an = Math.atan2(tip[1] - R, tip[0] - R), q = (/** @type {number} */ t) => `${tip[0] - 8 * Math.cos(an + t)},${tip[1] - 8 * Math.sin(an + t)}`;
   return [ray([R, R], [tip[0] - 5 * Math.cos(an), tip[1] - 5 * Math.sin(an)], { stroke: `var(${color})`, 'stroke-width': 2.6, ...attrs }), s('path', { d: `M${tip}L${q(0.42)}L${q(-0.42)}z`, fill: `var(${color})` }),
     s('text', { x: Math.max(4, Math.min(2 * R - 34, tip[0] + off[0])), y: Math.max(14, Math.min(2 * R - 5, tip[1] + off[1])), 'font-size': 15, class: 'm', style: { fill: `var(${color})` } }, label)];
@@ -50,7 +52,7 @@ function arrow(tip, color, label, attrs = {}, off = [7, -6]) {
 export function geometry(app) {
   const list = blocks(app);
   if (!list.some((b) => b.id === app.S.block)) app.S.block = 'level';
-  if (!app.graph.n || !app.graph.m) return h('p', { class: 'note' }, 'Nothing to draw: an input or an output is empty.');
+  if (!app.C.source || !app.C.target) return h('p', { class: 'note pad' }, 'Nothing to draw: an input or an output is empty or constant.');
   const made = app.S.block === 'area' ? area(app) : app.S.block === 'output' ? outputs(app) : level(app);
   return h('div', { class: 'geo' }, h('div', null, made.plane, axes(app)), h('div', null, made.told));
 }
@@ -111,9 +113,9 @@ function level(app) {
     const g = [grad[a], grad[b]], size = Math.hypot(...g) || 1, along = [-g[1] / size, g[0] / size];
     const grid = app.level();
     if (grid) parts.push(...contours(grid));
-    else if (Math.hypot(...g) > 0) for (let q = -6; q <= 6; q++) if (q) { const o = (q * REACH) / 3.2; parts.push(ray(T([(g[0] / size) * o - along[0] * 3, (g[1] / size) * o - along[1] * 3]), T([(g[0] / size) * o + along[0] * 3, (g[1] / size) * o + along[1] * 3]), { class: 'level' })); }
+    else if (Math.hypot(...g) > 0 && Number.isFinite(Math.hypot(...g))) for (let q = -6; q <= 6; q++) if (q) { const o = (q * REACH) / 3.2; parts.push(ray(T([(g[0] / size) * o - along[0] * 3, (g[1] / size) * o - along[1] * 3]), T([(g[0] / size) * o + along[0] * 3, (g[1] / size) * o + along[1] * 3]), { class: 'level' })); }
     parts.push(s('circle', { cx: R, cy: R, r: 70, class: 'circle' }));
-    if (Math.hypot(...g) > 0) {
+    if (Math.hypot(...g) > 0 && Number.isFinite(Math.hypot(...g))) {
       parts.push(ray(T([-along[0] * 3, -along[1] * 3]), T([along[0] * 3, along[1] * 3]), { class: 'kernel' }));
       const d = along[0] > 0 ? along : along.map((v) => -v), at = [R - d[0] * 76, R + d[1] * 76];
       parts.push(s('text', { transform: `translate(${at[0]} ${at[1]}) rotate(${(-Math.atan2(d[1], d[0]) * 180) / Math.PI})`, 'text-anchor': 'middle', dy: -6, 'font-size': 11, class: 'ink2' }, 'kernel'));
@@ -155,7 +157,7 @@ function contours(grid) {
 function predicted(app) {
   const { S, C, graph } = app, [n, k] = graph.output(S.i), nm = name(/** @type {Value} */ (n).symbol, index(/** @type {Value} */ (n).shape, k));
   const pr = C.predicted, actual = app.trueChange(), size = Math.hypot(...S.dx) || 1;
-  const most = Math.max(0.25, Math.abs(actual ?? 0), Math.abs(pr ?? 0)) * 1.15, px = (/** @type {number} */ v) => 50 + (50 * v) / most;
+  const most = Math.max(0.25, ...[actual ?? 0, pr ?? 0].map(Math.abs).filter(Number.isFinite)) * 1.15, px = (/** @type {number} */ v) => Math.max(0, Math.min(100, 50 + (50 * (v || 0)) / most));
   const bar = pr != null && h('div', { class: 'versus', role: 'img', 'aria-label': `predicted ${signed(pr, 4)}${actual == null ? '' : `, true ${signed(actual, 4)}`}` }, h('b', null), h('u', null), h('i', { style: { left: `${Math.min(50, px(pr))}%`, width: `${Math.abs(px(pr) - 50)}%` } }), actual != null && h('em', { style: { left: `calc(${px(actual)}% - 6px)` } }));
   const dual = C.row && C.row.reduce((/** @type {number} */ t, /** @type {number} */ v, /** @type {number} */ q) => t + (S.dx[q] ? v * S.dx[q] : 0), 0);
   const few = (/** @type {number[]} */ v) => (v.length <= 3 ? v.map((/** @type {number} */ q) => fmt(q, 2)).join(', ') : `${v.slice(0, 2).map((q) => fmt(q, 2)).join(', ')}, … (${v.length})`);
@@ -184,6 +186,7 @@ function area(app) {
   const { S, graph, C } = app, [p, k, q, l] = /** @type {any} */ (areaTarget(app)), [a, b] = S.axes;
   const col = [a, b].map((c) => app.pushUnit(c)), A = [[p, k], [q, l]].map(([n, at]) => col.map((m) => m.get(n.id)?.[at] ?? NaN));
   const det = A[0][0] * A[1][1] - A[0][1] * A[1][0], f = (/** @type {number[]} */ v) => [A[0][0] * v[0] + A[0][1] * v[1], A[1][0] * v[0] + A[1][1] * v[1]];
+  if (!A.flat().every(Number.isFinite)) return { plane: plane([], null), told: [h('p', { class: 'note' }, 'An entry of this block is no finite number: it has no area.')] };
   const square = [[0, 0], [1, 0], [1, 1], [0, 1]], all = [...square, ...square.map(f)], lo = [0, 1].map((d) => Math.min(...all.map((v) => v[d]))), hi = [0, 1].map((d) => Math.max(...all.map((v) => v[d])));
   const u = Math.min(54, 176 / Math.max(hi[0] - lo[0], hi[1] - lo[1], 1)), shift = (/** @type {number[]} */ v) => [R + (v[0] - (lo[0] + hi[0]) / 2) * u, R - (v[1] - (lo[1] + hi[1]) / 2) * u];
   const parts = [];
@@ -195,8 +198,8 @@ function area(app) {
   if (rank < 2 && ker) parts.push(ray(shift([-9 * ker[0], -9 * ker[1]]), shift([9 * ker[0], 9 * ker[1]]), { class: 'kernel' }));
   const whole = graph.m === graph.n && graph.n > 2 && graph.about.det != null;
   return { plane: plane(parts, null), told: [
-    kv([[['det, unit square → ', mm('area')], `1 → ${fmt(Math.abs(det), 2)}`, null, 'area'], ['det', signed(det, 4), null, 'det'], ['orientation', rank < 2 ? 'collapsed' : det > 0 ? 'kept' : 'flipped', null, 'orientation'], ['singular values', sv.map((v) => fmt(v, 3)).join(', '), null, 'singular'],
-      ['rank · kernel', `${rank} · ${rank === 2 ? '{0}' : rank === 0 ? 'all' : `(${/** @type {number[]} */ (ker).map((v) => fmt(v, 2)).join(', ')})`}`, null, 'rank'], whole && [['whole ', mm('𝐽'), ': volume × '], fmt(Math.abs(Number(graph.about.det)), 4), null, 'volume'], ...calculus(app)]),
+    kv([['unit square → area', `1 → ${fmt(Math.abs(det), 2)}`, null, 'area'], ['det', signed(det, 4), null, 'det'], ['orientation', rank < 2 ? 'collapsed' : det > 0 ? 'kept' : 'flipped', null, 'orientation'], ['singular values', sv.map((v) => fmt(v, 3)).join(', '), null, 'singular'],
+      ['rank', String(rank), null, 'rank'], ['kernel', rank === 2 ? '{0}' : rank === 0 ? 'all' : `(${/** @type {number[]} */ (ker).map((v) => fmt(v, 2)).join(', ')})`, null, 'kernel'], whole && [['whole ', mm('𝐽'), ': volume × '], fmt(Math.abs(Number(graph.about.det)), 4), null, 'volume'], ...calculus(app)]),
     h('p', { class: 'note' }, rank < 2 ? 'The rank drops here: the parallelogram collapses, and the dashed kernel line is sent to 0.' : 'Where the rank drops, the parallelogram collapses to a segment and the kernel appears.')] };
 }
 

@@ -84,10 +84,12 @@ export class Graph {
   }
 
   /** The groups that hold a value, from the innermost to the outermost. @param {Value} node @returns {string[]} */
-  chain(node) {
-    const up = [];
-    for (let g = node.group; g != null && up.length < 100; g = this.groups.get(g)?.parent ?? null) up.push(g);
-    return up;
+  chain(node) { return node.group == null ? [] : [String(node.group), ...this.parents(String(node.group))]; }
+  /** The groups that hold a group. @param {string} group @returns {string[]} */
+  parents(group) {
+    const up = new Set([group]);
+    for (let g = this.groups.get(group)?.parent; g != null && !up.has(String(g)); g = this.groups.get(String(g))?.parent) up.add(String(g));
+    return [...up].slice(1);
   }
   /** The outermost folded group that holds the value, or null. @param {Value} node */
   hider(node) {
@@ -114,7 +116,7 @@ export class Graph {
     const edges = this.edges.filter((e) => {
       if (!seen.has(e.from.id) || !seen.has(e.to.id)) return false;
       const into = hidden.get(e.to.id);
-      return e.group == null ? into == null : e.group === into;
+      return e.group == null ? into == null : String(e.group) === into;
     });
     return { nodes, edges, badge };
   }

@@ -124,9 +124,8 @@ function outline(app, ui) {
   const { graph } = app;
   ui.outline.hidden = !graph.groups.size;
   if (!graph.groups.size) return;
-  const depth = (/** @type {any} */ g) => { let d = 0; for (let p = g.parent; p != null && d < 20; p = graph.groups.get(String(p))?.parent) d++; return d; };
-  const visible = [...graph.groups.values()].filter((g) => { for (let p = g.parent; p != null; p = graph.groups.get(String(p))?.parent) if (graph.folded.has(String(p))) return false; return true; });
-  ui.outline.replaceChildren(h('span', { class: 'sub' }, 'Outline'), ...visible.slice(0, 80).map((g) => { const shut = graph.folded.has(String(g.id)), title = `${cut(String(g.symbol ?? g.name ?? 'group'), 22)}${g.times > 1 ? ` × ${g.times}` : ''}`; return h('button', { class: 'small', 'data-f': `out:${g.id}`, 'aria-expanded': shut ? 'false' : 'true', title: cut(String(g.text ?? ''), 300), onclick: () => app.fold(String(g.id), !shut) }, '› '.repeat(depth(g)), shut ? '+ ' : '− ', title, h('span', { class: 'dim' }, ` ${g.size ?? ''}`)); }), visible.length > 80 && h('span', { class: 'sub' }, `${visible.length - 80} more: search`));
+  const visible = [...graph.groups.values()].filter((g) => !graph.parents(String(g.id)).some((p) => graph.folded.has(p)));
+  ui.outline.replaceChildren(h('span', { class: 'sub' }, 'Outline'), ...visible.slice(0, 80).map((g) => { const shut = graph.folded.has(String(g.id)), title = `${cut(String(g.symbol ?? g.name ?? 'group'), 22)}${g.times > 1 ? ` × ${g.times}` : ''}`; return h('button', { class: 'small', 'data-f': `out:${g.id}`, 'aria-expanded': shut ? 'false' : 'true', title: cut(String(g.text ?? ''), 300), onclick: () => app.fold(String(g.id), !shut) }, '› '.repeat(graph.parents(String(g.id)).length), shut ? '+ ' : '− ', title, h('span', { class: 'dim' }, ` ${g.size ?? ''}`)); }), ...(visible.length > 80 ? [h('span', { class: 'sub' }, `${visible.length - 80} more: search`)] : []));
 }
 
 /** Dragging the ground pans, the wheel with Ctrl zooms, the keys do what the help says. @param {App} app @param {any} ui */

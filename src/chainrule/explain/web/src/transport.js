@@ -1,6 +1,6 @@
 // @ts-check
 // Start, back, play, step, speed: forward and reverse keep their own position.
-import { h, s, big, mathText, name, cut } from './dom.js';
+import { h, s, big, mathText, turned, name, cut } from './dom.js';
 
 /** @typedef {import('./app.js').App} App */
 const icon = (/** @type {string} */ d) => s('svg', { width: 14, height: 14, viewBox: '0 0 14 14', 'aria-hidden': 'true' }, s('path', { fill: 'currentColor', d }));
@@ -37,7 +37,7 @@ export function control(app, key) {
 function sentence(app, q) {
   const f = app.S.mode === 'f', end = f ? app.C.source : app.C.target;
   if (!q.node) return [h('b', null, f ? ['Place Δ', end && name(end.symbol), ' at the input.'] : ['Seed ∇', end && name(end.symbol), ' = 𝑔 at the output.'])];
-  const terms = q.edges.slice(0, 4).map((/** @type {any} */ e) => `${e.map.about.label}${f ? '' : 'ᵀ'} ${f ? 'Δ' : '∇'}${(f ? e.from : e.to).symbol}`).join(' + ') + (q.edges.length > 4 ? ' + ⋯' : '');
+  const terms = q.edges.slice(0, 4).map((/** @type {any} */ e) => `${f ? e.map.about.label : turned(String(e.map.about.label), e.map.about.glyph)} ${f ? 'Δ' : '∇'}${(f ? e.from : e.to).symbol}`).join(' + ') + (q.edges.length > 4 ? ' + ⋯' : '');
   const text = q.data?.text || `${f ? 'Δ' : '∇'}${q.node.symbol} = ${terms}`;
   const work = q.mult === 0 ? 'nothing to multiply' : `${big(q.mult)} multiply-add${q.mult === 1 ? '' : 's'}${q.dense > q.mult ? `, not ${big(q.dense)}` : ''}`;
   return [h('b', null, mathText(cut(text, 90))), h('span', null, `· ${work} · holds ${big(q.held)}${q.edges.length > 1 && !f ? ` · used ${q.edges.length}×, so ∇ adds` : ''}`)];
