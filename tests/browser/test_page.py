@@ -289,7 +289,7 @@ def test_the_gradient_stands_on_the_level_sets(visit):
     # the line through the point: f is the same along it
     d = page.locator(".plane path.through").get_attribute("d")
     points = np.array([[float(v) for v in p.split()] for p in re.findall(r"[\d.]+ [\d.]+", d)])
-    xs = NET.x + np.stack([(points[:, 0] - 108) / 135, (108 - points[:, 1]) / 135], 1)
+    xs = NET.x + np.stack([(points[:, 0] - 108) / 144, (108 - points[:, 1]) / 144], 1)
     assert np.abs(jax.vmap(NET)(jnp.asarray(xs))[:, 0] - NET(NET.x)[0]).max() < 5e-3
 
 

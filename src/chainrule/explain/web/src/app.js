@@ -39,6 +39,7 @@ export class App {
     /** @type {any} */ this.curve = null;
     /** @type {number | undefined} */ this.pending = undefined;
     /** @type {any} */ this.extent = null;
+    this.top = 0;
     this.graph = new Graph({});
     this.loaded = false;
     this.load(options.data);
@@ -164,7 +165,7 @@ export class App {
   /** The part of the picture that is in sight. */
   frame() {
     const e = /** @type {any} */ (this.extent), S = this.S;
-    if (!S.box) { const w = Math.min(Math.max(e.w, 960), 1900); S.box = { x: e.w < 960 ? (e.w - 960) / 2 : 0, y: 0, w, h: Math.max(140, Math.min(e.h, w * 0.8)) }; }
+    if (!S.box) { const w = Math.min(Math.max(e.w, 960), 1350); S.box = { x: e.w < 960 ? (e.w - 960) / 2 : 0, y: 0, w, h: Math.max(140, Math.min(e.h, w * 0.8)) }; }
     this.ui.svg.setAttribute('viewBox', `${S.box.x} ${S.box.y} ${S.box.w} ${S.box.h}`);
     this.ui.svg.style.aspectRatio = `${S.box.w} / ${S.box.h}`;
   }
@@ -187,10 +188,10 @@ export class App {
   show(n) {
     const at = this.C.geo?.at.get(n.id);
     if (!at) return;
-    const b = this.S.box, y = at.y + 180;
-    if (at.x < b.x || at.x + at.w > b.x + b.w) b.x = at.x + at.w / 2 - b.w / 2;
+    const b = this.S.box, x = at.x + 30, y = at.y + this.top, old = [b.x, b.y];
+    if (x < b.x || x + at.w > b.x + b.w) b.x = x + at.w / 2 - b.w / 2;
     if (y < b.y || y + at.h > b.y + b.h) b.y = y + at.h / 2 - b.h / 2;
-    this.paintCanvas();
+    if (old[0] !== b.x || old[1] !== b.y) this.paintCanvas();
   }
 
   /** @param {number} i @param {number} j */
@@ -245,6 +246,7 @@ export class App {
     const { S, graph } = this, x = graph.point(), y = graph.result(), key = JSON.stringify([x.slice(0, 64), S.dx.slice(0, 64)]);
     if (this.trueAt.key === key) return this.trueAt.value ? this.trueAt.value[S.i] - y[S.i] : null;
     if (!this.evaluate) return this.sampled(x, y);
+    if (!this.graph.whole) return null;
     if (this.trueAt.asked !== key) {
       this.trueAt.asked = key;
       const to = x.map((/** @type {number} */ v, /** @type {number} */ k) => v + S.dx[k]);
@@ -252,14 +254,22 @@ export class App {
     }
     return null;
   }
-  /** From the samples of a snapshot, where the data has some. @param {number[]} x @param {number[]} y */
+  /** From the samples of a snapshot, where the data has some: cubic between the points of the grid. @param {number[]} x @param {number[]} y */
   sampled(x, y) {
+    const at = this.sampleAt(x[0] + this.S.dx[0], x[1] + this.S.dx[1]);
+    return at == null ? null : at - y[0];
+  }
+  /** @param {number} u @param {number} v @returns {number | null} */
+  sampleAt(u, v) {
     const q = this.graph.data.samples;
-    if (!q || this.graph.n !== 2 || this.graph.m !== 1) return null;
-    const at = [0, 1].map((d) => ((x[d] + this.S.dx[d] - q.low[d]) / (q.high[d] - q.low[d])) * (q.n - 1));
-    if (at.some((t) => !(t >= 0 && t <= q.n - 1))) return null;
-    const [c, r] = at.map((t) => Math.min(q.n - 2, Math.floor(t))), [u, v] = [at[0] - c, at[1] - r], z = (/** @type {number} */ a, /** @type {number} */ b) => Number(q.values[(r + a) * q.n + c + b]);
-    return (1 - v) * ((1 - u) * z(0, 0) + u * z(0, 1)) + v * ((1 - u) * z(1, 0) + u * z(1, 1)) - y[0];
+    if (!q || this.graph.n !== 2 || this.graph.m !== 1 || q.n < 4) return null;
+    const at = [u, v].map((t, d) => ((t - q.low[d]) / (q.high[d] - q.low[d])) * (q.n - 1));
+    if (at.some((t) => !(t >= -1e-9 && t <= q.n - 1 + 1e-9))) return null;
+    const first = at.map((t) => Math.max(0, Math.min(q.n - 4, Math.floor(t) - 1)));
+    const weights = at.map((t, d) => [0, 1, 2, 3].map((k) => [0, 1, 2, 3].reduce((p, l) => (l === k ? p : (p * (t - first[d] - l)) / (k - l)), 1)));
+    let sum = 0;
+    for (let r = 0; r < 4; r++) for (let c = 0; c < 4; c++) sum += weights[1][r] * weights[0][c] * Number(q.values[(first[1] + r) * q.n + first[0] + c]);
+    return sum;
   }
   /** f at some points: one light call where the host has it. @param {number[][]} points @returns {Promise<number[][]>} */
   async values(points) {
@@ -272,10 +282,15 @@ export class App {
   level() {
     const { graph, S } = this, [a, b] = S.axes, x = graph.point();
     if (!this.evaluate) {
-      const q = graph.data.samples;
-      return q && graph.n === 2 && graph.m === 1 && S.axes[0] === 0 && S.axes[1] === 1 && Math.abs(q.high[0] - q.low[0] - 2 * REACH) < 1e-6 ? { n: q.n, values: q.values.map(Number), base: graph.result()[0] } : null;
+      const key = JSON.stringify(x.slice(0, 2));
+      if (this.grid?.key !== key) {
+        const n = 25, at = (/** @type {number} */ d, /** @type {number} */ k) => x[d] + REACH * 0.999 * ((2 * k) / (n - 1) - 1);
+        const values = Array.from({ length: n * n }, (_, k) => this.sampleAt(at(0, k % n), at(1, Math.floor(k / n))));
+        this.grid = { key, n, base: graph.result()[0], values: values.every((v) => v != null && Number.isFinite(v)) ? values : null };
+      }
+      return this.grid.values && a === 0 && b === 1 ? this.grid : null;
     }
-    if (!this.evaluate.points || b >= graph.n) return null;
+    if (!this.evaluate.points || b >= graph.n || !graph.whole) return null;
     const key = JSON.stringify([x.slice(0, 64), a, b]), n = 25;
     if (this.grid?.key === key) return this.grid.values ? { n, values: this.grid.values.map((/** @type {number[]} */ v) => v[S.i]), base: graph.result()[S.i] } : null;
     this.grid = { key, values: /** @type {number[][] | null} */ (null) };
@@ -294,7 +309,7 @@ export class App {
   }
   /** Moves the point: the host explains anew, the page keeps its state. @param {number[]} x */
   async move(x) {
-    if (!this.evaluate) return;
+    if (!this.evaluate || !this.graph.whole) return;
     const turn = (this.turn = (this.turn ?? 0) + 1);
     try {
       const data = await this.evaluate(x);

@@ -66,6 +66,7 @@ export function draw(app, svg, inSight) {
   const { view, geo } = app.C;
   const cards = cardPlan(app);
   const top = cards.height;
+  app.top = top;
   const parts = [defs()];
   const body = s('g', { transform: `translate(30 ${top})` });
   const near = (/** @type {Edge} */ e) => inSight(geo.at.get(e.from.id)) || inSight(geo.at.get(e.to.id));

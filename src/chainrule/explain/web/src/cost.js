@@ -46,11 +46,11 @@ export function cost(app) {
   const length = (/** @type {number} */ v) => (wide ? (100 * Math.log10(Math.max(1, v))) / Math.log10(Math.max(10, most)) : (100 * v) / most);
   const rows = data.items.map((/** @type {any} */ r) => h('tr', { style: { '--c': `var(${colour(r)})` } },
     h('th', { scope: 'row' }, h('span', { class: 'order' }, `${mark(r)} ${String(r.title ?? r.name).replace(/^./, (c) => c.toUpperCase())}`), r.chosen && h('span', { class: 'chosen' }, 'chosen'), h('br'), h('span', { class: 'expr' }, r.bracket ? mathText(cut(r.bracket, 40)) : '')),
-    h('td', { class: 'left' }, travels(r, log)),
+    h('td', { class: 'left' }, r.travels?.length > 0 && travels(r, log)),
     h('td', { class: 'bars' }, h('div', { class: 'hb' }, r.dense != null && h('u', { style: { width: `${length(r.dense)}%` } }), h('i', { style: { width: `${length(r.multiply_adds)}%` } }))),
     h('td', { class: 'num', 'data-order': r.name }, big(r.multiply_adds), r.dense != null && r.dense !== r.multiply_adds && h('span', { class: 'dim' }, ` / ${big(r.dense)} dense`)),
     h('td', { class: 'num' }, big(r.peak))));
   const head = h('tr', null, h('th', { scope: 'col' }, 'order'), h('th', { scope: 'col', class: 'left' }, `what travels along the chain, to scale${log ? ' (log)' : ''}`), h('th', { scope: 'col', class: 'left bars' }, `multiply-adds${wide ? ' (log)' : ''}`), h('td', null), h('th', { scope: 'col' }, 'peak entries'));
-  const note = log ? LARGE.note : `Solid: with structure (a diagonal factor only scales rows or columns). Hatched: the same product with every factor stored dense. Peak: the largest intermediate before the result. ${cut(String(data.note ?? ''), 240)} ${data.reason ? `Chosen: ${cut(String(data.reason), 200)}.` : ''}`;
+  const note = log ? LARGE.note : `Solid: with structure (a diagonal factor only scales rows or columns). Hatched: the same product with every factor stored dense. Peak: the largest intermediate before the result. ${cut(String(data.note ?? ''), 700)} ${data.reason ? `Chosen: ${cut(String(data.reason), 200)}.` : ''}`;
   return [h('div', { class: 'wide', tabindex: 0, role: 'group', 'aria-label': 'Table of orders' }, h('table', { class: 'cost' }, h('thead', null, head), h('tbody', null, rows))), h('p', { class: 'note' }, note)];
 }

@@ -61,7 +61,7 @@ export function help(app) { open(app, 'Keys', h('dl', { class: 'kv keys-list' },
 
 /** x, Δx: to type; x can only move where something evaluates the function. @param {App} app */
 export function point(app) {
-  const x = app.graph.point(), few = Math.min(x.length, 64), live = !!app.evaluate, next = x.slice();
+  const x = app.graph.point(), few = Math.min(x.length, 64), live = !!app.evaluate && app.graph.whole, next = x.slice();
   /** @type {any} */ let wait = 0;
   const soon = () => { clearTimeout(wait); wait = setTimeout(() => app.move(next), 60); };
   const rows = Array.from({ length: few }, (_, k) => {
@@ -71,7 +71,7 @@ export function point(app) {
     const d = h('input', { type: 'number', step: 'any', value: String(app.S.dx[k]), 'aria-label': `delta of ${cut(label, 30)}`, 'data-dx': k, oninput: (/** @type {any} */ e) => { const v = Number(e.target.value); if (Number.isFinite(v)) { app.S.dx = app.S.dx.slice(); app.S.dx[k] = v; app.draw(); } } });
     return h('div', { class: 'xrow' }, n ? name(n.symbol, index(n.shape, q)) : label, box, slide, h('span', { class: 'fwd' }, 'Δ'), d);
   });
-  open(app, 'The point', live ? h('p', { class: 'sub' }, 'Type or slide: the function is evaluated anew.') : h('p', { class: 'sub', 'data-why': '' }, 'This is a snapshot: x cannot move, because nothing here can evaluate the function. Open it live in a notebook, or with “chainrule explore”. Δx can be changed: pushing it needs only the Jacobians, which are in the page.'), rows, x.length > few && h('p', { class: 'sub' }, `${x.length - few} more components are not shown.`));
+  open(app, 'The point', live ? h('p', { class: 'sub' }, 'Type or slide: the function is evaluated anew.') : app.evaluate ? h('p', { class: 'sub', 'data-why': '' }, 'x is too large to be in this page in full, so it cannot be moved from here.') : h('p', { class: 'sub', 'data-why': '' }, 'This is a snapshot: x cannot move, because nothing here can evaluate the function. Open it live in a notebook, or with “chainrule explore”. Δx can be changed: pushing it needs only the Jacobians, which are in the page.'), rows, x.length > few && h('p', { class: 'sub' }, `${x.length - few} more components are not shown.`));
 }
 
 /** One Jacobian in full: values, rank, norm, as stored and as dense. @param {App} app @param {Edge | null} e */

@@ -92,7 +92,7 @@ export function italic(c) {
 export function split(name) {
   const found = /^([A-Za-z])_?(\d{1,3})$/.exec(name) ?? /^([A-Za-z])_(\w{1,4})$/.exec(name);
   if (found) return [italic(found[1]), found[2]];
-  const first = /^([A-Za-z])([₀-₉⁰-⁹⁽⁾′,‚]{1,8})$/.exec(name);
+  const first = /^([A-Za-z])([₀-₉⁰-⁹¹²³⁽⁾′,‚]{1,8})$/.exec(name);
   return first ? [italic(first[1]) + first[2], ''] : [cut(italic(name)), ''];
 }
 

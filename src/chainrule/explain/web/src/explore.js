@@ -19,7 +19,11 @@ function entryFormula(app) {
   if (!ways.length) return h('div', { class: 'formula' }, append0(math, m('mn', null, '0')));
   ways.slice(0, 3).forEach((/** @type {Edge[]} */ way, /** @type {number} */ q) => {
     if (q) math.append(m('mo', null, '+'));
-    if (way.length > 6) { math.append(m('mo', null, '⋯')); return; }
+    if (way.length > 5) {
+      const [a, b] = [way[0], way[way.length - 1]], end = (/** @type {Value} */ n, /** @type {Value} */ k) => (k === target ? at(k, i) : n === k && k === source ? at(k, j) : mname(k.symbol));
+      math.append(m('munder', null, m('mo', null, '∑'), m('mtext', null, 'paths')), frac(at(target, i), mname(b.from.symbol)), m('mo', null, '⋯'), frac(end(a.to, a.to), at(source, j)));
+      return;
+    }
     let free = 0;
     /** @type {Map<string, any>} */ const letters = new Map();
     const sums = [];
@@ -83,15 +87,15 @@ const hopNames = (/** @type {any} */ p) => cut([p.hops[0] && said(p.hops[0].edge
 
 /** The factors from the output to the input, as the formula reads. @param {any[]} hops */
 function factors(hops) {
-  const list = [...hops].reverse().map((q) => fmt(q.value, hops.length > 4 ? 2 : 3));
-  const shown = list.length > 6 ? [...list.slice(0, 3), '⋯', ...list.slice(-2)] : list;
+  const list = [...hops].reverse().map((q) => fmt(q.value, hops.length > 3 ? 2 : 3));
+  const shown = list.length > 4 ? [...list.slice(0, 2), '⋯', ...list.slice(-2)] : list;
   return shown.flatMap((t, k) => (k ? [h('em', null, '·'), t] : [t]));
 }
 
 /** Where the page cannot walk through the maps itself: what the data says of this entry. @param {App} app */
 function toldPaths(app) {
   const { J, i, j } = { ...app.C, i: app.S.i, j: app.S.j }, told = (app.graph.data.paths ?? []).find((/** @type {any} */ p) => p.i === i && p.j === j);
-  if (!told) return [h('p', { class: 'msg' }, J == null ? 'The Jacobians on the way are too large to be stored in this page, so its paths are not listed here.' : `J[${i + 1}, ${j + 1}] = ${fmt(J, 6)}. Too many entries on the way to list its paths here; it comes from the whole Jacobian.`)];
+  if (!told) return [h('p', { class: 'msg' }, J == null ? 'The Jacobians on the way are too large to be stored in this page, so its paths are not listed here.' : `J[${i + 1}, ${j + 1}] = ${fmt(J, 6)}. The Jacobians on the way are too large to be stored in this page, so its paths are not listed.`)];
   const value = Number(told.value), rest = Number(told.rest?.sum ?? 0), bar = scale([...told.top.map((/** @type {any} */ p) => Number(p.product)), rest, value]);
   return [h('div', { class: 'sub lead' }, 'Sum over paths. ', h('b', { 'data-t': 'count' }, `${big(BigInt(told.count))} paths`), ` count, ${big(BigInt(told.zero))} meet a zero.`),
     h('div', { class: 'paths' }, told.top.map((/** @type {any} */ p, /** @type {number} */ q) => h('div', { class: 'prow' }, h('span', { class: 'badge' }, String(q + 1)), h('span', { class: 'prod' }, [...p.factors].reverse().slice(0, 5).map((v, k) => (k ? ` · ${fmt(Number(v), 2)}` : fmt(Number(v), 2)))), bar(Number(p.product)))),

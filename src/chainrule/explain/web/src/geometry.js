@@ -9,7 +9,7 @@ import { singular, rankOf, determinant, kernel } from './linear.js';
 const R = 108;
 const name = (/** @type {string} */ n, /** @type {string} */ k = '') => full([...n].length > 8 ? cut(n, 8) : n, k);
 /** Half the width of the plane, in units of x. */
-export const REACH = 0.8;
+export const REACH = 0.75;
 const PER = R / REACH;
 
 /** What can be looked at: one output, an area under the map, the plane of the outputs. @param {App} app */
@@ -130,7 +130,7 @@ function level(app) {
 function tangent(app, slope) {
   const unit = 70 / Math.max(1e-9, Math.abs(slope) * REACH, 0.2), line = app.line();
   const parts = [ray([0, R], [216, R], { class: 'level' }), ray([R, 0], [R, 216], { class: 'level' }), ray([0, R + slope * REACH * unit], [216, R - slope * REACH * unit], { stroke: 'var(--fwd)', 'stroke-width': 1.6 })];
-  if (line) parts.push(s('path', { d: 'M' + line.map((v, q) => `${(216 * q) / (line.length - 1)} ${R - v * unit}`).join('L'), fill: 'none', stroke: 'var(--ink)', 'stroke-width': 1.6 }));
+  if (line) parts.push(s('path', { d: 'M' + line.map((/** @type {number} */ v, /** @type {number} */ q) => `${(216 * q) / (line.length - 1)} ${R - v * unit}`).join('L'), fill: 'none', stroke: 'var(--ink)', 'stroke-width': 1.6 }));
   return parts;
 }
 
@@ -160,11 +160,11 @@ function predicted(app) {
   const most = Math.max(0.25, ...[actual ?? 0, pr ?? 0].map(Math.abs).filter(Number.isFinite)) * 1.15, px = (/** @type {number} */ v) => Math.max(0, Math.min(100, 50 + (50 * (v || 0)) / most));
   const bar = pr != null && h('div', { class: 'versus', role: 'img', 'aria-label': `predicted ${signed(pr, 4)}${actual == null ? '' : `, true ${signed(actual, 4)}`}` }, h('b', null), h('u', null), h('i', { style: { left: `${Math.min(50, px(pr))}%`, width: `${Math.abs(px(pr) - 50)}%` } }), actual != null && h('em', { style: { left: `calc(${px(actual)}% - 6px)` } }));
   const dual = C.row && C.row.reduce((/** @type {number} */ t, /** @type {number} */ v, /** @type {number} */ q) => t + (S.dx[q] ? v * S.dx[q] : 0), 0);
-  const few = (/** @type {number[]} */ v) => (v.length <= 3 ? v.map((/** @type {number} */ q) => fmt(q, 2)).join(', ') : `${v.slice(0, 2).map((q) => fmt(q, 2)).join(', ')}, … (${v.length})`);
+  const few = (/** @type {number[]} */ v) => (v.length <= 3 ? v.map((/** @type {number} */ q) => fmt(q, 2)).join(', ') : `${v.slice(0, 2).map((q) => fmt(q, 2)).join(', ')}, …`);
   const about = graph.about, ready = actual != null && pr != null;
   return [bar, h('p', { class: 'note tight' }, 'Δ', nm, `: bar = predicted${actual == null ? '' : ', ring = true'}`),
     kv([[[mm('Δ𝑥'), ' (drag it)'], few(S.dx), null, 'dx'], [['predicted ', mm('𝐽Δ𝑥')], signed(pr, 4), '--fwd', 'predicted'], [['dual ', mm('⟨∇, Δ𝑥⟩')], signed(dual, 4), '--rev', 'dual'],
-      ['true change', actual == null ? '·' : signed(actual, 4), null, 'true'], [['remainder ', mm('/‖Δ𝑥‖')], ready ? fmt(Math.abs(actual - pr) / size, 4) : '·', null, 'remainder'],
+      [app.evaluate ? 'true change' : 'true change (sampled)', actual == null ? '·' : signed(actual, 4), null, 'true'], [['remainder ', mm('/‖Δ𝑥‖')], ready ? fmt(Math.abs(actual - pr) / size, 4) : '·', null, 'remainder'],
       [['seed ', mm('𝑔')], gControl(app), null, 'g'], ['rank · kernel dim', about.rank == null ? '·' : `${about.rank} · ${graph.n - about.rank}`, null, 'rank'], ...calculus(app)]),
     h('p', { class: 'note' }, ready ? ['Shrink ', mm('Δ𝑥'), ': the last ratio goes to 0.'] : app.evaluate ? 'Evaluating…' : 'Snapshot: the true change needs a live kernel or server; lines of equal value are those of the linear model.')];
 }

@@ -145,6 +145,8 @@ export class Graph {
   point() {
     return this.inputs.flatMap((/** @type {any} */ i) => this.byId.get(String(i.node))?.full ?? new Array(i.size).fill(NaN));
   }
+  /** Whether the data holds the whole of x, so that it can be moved. */
+  get whole() { return this.inputs.every((/** @type {any} */ i) => this.byId.get(String(i.node))?.full); }
   /** f(x) as one vector. */
   result() {
     return this.outputs.flatMap((/** @type {any} */ o) => this.byId.get(String(o.node))?.full ?? new Array(o.size).fill(NaN));

@@ -1,3 +1,4 @@
+// @ts-nocheck: the algorithm as it was measured, in short names; its callers are typed.
 // Own layered layout: longest path with sources pulled in, dummy chains, barycenter sweeps with transpositions,
 // coordinates by isotonic regression toward weighted means of the neighbours. It stands alone: a worker gets its text.
 export function layout(g, { hgap = 24, vgap = 44, sweeps = 8, passes = 12 } = {}) {

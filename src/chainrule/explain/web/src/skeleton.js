@@ -104,7 +104,7 @@ const legendCard = () => h('section', { class: 'card bottom', 'aria-labelledby':
 /** What the header and the switches show of the state. @param {App} app @param {any} ui */
 function sync(app, ui) {
   const { S, graph } = app, x = graph.point();
-  const numbers = x.length <= 4 ? x.map((/** @type {number} */ v) => fmt(v, 2)).join(', ') : `${x.slice(0, 2).map((/** @type {number} */ v) => fmt(v, 2)).join(', ')}, … ${x.length}`;
+  const numbers = !graph.whole ? graph.inputs.map((/** @type {any} */ i) => i.shape.join('×')).join(', ') : x.length <= 4 ? x.map((/** @type {number} */ v) => fmt(v, 2)).join(', ') : `${x.slice(0, 2).map((/** @type {number} */ v) => fmt(v, 2)).join(', ')}, … ${x.length}`;
   ui.point.replaceChildren('point ', h('b', { class: 'num' }, h('span', { class: 'm' }, graph.inputs.length === 1 ? italic(cut(String(graph.inputs[0].name ?? 'x'), 8)) : '𝑥'), ` = (${numbers})`));
   ui.levels.querySelectorAll('button').forEach((/** @type {any} */ b) => b.setAttribute('aria-pressed', String(b.dataset.level === S.level)));
   ui.tabs.forEach((/** @type {any} */ b, /** @type {number} */ k) => { const on = (k === 0) === (S.tab === 'e'); b.setAttribute('aria-selected', String(on)); b.tabIndex = on ? 0 : -1; });

@@ -14,6 +14,8 @@ export function setStep(app, n) {
   const k = Math.max(0, Math.min(list(app).length - 1, n));
   if (app.S.mode === 'f') app.S.fstep = k; else app.S.rstep = k;
   app.draw();
+  const now = app.graph.byId.get(app.C.stepNode);
+  if (now) app.show(now);
 }
 /** @param {App} app */
 export function stop(app) { clearTimeout(app.S.play); app.S.play = 0; }
