@@ -42,7 +42,13 @@ def visit(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Opens an explanation from a file. Afterwards nothing may have gone over the network or to the console."""
     contexts, said = [], []
 
-    def go(data: Any, *, live: Callable[[Any], Any] | None = None, points: Callable[[Any], Any] | None = None, **options: Any) -> Any:
+    def go(
+        data: Any,
+        *,
+        live: Callable[[Any], Any] | None = None,
+        points: Callable[[Any], Any] | None = None,
+        **options: Any,
+    ) -> Any:
         context = browser.new_context(**({"viewport": {"width": 1440, "height": 1000}} | options))
         contexts.append(context)
         page = context.new_page()
@@ -51,13 +57,22 @@ def visit(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
         file.write_text(with_data(data), encoding="utf-8")
         page.on("console", lambda m: said.append(f"{m.type}: {m.text}") if m.type in {"error", "warning"} else None)
         page.on("pageerror", lambda e: said.append(f"error: {e}"))
-        page.on("request", lambda r: said.append(f"request: {r.url[:80]}") if r.url.partition(":")[0] not in {"file", "data", "blob"} else None)
+        page.on(
+            "request",
+            lambda r: (
+                said.append(f"request: {r.url[:80]}")
+                if r.url.partition(":")[0] not in {"file", "data", "blob"}
+                else None
+            ),
+        )
         if live is not None:
             page.expose_function("pythonEvaluate", live)
             if points is not None:
                 page.expose_function("pythonPoints", points)
             more = "e.points = p => window.pythonPoints(p);" if points is not None else ""
-            page.add_init_script(f"{{ const e = x => window.pythonEvaluate(x); {more} window.chainruleHost = {{ evaluate: e, life: 'kernel' }}; }}")
+            page.add_init_script(
+                f"{{ const e = x => window.pythonEvaluate(x); {more} window.chainruleHost = {{ evaluate: e, life: 'kernel' }}; }}"
+            )
         page.goto(file.as_uri())
         return page
 

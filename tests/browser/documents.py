@@ -107,7 +107,11 @@ def about(matrix: np.ndarray, example: Example, x: np.ndarray) -> dict[str, Any]
     sv = np.linalg.svd(matrix)[1]
     out: dict[str, Any] = {"rank": int(np.linalg.matrix_rank(matrix)), "singular_values": flat(sv)}
     if rows == cols:
-        out |= {"det": plain(np.linalg.det(matrix)), "divergence": plain(np.trace(matrix)), "trace": plain(np.trace(matrix))}
+        out |= {
+            "det": plain(np.linalg.det(matrix)),
+            "divergence": plain(np.trace(matrix)),
+            "trace": plain(np.trace(matrix)),
+        }
     if rows == cols == 2:
         out["curl"] = plain(matrix[1, 0] - matrix[0, 1])
     if rows == 1:
@@ -122,14 +126,26 @@ def orders(chain: list[np.ndarray]) -> dict[str, Any]:
     n, m = dims[0], dims[-1]
     forward = sum(n * a * b for a, b in zip(dims[1:-1], dims[2:], strict=True)) if len(dims) > 2 else 0
     reverse = sum(m * a * b for a, b in zip(dims[:-2], dims[1:-1], strict=True)) if len(dims) > 2 else 0
-    items = [("forward", "from the input", forward, [[d, n] for d in dims]), ("reverse", "from the output", reverse, [[m, d] for d in dims[::-1]])]
+    items = [
+        ("forward", "from the input", forward, [[d, n] for d in dims]),
+        ("reverse", "from the output", reverse, [[m, d] for d in dims[::-1]]),
+    ]
     best = min(forward, reverse)
     return {
         "note": "Dense.",
         "chosen": "reverse" if reverse <= forward else "forward",
         "reason": "the fewest multiply-adds",
         "items": [
-            {"name": a, "title": t, "multiply_adds": c, "dense": c, "peak": max(p * q for p, q in s[1:]), "chosen": c == best, "bracket": None, "travels": [{"shape": q} for q in s]}
+            {
+                "name": a,
+                "title": t,
+                "multiply_adds": c,
+                "dense": c,
+                "peak": max(p * q for p, q in s[1:]),
+                "chosen": c == best,
+                "bracket": None,
+                "travels": [{"shape": q} for q in s],
+            }
             for a, t, c, s in items
         ],
     }
@@ -152,15 +168,33 @@ def document(example: Example, x: np.ndarray) -> dict[str, Any]:
             "output_of": [k for k, o in enumerate(example.outputs) if o == name],
         })  # fmt: skip
         for k, parent in enumerate(step.parents if step else ()):
-            local = np.asarray(jax.jacfwd(step.function, argnums=k)(*(jnp.asarray(values[p], float) for p in step.parents)))
+            local = np.asarray(
+                jax.jacfwd(step.function, argnums=k)(*(jnp.asarray(values[p], float) for p in step.parents))
+            )
             local = local.reshape(value.size, values[parent].size)
             chain.append(local)
             label = step.label or f"∂{symbols[name]}/∂{symbols[parent]}"
-            edges.append({"id": f"e{len(edges)}", "from": ids[parent], "to": ids[name], "group": None, "jacobian": stored(local, label, step.kind)})
+            edges.append(
+                {
+                    "id": f"e{len(edges)}",
+                    "from": ids[parent],
+                    "to": ids[name],
+                    "group": None,
+                    "jacobian": stored(local, label, step.kind),
+                }
+            )
     total = example.jacobian(x)
     places, offset = [], 0
     for name in example.outputs:
-        places.append({"node": ids[name], "name": name, "shape": list(values[name].shape), "offset": offset, "size": int(values[name].size)})
+        places.append(
+            {
+                "node": ids[name],
+                "name": name,
+                "shape": list(values[name].shape),
+                "offset": offset,
+                "size": int(values[name].size),
+            }
+        )
         offset += values[name].size
     straight = len(edges) == len(example.steps)
     return {

@@ -33,11 +33,25 @@ def grouped() -> tuple[Example, dict]:
         Step("v", ("u",), jnp.sin, "sin", "v = jnp.sin(u)", "diagonal", group="g1"),
         Step("y", ("v",), lambda v: jnp.array([1.0, 2.0, -1.0]) @ v, "dot", "y = c @ v"),
     ]
-    group = {"id": "g1", "parent": None, "kind": "jit", "name": "layer", "symbol": "layer", "text": "v = layer(x)", "times": 1, "open": False, "inputs": ["n0"], "outputs": ["n2"], "size": 2}
+    group = {
+        "id": "g1",
+        "parent": None,
+        "kind": "jit",
+        "name": "layer",
+        "symbol": "layer",
+        "text": "v = layer(x)",
+        "times": 1,
+        "open": False,
+        "inputs": ["n0"],
+        "outputs": ["n2"],
+        "size": 2,
+    }
     example = Example("deep", np.array([0.4, -0.2]), steps, ("y",), (group,))
     data = example.document()
     inner = Example("inner", example.x, steps[:2], ("v",))
-    data["edges"].append({"id": "eg", "from": "n0", "to": "n2", "group": "g1", "jacobian": stored(inner.jacobian(), "∂v/∂x")})
+    data["edges"].append(
+        {"id": "eg", "from": "n0", "to": "n2", "group": "g1", "jacobian": stored(inner.jacobian(), "∂v/∂x")}
+    )
     return example, data
 
 
@@ -92,7 +106,9 @@ def test_exports(visit, tmp_path):
     page = visit(data)
     svg = ElementTree.fromstring(saved(page, "SVG"))
     said = "".join(svg.itertext())
-    assert svg.tag.endswith("svg") and "0.850" in said and "CR Math" in said and "var(--" not in (svg.get("viewBox") or "")
+    assert (
+        svg.tag.endswith("svg") and "0.850" in said and "CR Math" in said and "var(--" not in (svg.get("viewBox") or "")
+    )
     png = saved(page, "PNG")
     assert png[:8] == b"\x89PNG\r\n\x1a\n" and int.from_bytes(png[16:20]) >= 1800 and len(png) > 20000
     tex = saved(page, "LaTeX").decode()
@@ -169,7 +185,16 @@ def test_levels_unlock_after_two_right_in_a_row_and_progress_is_kept(visit):
     assert page.locator('[data-f="level:medium"]').is_enabled() and "2 in all" in page.locator(".levels").inner_text()
 
 
-HOSTILE = ["<script>window.hacked=1</script>", '"><img src=x onerror="window.hacked=1">', "\u202eabc\u202c‮", "x" * 10_000, "'`${window.hacked=1}`", "</script><script>window.hacked=1//", "", "𝔘𝔫𝔦\u0000\u0007"]
+HOSTILE = [
+    "<script>window.hacked=1</script>",
+    '"><img src=x onerror="window.hacked=1">',
+    "\u202eabc\u202c‮",
+    "x" * 10_000,
+    "'`${window.hacked=1}`",
+    "</script><script>window.hacked=1//",
+    "",
+    "𝔘𝔫𝔦\u0000\u0007",
+]
 
 
 @pytest.mark.parametrize("bad", HOSTILE, ids=range(len(HOSTILE)))
@@ -181,7 +206,21 @@ def test_hostile_names_neither_break_nor_inject(visit, bad):
     for edge in data["edges"]:
         edge["jacobian"] |= {"label": bad, "note": bad}
         edge["jacobian"]["structure"] |= {"words": bad, "glyph": bad}
-    data["groups"] = [{"id": bad, "parent": bad, "kind": bad, "name": bad, "symbol": bad, "text": bad, "times": 3, "open": True, "inputs": [], "outputs": [], "size": 0}]
+    data["groups"] = [
+        {
+            "id": bad,
+            "parent": bad,
+            "kind": bad,
+            "name": bad,
+            "symbol": bad,
+            "text": bad,
+            "times": 3,
+            "open": True,
+            "inputs": [],
+            "outputs": [],
+            "size": 0,
+        }
+    ]
     data["orders"] |= {"note": bad, "reason": bad}
     data["practice"] = [{"id": bad, "question": bad, "kind": "entry", "answer": 1.0}]
     page = visit(data)
@@ -194,7 +233,9 @@ def test_hostile_names_neither_break_nor_inject(visit, bad):
     page.keyboard.press("p")
     assert page.evaluate("window.hacked") is None
     assert page.locator(".q").count() == 4
-    root = page.evaluate("[...document.getElementById('app').shadowRoot.querySelectorAll('script, img, iframe')].length")
+    root = page.evaluate(
+        "[...document.getElementById('app').shadowRoot.querySelectorAll('script, img, iframe')].length"
+    )
     assert root == 0
     wide = "[...document.getElementById('app').shadowRoot.querySelectorAll('*')].filter(e => e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 90)).slice(0, 5)"
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth + 1"), page.evaluate(wide)
@@ -203,7 +244,15 @@ def test_hostile_names_neither_break_nor_inject(visit, bad):
 
 def test_values_that_are_no_numbers_are_shown(visit):
     with np.errstate(all="ignore"):
-        bad = Example("bad", np.array([0.0, 1.0]), [Step("u", ("x",), lambda x: jnp.log(x), "log", kind="diagonal"), Step("y", ("u",), lambda u: u * jnp.array([0.0, jnp.nan]), "times", kind="diagonal")], ("y",))
+        bad = Example(
+            "bad",
+            np.array([0.0, 1.0]),
+            [
+                Step("u", ("x",), lambda x: jnp.log(x), "log", kind="diagonal"),
+                Step("y", ("u",), lambda u: u * jnp.array([0.0, jnp.nan]), "times", kind="diagonal"),
+            ],
+            ("y",),
+        )
         page = visit(bad.document())
     last(page)
     said = page.locator("#canvas").text_content()
@@ -222,7 +271,11 @@ def test_empty_arrays(visit, shape):
 
 
 def test_a_constant_function_and_a_foreign_document(visit):
-    data = NET.document() | {"nodes": [], "edges": [], "outputs": [{"node": None, "name": "y", "shape": [], "offset": 0, "size": 1}]}
+    data = NET.document() | {
+        "nodes": [],
+        "edges": [],
+        "outputs": [{"node": None, "name": "y", "shape": [], "offset": 0, "size": 1}],
+    }
     page = visit(data)
     assert "No value depends" in page.locator("#canvas").text_content()
     page = visit({"schema": "chainrule/explanation", "version": 99})
@@ -240,7 +293,9 @@ def test_no_violation_of_accessibility(visit, theme):
         page.evaluate(axe.read_text(encoding="utf-8"))
 
         def check(page=page):
-            found = page.evaluate("axe.run(document, {resultTypes: ['violations']}).then(r => r.violations.map(v => [v.id, v.nodes.slice(0, 4).map(n => n.html.slice(0, 200) + ' :: ' + n.failureSummary.slice(0, 300))]))")
+            found = page.evaluate(
+                "axe.run(document, {resultTypes: ['violations']}).then(r => r.violations.map(v => [v.id, v.nodes.slice(0, 4).map(n => n.html.slice(0, 200) + ' :: ' + n.failureSummary.slice(0, 300))]))"
+            )
             assert found == []
 
         last(page)
@@ -269,9 +324,35 @@ def test_narrow_containers_stack_and_never_overflow(visit, width):
 
 def deep(blocks: int = 12, per: int = 170) -> dict:
     """As much as a transformer of twelve blocks: over two thousand values, whose maps are too large to be stored."""
-    some = {"min": -1.0, "mean": 0.0, "max": 1.0, "norm": 3.0, "nan": 0, "histogram": {"low": -1.0, "high": 1.0, "counts": list(range(32))}}
-    node = lambda k, group, role="step": {"id": f"n{k}", "name": f"v{k}", "symbol": f"v{k}", "role": role, "operation": "mul", "text": f"v{k} = f(v{k - 1})", "shape": [64, 32], "size": 2048, "value": some, "group": group, "output_of": []}
-    form = {"label": "J", "shape": [2048, 2048], "structure": {"kind": "opaque", "words": "matrix-free", "glyph": "opaque"}, "form": "structure", "nnz": 2048, "stored": 2048}
+    some = {
+        "min": -1.0,
+        "mean": 0.0,
+        "max": 1.0,
+        "norm": 3.0,
+        "nan": 0,
+        "histogram": {"low": -1.0, "high": 1.0, "counts": list(range(32))},
+    }
+    node = lambda k, group, role="step": {
+        "id": f"n{k}",
+        "name": f"v{k}",
+        "symbol": f"v{k}",
+        "role": role,
+        "operation": "mul",
+        "text": f"v{k} = f(v{k - 1})",
+        "shape": [64, 32],
+        "size": 2048,
+        "value": some,
+        "group": group,
+        "output_of": [],
+    }
+    form = {
+        "label": "J",
+        "shape": [2048, 2048],
+        "structure": {"kind": "opaque", "words": "matrix-free", "glyph": "opaque"},
+        "form": "structure",
+        "nnz": 2048,
+        "stored": 2048,
+    }
     edge = lambda k, a, b, group=None: {"id": f"e{k}", "from": f"n{a}", "to": f"n{b}", "group": group, "jacobian": form}
     nodes, edges, groups, at = [node(0, None, "input")], [], [], 0
     for g in range(blocks):
@@ -283,10 +364,39 @@ def deep(blocks: int = 12, per: int = 170) -> dict:
             if at - start > 3 and at % 4 == 0:
                 edges.append(edge(len(edges), at - 3, at))
         edges.append(edge(len(edges), start, at))
-        groups.append({"id": f"g{g}", "parent": None, "kind": "call", "name": "block", "symbol": "block", "text": "", "times": 1, "open": False, "inputs": [f"n{start}"], "outputs": [f"n{at}"], "size": per})
+        groups.append(
+            {
+                "id": f"g{g}",
+                "parent": None,
+                "kind": "call",
+                "name": "block",
+                "symbol": "block",
+                "text": "",
+                "times": 1,
+                "open": False,
+                "inputs": [f"n{start}"],
+                "outputs": [f"n{at}"],
+                "size": per,
+            }
+        )
         edges.append(edge(len(edges), start, at, f"g{g}"))
     place = lambda k: [{"node": f"n{k}", "name": "x", "shape": [64, 32], "offset": 0, "size": 2048}]
-    return {"schema": "chainrule/explanation", "version": 1, "function": {"name": "deep"}, "inputs": place(0), "outputs": place(at), "nodes": nodes, "edges": edges, "groups": groups, "jacobian": form, "sweeps": {}, "orders": None, "paths": [], "formulas": {}, "practice": []}
+    return {
+        "schema": "chainrule/explanation",
+        "version": 1,
+        "function": {"name": "deep"},
+        "inputs": place(0),
+        "outputs": place(at),
+        "nodes": nodes,
+        "edges": edges,
+        "groups": groups,
+        "jacobian": form,
+        "sweeps": {},
+        "orders": None,
+        "paths": [],
+        "formulas": {},
+        "practice": [],
+    }
 
 
 def test_a_large_function_opens_folded_and_pans_smoothly(visit):
@@ -348,3 +458,25 @@ def test_the_page_is_small_whole_and_what_its_sources_make():
     if shutil.which("node") is None or not (WEB / "node_modules").exists():
         absent("Node and the packages of package.json are needed to build the page anew")
     subprocess.run(["node", "build.mjs", "--check"], cwd=WEB, check=True, capture_output=True)
+
+
+def test_a_lesson_says_what_it_is_about_and_asks_its_own_questions(visit):
+    told = {"id": "B8", "title": "A layer", "text": "Three maps.", "needs": ["A1", "B1"], "next": "C1"}
+    asked = {"id": "q1", "level": "easy", "question": "What is 1 + 1?", "kind": "entry", "answer": 2}
+    page = visit(
+        NET.document()
+        | {"lesson": told, "practice": [asked], "formulas": {"chain": {"text": "∇ₓℓ = Wᵀ Diag(σ′) c"}, "entries": []}}
+    )
+    assert (
+        "B8 · A layer" in page.locator(".lesson").inner_text()
+        and "before: A1, B1" in page.locator(".lesson").inner_text()
+    )
+    assert read(page, "chain") == "∇ₓℓ = 𝑊⊤ Diag(σ′) 𝑐"
+    page.keyboard.press("p")
+    q = page.locator('[data-id="told:q1"]')
+    q.locator("input").fill("-2")
+    q.get_by_role("button", name="Check").click()
+    assert "wrong sign" in q.inner_text()
+    q.locator("input").fill("2")
+    q.locator("input").press("Enter")
+    assert "Right" in q.inner_text()

@@ -133,7 +133,12 @@ def test_the_largest_paths_come_first_and_one_row_holds_the_rest(visit):
     local, first = np.diag(s) - np.outer(s, s), np.asarray(jax.jacfwd(SOFT.steps[0].function)(jnp.asarray(SOFT.x)))
     products = sorted(local[0] * first[:, 2], key=lambda v: -abs(v))
     bars = [number(t) for t in page.locator(".paths .wf span").all_inner_texts()]
-    assert len(bars) == 10 and near(bars[:8], products[:8]) and near(bars[8], sum(products[8:])) and near(bars[9], SOFT.jacobian()[0, 2])
+    assert (
+        len(bars) == 10
+        and near(bars[:8], products[:8])
+        and near(bars[8], sum(products[8:]))
+        and near(bars[9], SOFT.jacobian()[0, 2])
+    )
     assert "the other 22 paths" in page.locator(".prod.rest").inner_text()
 
 
@@ -163,7 +168,10 @@ def test_sweeps_step_play_pause_and_keep_their_own_position(visit):
 
 
 def live(example):
-    return {"live": lambda x: example.document(np.asarray(x, float)), "points": lambda p: [np.asarray(example(jnp.asarray(q, float))).tolist() for q in p]}
+    return {
+        "live": lambda x: example.document(np.asarray(x, float)),
+        "points": lambda p: [np.asarray(example(jnp.asarray(q, float))).tolist() for q in p],
+    }
 
 
 def test_dragging_a_perturbation_pushes_it_and_tells_prediction_from_truth(visit):
@@ -243,7 +251,9 @@ def test_a_card_opens_rank_norm_and_singular_values(visit):
     page.evaluate("document.getElementById('app').explorer.openEdge(null)")
     J, of = FIELD.jacobian(), lambda key: page.locator(f'dialog [data-read="{key}"]').inner_text()
     assert of("rank") == str(np.linalg.matrix_rank(J)) and near(number(of("norm")), np.linalg.norm(J))
-    assert near(numbers(of("singular values")), np.linalg.svd(J)[1]) and near(number(of("determinant")), np.linalg.det(J))
+    assert near(numbers(of("singular values")), np.linalg.svd(J)[1]) and near(
+        number(of("determinant")), np.linalg.det(J)
+    )
     page.locator('dialog [data-at="1:1"]').click()
     assert page.locator('[data-f="output:1"]').get_attribute("aria-pressed") == "true"
 

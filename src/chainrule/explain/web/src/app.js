@@ -4,7 +4,7 @@ import { h, s, fmt, big, name, press, cut, formula, split } from './dom.js';
 import { Graph, index } from './graph.js';
 import { push, pull, steps, reached } from './sweep.js';
 import { sumOverPaths, between } from './paths.js';
-import { plan, place, draw as drawCanvas, said } from './canvas.js';
+import { plan, place, draw as drawCanvas, minimap, said } from './canvas.js';
 import { layout, layoutApart } from './layout.js';
 import { explore } from './explore.js';
 import { practice, memory } from './practice.js';
@@ -141,7 +141,7 @@ export class App {
   }
   paintCanvas() {
     const { C, ui } = this, view = C.view;
-    if (!view.nodes.length) { ui.svg.replaceChildren(s('text', { x: 480, y: 60, 'text-anchor': 'middle', class: 'dim' }, 'No value depends on the input.')); this.extent = { x: 0, y: 0, w: 960, h: 120 }; this.frame(); return; }
+    if (!view.nodes.length) { ui.svg.replaceChildren(s('text', { x: 480, y: 60, 'text-anchor': 'middle', class: 'dim' }, 'No value depends on the input.')); this.frame({ x: 0, y: 0, w: 960, h: 120 }, 0); this.sight(); return; }
     if (C.geoKey !== C.key) {
       const p = plan(this, view);
       if (p.graph.nodes.length + p.graph.edges.length > APART) {
@@ -155,35 +155,54 @@ export class App {
       C.geoKey = C.key;
       this.S.box = null;
     }
-    const cull = view.nodes.length > CULL && this.S.box;
-    const b = this.S.box, margin = 0.6;
-    const seen = cull ? (/** @type {any} */ q) => q.x + q.w > b.x - b.w * margin && q.x < b.x + b.w * (1 + margin) && q.y + q.h > b.y - b.h * margin && q.y < b.y + b.h * (1 + margin) : view.nodes.length > CULL ? (/** @type {any} */ q) => q.x < 2400 && q.y < 1600 : () => true;
-    this.drawn = cull ? { ...b } : null;
-    this.extent = drawCanvas(this, ui.svg, seen);
-    this.frame();
+    drawCanvas(this, ui.svg);
+    this.sight();
   }
-  /** The part of the picture that is in sight. */
-  frame() {
-    const e = /** @type {any} */ (this.extent), S = this.S;
-    if (!S.box) { const w = Math.min(Math.max(e.w, 960), 1350); S.box = { x: e.w < 960 ? (e.w - 960) / 2 : 0, y: 0, w, h: Math.max(140, Math.min(e.h, w * 0.8)) }; }
-    this.ui.svg.setAttribute('viewBox', `${S.box.x} ${S.box.y} ${S.box.w} ${S.box.h}`);
-    this.ui.svg.style.aspectRatio = `${S.box.w} / ${S.box.h}`;
+  /** The part of the picture that is in sight: all of a small one, the beginning of a large one. @param {any} extent @param {number} top */
+  frame(extent, top) {
+    const S = this.S, e = extent, { C } = this;
+    this.extent = e; this.top = top;
+    if (!S.box) {
+      const w = Math.min(Math.max(e.w, 960), 1350), h = e.h <= w * 0.8 ? Math.max(140, e.h) : w * 0.6, first = C.geo?.at.get(C.source?.id ?? '');
+      S.box = { x: e.w < 960 ? (e.w - 960) / 2 : 0, y: first ? Math.max(0, Math.min(e.h - h, top + first.y + first.h / 2 - h / 2)) : 0, w, h };
+    }
+    this.drawn = { ...S.box };
+  }
+  /** @param {any} q a box of the layout */
+  inSight(q) {
+    if (this.C.view.nodes.length <= CULL) return true;
+    const b = this.S.box, x = q.x + 30, y = q.y + this.top;
+    return x + q.w > b.x - b.w * 0.6 && x < b.x + b.w * 1.6 && y + q.h > b.y - b.h * 0.6 && y < b.y + b.h * 1.6;
+  }
+  sight() {
+    const b = this.S.box, { svg, map } = this.ui, large = this.C.view.nodes.length > 60;
+    svg.setAttribute('viewBox', `${b.x} ${b.y} ${b.w} ${b.h}`);
+    svg.style.aspectRatio = `${b.w} / ${b.h}`;
+    map.toggleAttribute('hidden', !large);
+    if (large) minimap(this, map);
   }
   /** @param {number} dx @param {number} dy in units of the picture */
   pan(dx, dy) {
     const b = this.S.box;
     b.x -= dx; b.y -= dy;
-    this.ui.svg.setAttribute('viewBox', `${b.x} ${b.y} ${b.w} ${b.h}`);
+    this.sight();
     const d = this.drawn;
     if (this.C.view.nodes.length > CULL && (!d || Math.abs(d.x - b.x) > b.w * 0.4 || Math.abs(d.y - b.y) > b.h * 0.4)) this.paintCanvas();
   }
   /** @param {number} k @param {number} [cx] @param {number} [cy] */
   zoom(k, cx = 0.5, cy = 0.5) {
-    const b = this.S.box, most = Math.max(960, /** @type {any} */ (this.extent).w) * 1.3, w = Math.max(200, Math.min(most, b.w / k)), q = w / b.w;
+    const b = this.S.box, most = Math.max(960, this.extent.w, (this.extent.h * b.w) / b.h) * 1.3, w = Math.max(200, Math.min(most, b.w / k)), q = w / b.w;
     b.x += b.w * (1 - q) * cx; b.y += b.h * (1 - q) * cy; b.w = w; b.h *= q;
-    if (this.C.view.nodes.length > CULL) this.paintCanvas(); else this.ui.svg.setAttribute('viewBox', `${b.x} ${b.y} ${b.w} ${b.h}`);
+    if (this.C.view.nodes.length > CULL) this.paintCanvas(); else this.sight();
   }
-  fit() { this.S.box = null; this.paintCanvas(); const e = /** @type {any} */ (this.extent); if (e.w > this.S.box.w) { this.S.box = { x: 0, y: 0, w: e.w, h: this.S.box.h * (e.w / this.S.box.w) }; this.paintCanvas(); } }
+  fit() {
+    const e = this.extent;
+    this.S.box = null;
+    this.frame(e, this.top);
+    const b = this.S.box, k = Math.max(1, e.w / b.w, e.h / b.h);
+    if (k > 1) this.S.box = { x: (e.w - b.w * k) / 2, y: (e.h - b.h * k) / 2, w: b.w * k, h: b.h * k };
+    this.paintCanvas();
+  }
   /** Brings a value into sight. @param {Value} n */
   show(n) {
     const at = this.C.geo?.at.get(n.id);

@@ -61,25 +61,33 @@ const port = (app, box, n, k) => (inRows(app, n) ? box.y + HEAD + k * ROW + ROW 
 const line = (/** @type {number} */ v) => (Number.isFinite(v) ? 1.2 + Math.min(4, Math.abs(v) * 1.9) : 5);
 const tone = (/** @type {number | null} */ v, scale = 1) => (v == null || Number.isNaN(v) ? 'none' : `color-mix(in oklab,var(${v < 0 ? '--neg' : '--pos'}) ${Math.min(46, 8 + (Math.min(Math.abs(v), 1e9) / scale) * 20).toFixed(1)}%,var(--card))`);
 
-/** Draws everything and returns the extent of the picture. @param {App} app @param {SVGElement} svg @param {(box: any) => boolean} inSight */
-export function draw(app, svg, inSight) {
+/** Draws what is in sight; the app learns the extent of the whole first. @param {App} app @param {SVGElement} svg */
+export function draw(app, svg) {
   const { view, geo } = app.C;
-  const cards = cardPlan(app);
-  const top = cards.height;
-  app.top = top;
-  const parts = [defs()];
+  const cards = cardPlan(app), top = cards.height, lanes = laneRows(app, top);
+  app.frame({ x: 0, y: 0, w: geo.right + 60, h: top + geo.bottom + (lanes.length ? 78 : 24) }, top);
   const body = s('g', { transform: `translate(30 ${top})` });
-  const near = (/** @type {Edge} */ e) => inSight(geo.at.get(e.from.id)) || inSight(geo.at.get(e.to.id));
-  const shown = view.edges.filter(near);
-  const fine = shown.filter((/** @type {Edge} */ e) => inRows(app, e.from) && inRows(app, e.to) && e.map.known);
-  const coarse = shown.filter((/** @type {Edge} */ e) => !fine.includes(e));
-  body.append(...ribbons(app, coarse, cards), ...componentEdges(app, fine), ...flows(app, shown));
-  for (const n of view.nodes) if (inSight(geo.at.get(n.id))) body.append(boxOf(app, n));
-  parts.push(body, ...cards.list.map((c) => cardOf(app, c, top)));
-  const lanes = laneRows(app, top);
-  parts.push(...lanes);
-  svg.replaceChildren(...parts);
-  return { x: 0, y: 0, w: geo.right + 60, h: top + geo.bottom + (lanes.length ? 78 : 24) };
+  const shown = view.edges.filter((/** @type {Edge} */ e) => app.inSight(geo.at.get(e.from.id)) || app.inSight(geo.at.get(e.to.id)));
+  const fine = new Set(shown.filter((/** @type {Edge} */ e) => inRows(app, e.from) && inRows(app, e.to) && e.map.known));
+  const coarse = shown.filter((/** @type {Edge} */ e) => !fine.has(e));
+  body.append(...ribbons(app, coarse, cards), ...componentEdges(app, [...fine]), ...flows(app, shown));
+  for (const n of view.nodes) if (app.inSight(geo.at.get(n.id))) body.append(boxOf(app, n));
+  svg.replaceChildren(defs(), body, ...cards.list.map((c) => cardOf(app, c, top)), ...lanes);
+}
+
+/** All boxes at once, with the part that is in sight: for graphs larger than the window. @param {App} app @param {SVGElement} svg */
+export function minimap(app, svg) {
+  const e = app.extent, k = Math.min(180 / e.w, 90 / e.h), small = svg.dataset.key === `${app.C.key}${app.C.geoKey}`;
+  if (!small) {
+    svg.dataset.key = `${app.C.key}${app.C.geoKey}`;
+    svg.setAttribute('width', String(Math.max(40, e.w * k)));
+    svg.setAttribute('height', String(Math.max(12, e.h * k)));
+    svg.setAttribute('viewBox', `0 0 ${e.w} ${e.h}`);
+    const d = [...app.C.geo.at.values()].map((b) => `M${b.x + 30} ${b.y + app.top}h${b.w}v${b.h}h${-b.w}z`).join('');
+    svg.replaceChildren(s('path', { d, fill: 'var(--ink3)' }), s('rect', { class: 'window' }));
+  }
+  const b = app.S.box, w = /** @type {Element} */ (svg.querySelector('.window'));
+  for (const [name, v] of [['x', b.x], ['y', b.y], ['width', b.w], ['height', b.h], ['stroke-width', 2 / k]]) w.setAttribute(String(name), String(v));
 }
 
 const marker = (/** @type {string} */ id, /** @type {string} */ color) => s('marker', { id, viewBox: '0 0 8 8', refX: 6, refY: 4, markerWidth: 7, markerHeight: 7, orient: 'auto-start-reverse', markerUnits: 'userSpaceOnUse' }, s('path', { d: 'M0 0L8 4L0 8z', fill: color }));

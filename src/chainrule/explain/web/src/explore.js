@@ -17,7 +17,8 @@ function entryFormula(app) {
   if (!source || !target) return null;
   const math = m('math', { display: 'block' }, frac(at(target, i), at(source, j)), m('mo', null, '='));
   if (!ways.length) return h('div', { class: 'formula' }, append0(math, m('mn', null, '0')));
-  ways.slice(0, 3).forEach((/** @type {Edge[]} */ way, /** @type {number} */ q) => {
+  const long = ways.length > 1 && ways.find((/** @type {Edge[]} */ w) => w.length > 5);
+  (long ? [long] : ways.slice(0, 3)).forEach((/** @type {Edge[]} */ way, /** @type {number} */ q) => {
     if (q) math.append(m('mo', null, '+'));
     if (way.length > 5) {
       const [a, b] = [way[0], way[way.length - 1]], end = (/** @type {Value} */ n, /** @type {Value} */ k) => (k === target ? at(k, i) : n === k && k === source ? at(k, j) : mname(k.symbol));
@@ -39,7 +40,7 @@ function entryFormula(app) {
     const val = (/** @type {Value} */ n) => (n === source ? at(n, j) : n === target ? at(n, i) : mname(n.symbol, letters.has(n.id) ? m('mi', null, letters.get(n.id)) : null));
     [...way].reverse().forEach((e, k) => { if (k) math.append(m('mspace', { width: '.12em' })); math.append(frac(val(e.to), val(e.from))); });
   });
-  if (ways.length > 3) math.append(m('mo', null, '+'), m('mo', null, '⋯'));
+  if (ways.length > 3 && !long) math.append(m('mo', null, '+'), m('mo', null, '⋯'));
   return h('div', { class: 'formula', tabindex: 0, role: 'group', 'aria-label': `partial of ${said(target, i)} by ${said(source, j)}` }, math);
 }
 const append0 = (/** @type {Element} */ el, /** @type {Node} */ child) => { el.append(child); return el; };
@@ -50,7 +51,8 @@ export function explore(app) {
   const parts = [entryFormula(app)];
   if (!source || !target) return [h('p', { class: 'msg' }, 'There is no entry to choose: an input or an output is empty or constant.')];
   parts.push(...(sums ? pathRows(app) : toldPaths(app)));
-  parts.push(chainRow(app), reading(app));
+  const whole = app.graph.data.formulas?.chain?.text;
+  parts.push(chainRow(app), whole && h('p', { class: 'm whole', 'data-read': 'chain' }, mathText(cut(String(whole), 120))), reading(app));
   return parts.filter(Boolean);
 }
 

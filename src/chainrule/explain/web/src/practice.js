@@ -116,7 +116,7 @@ function wholeQuestion(app, k) {
   };
 }
 /** @param {any} t @param {number} i @param {any} s @param {number} j */
-const partial = (t, i, s, j) => h('span', null, '∂', name(t.symbol, index(t.shape, i)), '/∂', name(s.symbol, index(s.shape, j)));
+const partial = (t, i, s, j) => h('span', { class: 'part' }, '∂', name(t.symbol, index(t.shape, i)), '/∂', name(s.symbol, index(s.shape, j)));
 
 /** @param {App} app */
 function orderQuestion(app) {

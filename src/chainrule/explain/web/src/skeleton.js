@@ -16,6 +16,7 @@ const LIFE = { kernel: ['live', 'JAX kernel'], server: ['live', 'local server'],
 export function skeleton(app) {
   const ui = /** @type {any} */ ({});
   ui.svg = s('svg', { id: 'canvas', viewBox: '0 0 960 442', role: 'group', 'aria-label': 'Computational graph' });
+  ui.map = s('svg', { class: 'minimap', 'aria-hidden': 'true', hidden: true, onpointerdown: (/** @type {PointerEvent} */ e) => { const r = ui.map.getBoundingClientRect(), b = app.S.box; app.pan(b.x + b.w / 2 - ((e.clientX - r.left) / r.width) * app.extent.w, b.y + b.h / 2 - ((e.clientY - r.top) / r.height) * app.extent.h); } });
   ui.cap = h('div', { class: 'cap', 'aria-live': 'polite' });
   ui.ticks = h('div', { class: 'ticks', role: 'group', 'aria-label': 'Steps' });
   ui.pane = h('div', { class: 'pad', id: 'pane', role: 'tabpanel', 'aria-labelledby': 'tab-e' });
@@ -25,7 +26,7 @@ export function skeleton(app) {
   ui.dialogs = h('div', null);
   ui.warning = h('div', { class: 'warning', role: 'alert', hidden: true });
   ui.warn = (/** @type {string} */ text) => { ui.warning.hidden = false; ui.warning.textContent = text; };
-  ui.root = h('main', { class: 'app' }, header(app, ui), ui.warning, h('div', { class: 'grid' }, h('div', { class: 'left-side' }, graphCard(app, ui), costCard(app, ui)), h('div', { class: 'right-side' }, inspector(app, ui), geometryCard(app, ui), legendCard())), ui.said, ui.dialogs);
+  ui.root = h('main', { class: 'app' }, header(app, ui), lesson(app), ui.warning, h('div', { class: 'grid' }, h('div', { class: 'left-side' }, graphCard(app, ui), costCard(app, ui)), h('div', { class: 'right-side' }, inspector(app, ui), geometryCard(app, ui), legendCard())), ui.said, ui.dialogs);
   ui.shell = h('div', { class: 'root', 'data-theme': 'light' }, ui.root);
   app.root.append(ui.shell);
   ui.sync = () => sync(app, ui);
@@ -55,6 +56,14 @@ function header(app, ui) {
     h('span', { class: 'sp' }), ui.levels, tool('Search', '/', () => dialogs.search(app)), tool('Export', 'E', () => dialogs.exporting(app)), ui.theme, h('button', { class: 'tool', 'data-f': 'help', 'aria-label': 'Keyboard help', onclick: () => dialogs.help(app) }, '?'));
 }
 
+/** What a worked example is about, and what comes before and after it. @param {App} app */
+function lesson(app) {
+  const l = app.graph.data.lesson;
+  if (!l) return null;
+  const ids = (/** @type {any} */ list) => cut((Array.isArray(list) ? list : [list]).filter(Boolean).map(String).join(', '), 60);
+  return h('section', { class: 'card lesson', 'aria-label': 'Lesson' }, h('h2', null, `${cut(String(l.id ?? ''), 12)} · ${cut(String(l.title ?? ''), 90)}`), h('p', null, cut(String(l.text ?? ''), 900)), h('p', { class: 'sub' }, ids(l.needs) && `before: ${ids(l.needs)} `, ids(l.next) && `next: ${ids(l.next)}`));
+}
+
 /** Modules are folded groups; operations are values; components show their numbers. @param {App} app @param {string} id */
 export function detail(app, id) {
   app.S.level = id;
@@ -74,7 +83,7 @@ function graphCard(app, ui) {
   const zoom = segment('Zoom', { class: 'seg zoom' }, h('button', { 'data-f': 'zoom-', 'aria-label': 'Zoom out', onclick: () => app.zoom(1 / 1.25) }, '−'), h('button', { 'data-f': 'zoom0', 'aria-label': 'Fit', onclick: () => app.fit() }, '⤢'), h('button', { 'data-f': 'zoom+', 'aria-label': 'Zoom in', onclick: () => app.zoom(1.25) }, '+'));
   return h('section', { class: 'card', 'aria-labelledby': 'h-graph' },
     h('div', { class: 'hd' }, h('h2', { id: 'h-graph' }, 'Computational graph'), h('span', { class: 'sub hint' }, 'click an edge, a matrix cell or a component'), h('span', { class: 'sp' }), h('span', { class: 'sub dirs' }, h('span', { class: 'fwd' }, '━▶ Δ pushed forward'), ' ', h('span', { class: 'rev' }, '◀╍ ∇ pulled back')), ui.only, zoom),
-    ui.outline, h('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': 'The graph, drawn' }, ui.svg), ui.cap,
+    ui.outline, h('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': 'The graph, drawn' }, ui.svg, ui.map), ui.cap,
     h('div', { class: 'transport' }, segment('Sweep', {}, ui.modes), h('div', { class: 'keys', role: 'group', 'aria-label': 'Play controls' }, button('first', 'To the start'), button('prev', 'Step back'), ui.play, button('next', 'Step on'), button('last', 'To the end')), ui.ticks, segment('Speed', {}, ui.speeds)));
 }
 
