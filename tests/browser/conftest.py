@@ -1,4 +1,4 @@
-"""A browser for the tests of the page: Debian's Chromium, driven by Playwright; without either these tests are skipped."""
+"""A browser for the tests of the page: Debian's Chromium, driven by Playwright."""
 
 import json
 import os
@@ -7,14 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bundle import PAGE, absent
 
-PAGE = Path(__file__).parents[2] / "src" / "chainrule" / "explain" / "web" / "page.html"
 CHROMIUM = Path(os.environ.get("CHAINRULE_CHROMIUM", "/usr/bin/chromium"))
-
-
-def absent(what: str) -> None:
-    """Without a tool the test is skipped, but not in the gate."""
-    (pytest.fail if os.environ.get("CHAINRULE_GATE") else pytest.skip)(what)
 
 
 def with_data(data: Any) -> str:
@@ -71,7 +66,8 @@ def visit(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
                 page.expose_function("pythonPoints", points)
             more = "e.points = p => window.pythonPoints(p);" if points is not None else ""
             page.add_init_script(
-                f"{{ const e = x => window.pythonEvaluate(x); {more} window.chainruleHost = {{ evaluate: e, life: 'kernel' }}; }}"
+                "{ const e = x => window.pythonEvaluate(x);"
+                f"{more} window.chainruleHost = {{ evaluate: e, life: 'kernel' }}; }}"
             )
         page.goto(file.as_uri())
         return page

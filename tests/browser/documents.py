@@ -1,5 +1,6 @@
 """Explanations written by hand for the tests of the page: values, local Jacobians and totals by jax alone."""
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -124,8 +125,8 @@ def orders(chain: list[np.ndarray]) -> dict[str, Any]:
     """Costs of the two orders of a product, dense."""
     dims = [chain[0].shape[1], *(c.shape[0] for c in chain)]
     n, m = dims[0], dims[-1]
-    forward = sum(n * a * b for a, b in zip(dims[1:-1], dims[2:], strict=True)) if len(dims) > 2 else 0
-    reverse = sum(m * a * b for a, b in zip(dims[:-2], dims[1:-1], strict=True)) if len(dims) > 2 else 0
+    forward = sum(n * a * b for a, b in itertools.pairwise(dims)) if len(dims) > 2 else 0
+    reverse = sum(m * a * b for a, b in itertools.pairwise(dims)) if len(dims) > 2 else 0
     items = [
         ("forward", "from the input", forward, [[d, n] for d in dims]),
         ("reverse", "from the output", reverse, [[m, d] for d in dims[::-1]]),
@@ -160,13 +161,28 @@ def document(example: Example, x: np.ndarray) -> dict[str, Any]:
     by_name = {s.name: s for s in example.steps}
     for name, value in values.items():
         step = by_name.get(name)
-        nodes.append({
-            "id": ids[name], "name": name, "symbol": symbols[name], "latex": "x", "operation": step.operation if step else "input",
-            "role": "output" if name in example.outputs else "step" if step else "input", "text": step.text if step else "",
-            "place": {"file": "model.py", "line": 1, "function": "f"}, "primitives": [], "equations": 1, "shape": list(value.shape), "size": int(value.size),
-            "dtype": "float64", "value": summary(value), "group": step.group if step else None, "loop": None, "custom": False,
-            "output_of": [k for k, o in enumerate(example.outputs) if o == name],
-        })  # fmt: skip
+        nodes.append(
+            {
+                "id": ids[name],
+                "name": name,
+                "symbol": symbols[name],
+                "latex": "x",
+                "operation": step.operation if step else "input",
+                "role": "output" if name in example.outputs else "step" if step else "input",
+                "text": step.text if step else "",
+                "place": {"file": "model.py", "line": 1, "function": "f"},
+                "primitives": [],
+                "equations": 1,
+                "shape": list(value.shape),
+                "size": int(value.size),
+                "dtype": "float64",
+                "value": summary(value),
+                "group": step.group if step else None,
+                "loop": None,
+                "custom": False,
+                "output_of": [k for k, o in enumerate(example.outputs) if o == name],
+            }
+        )
         for k, parent in enumerate(step.parents if step else ()):
             local = np.asarray(
                 jax.jacfwd(step.function, argnums=k)(*(jnp.asarray(values[p], float) for p in step.parents))
@@ -198,12 +214,22 @@ def document(example: Example, x: np.ndarray) -> dict[str, Any]:
         offset += values[name].size
     straight = len(edges) == len(example.steps)
     return {
-        "schema": "chainrule/explanation", "version": 1,
+        "schema": "chainrule/explanation",
+        "version": 1,
         "function": {"name": example.name, "file": "model.py", "line": 1, "source": []},
-        "inputs": [{"node": "n0", "name": "x", "shape": list(x.shape), "offset": 0, "size": int(x.size)}], "outputs": places,
-        "nodes": nodes, "groups": list(example.groups), "edges": edges, "jacobian": stored(total, "J") | {"about": about(total, example, x)},
-        "sweeps": {}, "orders": orders(chain) if straight and chain else None, "paths": [], "formulas": {"chain": None, "entries": []}, "practice": [], "lesson": None,
-    }  # fmt: skip
+        "inputs": [{"node": "n0", "name": "x", "shape": list(x.shape), "offset": 0, "size": int(x.size)}],
+        "outputs": places,
+        "nodes": nodes,
+        "groups": list(example.groups),
+        "edges": edges,
+        "jacobian": stored(total, "J") | {"about": about(total, example, x)},
+        "sweeps": {},
+        "orders": orders(chain) if straight and chain else None,
+        "paths": [],
+        "formulas": {"chain": None, "entries": []},
+        "practice": [],
+        "lesson": None,
+    }
 
 
 W = np.array([[1, -0.5], [0.8, 1.2], [-0.6, 0.9]])

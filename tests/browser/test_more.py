@@ -1,28 +1,15 @@
-"""The page around the mathematics: folding, search, exports, practice, hosts, hostile data, access, size and speed."""
+"""The page around the mathematics: folding, search, exports, practice, hostile data, access."""
 
-import base64
 import json
-import os
-import re
-import shutil
-import subprocess
-import time
 from pathlib import Path
 from xml.etree import ElementTree
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from documents import FIELD, NET, SOFT, WIDE, Example, Step, stored
-from test_page import last, live, near, number, numbers, read, until
-
-PAGE = Path(__file__).parents[2] / "src" / "chainrule" / "explain" / "web" / "page.html"
-WEB = PAGE.parent
-
-
-def absent(what: str) -> None:
-    """Without a tool the test is skipped, but not in the gate."""
-    (pytest.fail if os.environ.get("CHAINRULE_GATE") else pytest.skip)(what)
+from bundle import WEB, absent
+from documents import FIELD, NET, SOFT, Example, Step, stored
+from test_page import last, near, number, numbers
 
 
 def grouped() -> tuple[Example, dict]:
@@ -60,7 +47,10 @@ def test_a_folded_group_is_one_box_with_the_jacobian_of_the_whole(visit):
     page = visit(data)
     assert page.locator(".node").count() == 3
     last(page)
-    pulled = lambda: [number(t.partition("∇")[2]) for t in page.locator('[data-n="n0"] .row').all_text_contents()]
+
+    def pulled():
+        return [number(t.partition("∇")[2]) for t in page.locator('[data-n="n0"] .row').all_text_contents()]
+
     assert near(pulled(), example.jacobian()[0])
     total = number(page.locator(".paths .wf span").last.inner_text())
     page.locator('[data-f="fold:n2"]').click()
@@ -188,7 +178,7 @@ def test_levels_unlock_after_two_right_in_a_row_and_progress_is_kept(visit):
 HOSTILE = [
     "<script>window.hacked=1</script>",
     '"><img src=x onerror="window.hacked=1">',
-    "\u202eabc\u202c‮",
+    "\u202eabc\u202c\u202e",
     "x" * 10_000,
     "'`${window.hacked=1}`",
     "</script><script>window.hacked=1//",
@@ -237,8 +227,7 @@ def test_hostile_names_neither_break_nor_inject(visit, bad):
         "[...document.getElementById('app').shadowRoot.querySelectorAll('script, img, iframe')].length"
     )
     assert root == 0
-    wide = "[...document.getElementById('app').shadowRoot.querySelectorAll('*')].filter(e => e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 90)).slice(0, 5)"
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth + 1"), page.evaluate(wide)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth + 1")
     ElementTree.fromstring(saved(page, "SVG")) if "\u0000" not in bad else None
 
 
@@ -294,7 +283,8 @@ def test_no_violation_of_accessibility(visit, theme):
 
         def check(page=page):
             found = page.evaluate(
-                "axe.run(document, {resultTypes: ['violations']}).then(r => r.violations.map(v => [v.id, v.nodes.slice(0, 4).map(n => n.html.slice(0, 200) + ' :: ' + n.failureSummary.slice(0, 300))]))"
+                """axe.run(document, {resultTypes: ['violations']}).then(r => r.violations.map(v =>
+                  [v.id, v.nodes.slice(0, 4).map(n => n.html.slice(0, 200) + ' :: ' + n.failureSummary)]))"""
             )
             assert found == []
 
@@ -320,163 +310,3 @@ def test_narrow_containers_stack_and_never_overflow(visit, width):
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     tops = [page.locator(f"#{k}").bounding_box()["y"] for k in ("h-graph", "h-cost", "tab-e", "h-geo", "h-gl")]
     assert (tops == sorted(tops)) == (width <= 1080)
-
-
-def deep(blocks: int = 12, per: int = 170) -> dict:
-    """As much as a transformer of twelve blocks: over two thousand values, whose maps are too large to be stored."""
-    some = {
-        "min": -1.0,
-        "mean": 0.0,
-        "max": 1.0,
-        "norm": 3.0,
-        "nan": 0,
-        "histogram": {"low": -1.0, "high": 1.0, "counts": list(range(32))},
-    }
-    node = lambda k, group, role="step": {
-        "id": f"n{k}",
-        "name": f"v{k}",
-        "symbol": f"v{k}",
-        "role": role,
-        "operation": "mul",
-        "text": f"v{k} = f(v{k - 1})",
-        "shape": [64, 32],
-        "size": 2048,
-        "value": some,
-        "group": group,
-        "output_of": [],
-    }
-    form = {
-        "label": "J",
-        "shape": [2048, 2048],
-        "structure": {"kind": "opaque", "words": "matrix-free", "glyph": "opaque"},
-        "form": "structure",
-        "nnz": 2048,
-        "stored": 2048,
-    }
-    edge = lambda k, a, b, group=None: {"id": f"e{k}", "from": f"n{a}", "to": f"n{b}", "group": group, "jacobian": form}
-    nodes, edges, groups, at = [node(0, None, "input")], [], [], 0
-    for g in range(blocks):
-        start = at
-        for _ in range(per):
-            at += 1
-            nodes.append(node(at, f"g{g}"))
-            edges.append(edge(len(edges), at - 1, at))
-            if at - start > 3 and at % 4 == 0:
-                edges.append(edge(len(edges), at - 3, at))
-        edges.append(edge(len(edges), start, at))
-        groups.append(
-            {
-                "id": f"g{g}",
-                "parent": None,
-                "kind": "call",
-                "name": "block",
-                "symbol": "block",
-                "text": "",
-                "times": 1,
-                "open": False,
-                "inputs": [f"n{start}"],
-                "outputs": [f"n{at}"],
-                "size": per,
-            }
-        )
-        edges.append(edge(len(edges), start, at, f"g{g}"))
-    place = lambda k: [{"node": f"n{k}", "name": "x", "shape": [64, 32], "offset": 0, "size": 2048}]
-    return {
-        "schema": "chainrule/explanation",
-        "version": 1,
-        "function": {"name": "deep"},
-        "inputs": place(0),
-        "outputs": place(at),
-        "nodes": nodes,
-        "edges": edges,
-        "groups": groups,
-        "jacobian": form,
-        "sweeps": {},
-        "orders": None,
-        "paths": [],
-        "formulas": {},
-        "practice": [],
-    }
-
-
-def test_a_large_function_opens_folded_and_pans_smoothly(visit):
-    data = deep()
-    assert len(data["nodes"]) > 2000
-    start = time.perf_counter()
-    page = visit(data)
-    page.locator(".node").first.wait_for()
-    opened = time.perf_counter() - start
-    assert page.locator(".node").count() == 13
-    page.locator('[data-f="level-o"]').click()
-    page.evaluate("const a = document.getElementById('app').explorer; a.foldAll(false); a.draw()")
-    until(page, "root.querySelectorAll('.node').length > 3")
-    frames = page.evaluate("""async () => {
-      const a = document.getElementById('app').explorer, gaps = [];
-      let last = performance.now();
-      for (let k = 0; k < 60; k++) { await new Promise(requestAnimationFrame); const now = performance.now(); gaps.push(now - last); last = now; a.pan(-12, 0); }
-      return gaps.slice(5).sort((p, q) => p - q)[27];
-    }""")
-    print(f"opened in {opened:.2f} s, a frame in {frames:.1f} ms")
-    assert opened < 6 and frames < 60  # the machines of a test are busy: the measured values are 2 s and 20 ms
-
-
-def test_a_widget_asks_its_kernel(visit):
-    page = visit(NET.document())
-    script = re.search(r'<script type="module">(.*?)</script>', PAGE.read_text(encoding="utf-8"), re.DOTALL)[1]
-    other = FIELD.document(np.array([1.0, 0.0]))
-    code = base64.b64encode(script.encode()).decode()
-    page.goto("about:blank")
-    page.evaluate(
-        """async ([code, first, second]) => {
-          const module = await import(URL.createObjectURL(new Blob([Uint8Array.from(atob(code), c => c.charCodeAt(0))], {type: 'text/javascript'})));
-          const heard = {}, traits = {data: first}, el = document.createElement('div');
-          el.id = 'host';
-          document.body.append(el);
-          const model = {get: k => traits[k], set: (k, v) => { traits[k] = v; }, on: (k, f) => { heard[k] = f; },
-            save_changes: () => setTimeout(() => { const r = traits.request; traits.reply = r.points ? {id: r.id, values: r.points.map(() => [0, 0])} : {id: r.id, ...second}; heard['change:reply'](); })};
-          module.default.render({model, el});
-          window.asked = () => traits.request;
-        }""",
-        [code, FIELD.document(), other],
-    )
-    assert "kernel" in page.locator("#host .chip.life").inner_text()
-    page.locator('[data-f="point"]').click()
-    page.locator('dialog [data-x="1"]').fill("0")
-    for _ in range(100):
-        if [number(t) for t in page.locator(".chainrow .cell").all_inner_texts()] == [2, 1, 0, 1]:
-            break
-        page.wait_for_timeout(50)
-    assert [number(t) for t in page.locator(".chainrow .cell").all_inner_texts()] == [2, 1, 0, 1]
-
-
-def test_the_page_is_small_whole_and_what_its_sources_make():
-    html = PAGE.read_text(encoding="utf-8")
-    assert len(html.encode()) <= 150 * 1024
-    assert html.count('id="data">null</script>') == html.count('id="live">null</script>') == 1
-    assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//", html)
-    assert not re.search(r"\.innerHTML\s*=|insertAdjacentHTML|\beval\(|new Function", html)
-    if shutil.which("node") is None or not (WEB / "node_modules").exists():
-        absent("Node and the packages of package.json are needed to build the page anew")
-    subprocess.run(["node", "build.mjs", "--check"], cwd=WEB, check=True, capture_output=True)
-
-
-def test_a_lesson_says_what_it_is_about_and_asks_its_own_questions(visit):
-    told = {"id": "B8", "title": "A layer", "text": "Three maps.", "needs": ["A1", "B1"], "next": "C1"}
-    asked = {"id": "q1", "level": "easy", "question": "What is 1 + 1?", "kind": "entry", "answer": 2}
-    page = visit(
-        NET.document()
-        | {"lesson": told, "practice": [asked], "formulas": {"chain": {"text": "∇ₓℓ = Wᵀ Diag(σ′) c"}, "entries": []}}
-    )
-    assert (
-        "B8 · A layer" in page.locator(".lesson").inner_text()
-        and "before: A1, B1" in page.locator(".lesson").inner_text()
-    )
-    assert read(page, "chain") == "∇ₓℓ = 𝑊⊤ Diag(σ′) 𝑐"
-    page.keyboard.press("p")
-    q = page.locator('[data-id="told:q1"]')
-    q.locator("input").fill("-2")
-    q.get_by_role("button", name="Check").click()
-    assert "wrong sign" in q.inner_text()
-    q.locator("input").fill("2")
-    q.locator("input").press("Enter")
-    assert "Right" in q.inner_text()

@@ -26,7 +26,7 @@ def near(a, b, places: int = 3) -> bool:
 
 
 def until(page, truth: str) -> None:
-    """Waits for what a script says of the page's shadow root (the policy of the page forbids Playwright's own waiting)."""
+    """Waits for what a script says of the shadow root: the policy of the page forbids Playwright's own waiting."""
     for _ in range(150):
         if page.evaluate(f"(() => {{ const root = document.getElementById('app').shadowRoot; return {truth}; }})()"):
             return
@@ -305,7 +305,10 @@ def test_the_gradient_stands_on_the_level_sets(visit):
 
 def test_zoom_pan_and_keys(visit):
     page = visit(NET.document())
-    box = lambda: [float(v) for v in page.locator("#canvas").get_attribute("viewBox").split()]
+
+    def box():
+        return [float(v) for v in page.locator("#canvas").get_attribute("viewBox").split()]
+
     before = box()
     page.locator('[data-f="zoom+"]').click()
     assert box()[2] < before[2]
