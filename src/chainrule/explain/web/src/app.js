@@ -31,7 +31,30 @@ export class App {
     this.evaluate = options.evaluate ?? null;
     this.life = options.life ?? (this.evaluate ? 'kernel' : 'snapshot');
     /** @type {any} */
-    this.S = { level: 'c', i: 0, j: 0, focus: 0, mode: 'r', fstep: 0, rstep: 0, speed: 1, play: 0, dx: [], g: null, tab: 'e', block: 'level', axes: [0, 1], rows: [0, 1], large: false, flip: false, zeros: false, edge: null, only: false, box: null, dragging: false };
+    this.S = {
+      level: 'c',
+      i: 0,
+      j: 0,
+      focus: 0,
+      mode: 'r',
+      fstep: 0,
+      rstep: 0,
+      speed: 1,
+      play: 0,
+      dx: [],
+      g: null,
+      tab: 'e',
+      block: 'level',
+      axes: [0, 1],
+      rows: [0, 1],
+      large: false,
+      flip: false,
+      zeros: false,
+      edge: null,
+      only: false,
+      box: null,
+      dragging: false,
+    };
     /** @type {any} */
     this.C = {};
     this.trueAt = { key: '', value: /** @type {number[] | null} */ (null), asked: '' };
@@ -44,7 +67,14 @@ export class App {
     this.loaded = false;
     this.load(options.data);
     const kept = memory.read(`practice:${this.graph.data.function?.name ?? ''}`) ?? {};
-    this.P = { set: 0, level: 'easy', ans: /** @type {any} */ ({}), row: kept.row ?? {}, right: kept.right ?? 0, open: kept.open ?? 0 };
+    this.P = {
+      set: 0,
+      level: 'easy',
+      ans: /** @type {any} */ ({}),
+      row: kept.row ?? {},
+      right: kept.right ?? 0,
+      open: kept.open ?? 0,
+    };
     this.ui = skeleton(this);
     this.start();
   }
@@ -55,30 +85,43 @@ export class App {
     this.graph = new Graph(data);
     if (folded) this.graph.folded = folded;
     else {
-      const n = this.graph.n, dx = new Array(n).fill(0);
+      const n = this.graph.n,
+        dx = new Array(n).fill(0);
       if (n) dx[0] = 0.2;
       if (n > 1) dx[1] = 0.3;
       this.S.dx = dx;
-      if (this.graph.nodes.length > 60 || this.graph.groups.size) this.S.level = this.graph.nodes.length > 60 ? 'o' : 'c';
+      if (this.graph.nodes.length > 60 || this.graph.groups.size)
+        this.S.level = this.graph.nodes.length > 60 ? 'o' : 'c';
     }
     this.trueAt = { key: '', value: null, asked: '' };
-    this.grid = null; this.curve = null; this.stale = true;
+    this.grid = null;
+    this.curve = null;
+    this.stale = true;
   }
-  g() { return this.S.g ?? Array.from({ length: this.graph.m }, (_, i) => (i === this.S.i ? 1 : 0)); }
+  g() {
+    return this.S.g ?? Array.from({ length: this.graph.m }, (_, i) => (i === this.S.i ? 1 : 0));
+  }
 
   /** What follows from the state. */
   compute() {
-    const { graph, S } = this, C = this.C;
+    const { graph, S } = this,
+      C = this.C;
     const key = JSON.stringify([S.level, [...graph.folded], S.only && [S.i, S.j]]);
     if (this.stale || key !== C.key) {
-      C.key = key; C.view = S.only ? this.between(graph.visible()) : graph.visible(); C.geoKey = null; this.stale = false;
-      C.stepsF = steps(graph, C.view, 'f'); C.stepsR = steps(graph, C.view, 'r');
+      C.key = key;
+      C.view = S.only ? this.between(graph.visible()) : graph.visible();
+      C.geoKey = null;
+      this.stale = false;
+      C.stepsF = steps(graph, C.view, 'f');
+      C.stepsR = steps(graph, C.view, 'r');
     }
-    const [source, j] = graph.input(S.j), [target, i] = graph.output(S.i);
-    Object.assign(C, { source, j, target, i, J: graph.J.known ? graph.J.get(S.i, S.j) ?? 0 : null });
+    const [source, j] = graph.input(S.j),
+      [target, i] = graph.output(S.i);
+    Object.assign(C, { source, j, target, i, J: graph.J.known ? (graph.J.get(S.i, S.j) ?? 0) : null });
     const pair = `${key}|${S.i}|${S.j}`;
     if (pair !== C.pair || C.pairOf !== graph) {
-      C.pair = pair; C.pairOf = graph;
+      C.pair = pair;
+      C.pairOf = graph;
       C.sums = source && target ? sumOverPaths(C.view, source, j, target, i) : null;
       C.on = C.sums && source ? between(C.sums, C.view, source, j) : null;
       C.onNodes = C.on ? new Set(C.on.keys()) : reachable(C.view, source, target);
@@ -89,23 +132,46 @@ export class App {
     const path = C.sums?.top[S.focus];
     C.focus = new Set((path?.hops ?? []).map((/** @type {any} */ q) => `${q.edge.id}:${q.i}:${q.j}`));
     C.focusEdges = new Set((path?.hops ?? []).map((/** @type {any} */ q) => q.edge.id));
-    C.way = path ? path.hops.map((/** @type {any} */ q) => q.edge) : C.ways[0] ?? [];
+    C.way = path ? path.hops.map((/** @type {any} */ q) => q.edge) : (C.ways[0] ?? []);
     this.sweepState();
   }
   /** Only what lies between the input and the output that were picked. @param {any} view */
   between(view) {
-    const [source] = this.graph.input(this.S.j), [target] = this.graph.output(this.S.i), on = reachable(view, source, target);
-    return on.size ? { ...view, nodes: view.nodes.filter((/** @type {Value} */ n) => on.has(n.id)), edges: view.edges.filter((/** @type {Edge} */ e) => on.has(e.from.id) && on.has(e.to.id)) } : view;
+    const [source] = this.graph.input(this.S.j),
+      [target] = this.graph.output(this.S.i),
+      on = reachable(view, source, target);
+    return on.size
+      ? {
+          ...view,
+          nodes: view.nodes.filter((/** @type {Value} */ n) => on.has(n.id)),
+          edges: view.edges.filter((/** @type {Edge} */ e) => on.has(e.from.id) && on.has(e.to.id)),
+        }
+      : view;
   }
   sweepState() {
     const { graph, S, C } = this;
     C.push = push(graph, C.view, S.dx);
     C.pull = pull(graph, C.view, this.g());
-    C.predicted = C.target ? C.push.get(C.target.id)?.[C.i] ?? (C.row ? C.row.reduce((/** @type {number} */ t, /** @type {number} */ v, /** @type {number} */ q) => t + (S.dx[q] ? v * S.dx[q] : 0), 0) : null) : null;
-    S.fstep = Math.min(S.fstep, C.stepsF.length - 1); S.rstep = Math.min(S.rstep, C.stepsR.length - 1);
-    C.seenF = reached(graph, C.view, C.stepsF, S.fstep, 'f'); C.seenR = reached(graph, C.view, C.stepsR, S.rstep, 'r');
-    C.doneF = new Set(C.stepsF.slice(0, S.fstep + 1).flatMap((/** @type {any} */ q) => q.edges.map((/** @type {Edge} */ e) => e.id)));
-    C.doneR = new Set(C.stepsR.slice(0, S.rstep + 1).flatMap((/** @type {any} */ q) => q.edges.map((/** @type {Edge} */ e) => e.id)));
+    C.predicted = C.target
+      ? (C.push.get(C.target.id)?.[C.i] ??
+        (C.row
+          ? C.row.reduce(
+              (/** @type {number} */ t, /** @type {number} */ v, /** @type {number} */ q) =>
+                t + (S.dx[q] ? v * S.dx[q] : 0),
+              0,
+            )
+          : null))
+      : null;
+    S.fstep = Math.min(S.fstep, C.stepsF.length - 1);
+    S.rstep = Math.min(S.rstep, C.stepsR.length - 1);
+    C.seenF = reached(graph, C.view, C.stepsF, S.fstep, 'f');
+    C.seenR = reached(graph, C.view, C.stepsR, S.rstep, 'r');
+    C.doneF = new Set(
+      C.stepsF.slice(0, S.fstep + 1).flatMap((/** @type {any} */ q) => q.edges.map((/** @type {Edge} */ e) => e.id)),
+    );
+    C.doneR = new Set(
+      C.stepsR.slice(0, S.rstep + 1).flatMap((/** @type {any} */ q) => q.edges.map((/** @type {Edge} */ e) => e.id)),
+    );
     const now = (S.mode === 'f' ? C.stepsF : C.stepsR)[S.mode === 'f' ? S.fstep : S.rstep];
     C.stepNode = now?.node?.id ?? (S.mode === 'f' ? C.source?.id : C.target?.id);
     C.stepEdges = new Set((now?.edges ?? []).map((/** @type {Edge} */ e) => e.id));
@@ -113,19 +179,37 @@ export class App {
     for (const e of C.view.edges) C.uses.set(e.from.id, (C.uses.get(e.from.id) ?? 0) + 1);
     const ins = new Map();
     for (const e of C.view.edges) ins.set(e.to.id, (ins.get(e.to.id) ?? 0) + 1);
-    C.chain = C.view.nodes.length > 1 && C.view.edges.length === C.view.nodes.length - 1 && [...C.uses.values(), ...ins.values()].every((v) => v === 1);
+    C.chain =
+      C.view.nodes.length > 1 &&
+      C.view.edges.length === C.view.nodes.length - 1 &&
+      [...C.uses.values(), ...ins.values()].every((v) => v === 1);
   }
-  pushUnit(/** @type {number} */ c) { return push(this.graph, this.C.view, Array.from({ length: this.graph.n }, (_, q) => (q === c ? 1 : 0))); }
+  pushUnit(/** @type {number} */ c) {
+    return push(
+      this.graph,
+      this.C.view,
+      Array.from({ length: this.graph.n }, (_, q) => (q === c ? 1 : 0)),
+    );
+  }
 
-  start() { this.draw(); }
+  start() {
+    this.draw();
+  }
   /** Draws now, or with the next frame while something is dragged. */
   draw(later = false) {
-    if (later) { this.pending ??= requestAnimationFrame(() => { this.pending = undefined; this.paint(); }); return; }
+    if (later) {
+      this.pending ??= requestAnimationFrame(() => {
+        this.pending = undefined;
+        this.paint();
+      });
+      return;
+    }
     this.paint();
   }
   paint() {
     this.compute();
-    const { ui, S, C } = this, kept = /** @type {HTMLElement | null} */ (this.root.activeElement)?.dataset?.f;
+    const { ui, S, C } = this,
+      kept = /** @type {HTMLElement | null} */ (this.root.activeElement)?.dataset?.f;
     const caret = kept?.startsWith('ans:') ? /** @type {any} */ (this.root.activeElement).selectionStart : null;
     this.paintCanvas();
     transport(this);
@@ -140,15 +224,36 @@ export class App {
     }
   }
   paintCanvas() {
-    const { C, ui } = this, view = C.view;
-    if (!view.nodes.length) { ui.svg.replaceChildren(s('text', { x: 480, y: 60, 'text-anchor': 'middle', class: 'dim' }, 'No value depends on the input.')); this.frame({ x: 0, y: 0, w: 960, h: 120 }, 0); this.sight(); return; }
+    const { C, ui } = this,
+      view = C.view;
+    if (!view.nodes.length) {
+      ui.svg.replaceChildren(
+        s('text', { x: 480, y: 60, 'text-anchor': 'middle', class: 'dim' }, 'No value depends on the input.'),
+      );
+      this.frame({ x: 0, y: 0, w: 960, h: 120 }, 0);
+      this.sight();
+      return;
+    }
     if (C.geoKey !== C.key) {
       const p = plan(this, view);
       if (p.graph.nodes.length + p.graph.edges.length > APART) {
         if (C.asking === C.key) return;
         C.asking = C.key;
-        ui.svg.replaceChildren(s('text', { x: 480, y: 60, 'text-anchor': 'middle', class: 'dim' }, `laying out ${p.graph.nodes.length} values…`));
-        layoutApart(p.graph, p.options).then((out) => { if (C.asking !== C.key) return; C.geo = place(this, view, out, p.keys); C.geoKey = C.key; C.asking = null; this.S.box = null; this.paint(); });
+        ui.svg.replaceChildren(
+          s(
+            'text',
+            { x: 480, y: 60, 'text-anchor': 'middle', class: 'dim' },
+            `laying out ${p.graph.nodes.length} values…`,
+          ),
+        );
+        layoutApart(p.graph, p.options).then((out) => {
+          if (C.asking !== C.key) return;
+          C.geo = place(this, view, out, p.keys);
+          C.geoKey = C.key;
+          C.asking = null;
+          this.S.box = null;
+          this.paint();
+        });
         return;
       }
       C.geo = place(this, view, layout(p.graph, p.options), p.keys);
@@ -160,22 +265,36 @@ export class App {
   }
   /** The part of the picture that is in sight: all of a small one, the beginning of a large one. @param {any} extent @param {number} top */
   frame(extent, top) {
-    const S = this.S, e = extent, { C } = this;
-    this.extent = e; this.top = top;
+    const S = this.S,
+      e = extent,
+      { C } = this;
+    this.extent = e;
+    this.top = top;
     if (!S.box) {
-      const w = Math.min(Math.max(e.w, 960), 1350), h = e.h <= w * 0.8 ? Math.max(140, e.h) : w * 0.6, first = C.geo?.at.get(C.source?.id ?? '');
-      S.box = { x: e.w < 960 ? (e.w - 960) / 2 : 0, y: first ? Math.max(0, Math.min(e.h - h, top + first.y + first.h / 2 - h / 2)) : 0, w, h };
+      const w = Math.min(Math.max(e.w, 960), 1350),
+        h = e.h <= w * 0.8 ? Math.max(140, e.h) : w * 0.6,
+        first = C.geo?.at.get(C.source?.id ?? '');
+      S.box = {
+        x: e.w < 960 ? (e.w - 960) / 2 : 0,
+        y: first ? Math.max(0, Math.min(e.h - h, top + first.y + first.h / 2 - h / 2)) : 0,
+        w,
+        h,
+      };
     }
     this.drawn = { ...S.box };
   }
   /** @param {any} q a box of the layout */
   inSight(q) {
     if (this.C.view.nodes.length <= CULL) return true;
-    const b = this.S.box, x = q.x + 30, y = q.y + this.top;
+    const b = this.S.box,
+      x = q.x + 30,
+      y = q.y + this.top;
     return x + q.w > b.x - b.w * 0.6 && x < b.x + b.w * 1.6 && y + q.h > b.y - b.h * 0.6 && y < b.y + b.h * 1.6;
   }
   sight() {
-    const b = this.S.box, { svg, map } = this.ui, large = this.C.view.nodes.length > 60;
+    const b = this.S.box,
+      { svg, map } = this.ui,
+      large = this.C.view.nodes.length > 60;
     svg.setAttribute('viewBox', `${b.x} ${b.y} ${b.w} ${b.h}`);
     svg.style.aspectRatio = `${b.w} / ${b.h}`;
     map.toggleAttribute('hidden', !large);
@@ -184,22 +303,32 @@ export class App {
   /** @param {number} dx @param {number} dy in units of the picture */
   pan(dx, dy) {
     const b = this.S.box;
-    b.x -= dx; b.y -= dy;
+    b.x -= dx;
+    b.y -= dy;
     this.sight();
     const d = this.drawn;
-    if (this.C.view.nodes.length > CULL && (!d || Math.abs(d.x - b.x) > b.w * 0.4 || Math.abs(d.y - b.y) > b.h * 0.4)) this.paintCanvas();
+    if (this.C.view.nodes.length > CULL && (!d || Math.abs(d.x - b.x) > b.w * 0.4 || Math.abs(d.y - b.y) > b.h * 0.4))
+      this.paintCanvas();
   }
   /** @param {number} k @param {number} [cx] @param {number} [cy] */
   zoom(k, cx = 0.5, cy = 0.5) {
-    const b = this.S.box, most = Math.max(960, this.extent.w, (this.extent.h * b.w) / b.h) * 1.3, w = Math.max(200, Math.min(most, b.w / k)), q = w / b.w;
-    b.x += b.w * (1 - q) * cx; b.y += b.h * (1 - q) * cy; b.w = w; b.h *= q;
-    if (this.C.view.nodes.length > CULL) this.paintCanvas(); else this.sight();
+    const b = this.S.box,
+      most = Math.max(960, this.extent.w, (this.extent.h * b.w) / b.h) * 1.3,
+      w = Math.max(200, Math.min(most, b.w / k)),
+      q = w / b.w;
+    b.x += b.w * (1 - q) * cx;
+    b.y += b.h * (1 - q) * cy;
+    b.w = w;
+    b.h *= q;
+    if (this.C.view.nodes.length > CULL) this.paintCanvas();
+    else this.sight();
   }
   fit() {
     const e = this.extent;
     this.S.box = null;
     this.frame(e, this.top);
-    const b = this.S.box, k = Math.max(1, e.w / b.w, e.h / b.h);
+    const b = this.S.box,
+      k = Math.max(1, e.w / b.w, e.h / b.h);
     if (k > 1) this.S.box = { x: (e.w - b.w * k) / 2, y: (e.h - b.h * k) / 2, w: b.w * k, h: b.h * k };
     this.paintCanvas();
   }
@@ -207,7 +336,10 @@ export class App {
   show(n) {
     const at = this.C.geo?.at.get(n.id);
     if (!at) return;
-    const b = this.S.box, x = at.x + 30, y = at.y + this.top, old = [b.x, b.y];
+    const b = this.S.box,
+      x = at.x + 30,
+      y = at.y + this.top,
+      old = [b.x, b.y];
     if (x < b.x || x + at.w > b.x + b.w) b.x = x + at.w / 2 - b.w / 2;
     if (y < b.y || y + at.h > b.y + b.h) b.y = y + at.h / 2 - b.h / 2;
     if (old[0] !== b.x || old[1] !== b.y) this.paintCanvas();
@@ -221,55 +353,105 @@ export class App {
     this.draw();
   }
   /** @param {Value} n @param {number} k */
-  isPicked(n, k) { return (n === this.C.source && (k < 0 || k === this.C.j)) || (n === this.C.target && (k < 0 || k === this.C.i)); }
+  isPicked(n, k) {
+    return (n === this.C.source && (k < 0 || k === this.C.j)) || (n === this.C.target && (k < 0 || k === this.C.i));
+  }
   /** @param {Value} n @param {number} k */
-  canPick(n, k) { return this.graph.inputIndex(n, k) >= 0 || this.graph.outputIndex(n, k) >= 0; }
+  canPick(n, k) {
+    return this.graph.inputIndex(n, k) >= 0 || this.graph.outputIndex(n, k) >= 0;
+  }
   /** @param {Value} n @param {number} k */
   pickComponent(n, k) {
-    const j = this.graph.inputIndex(n, k), i = this.graph.outputIndex(n, k);
-    if (i >= 0 || j >= 0) { this.pick(i, j); return; }
-    const q = this.C.sums?.top.findIndex((/** @type {any} */ p) => p.hops.some((/** @type {any} */ hop) => hop.edge.to === n && hop.i === k)) ?? -1;
-    if (q >= 0) { this.S.focus = q; this.draw(); }
+    const j = this.graph.inputIndex(n, k),
+      i = this.graph.outputIndex(n, k);
+    if (i >= 0 || j >= 0) {
+      this.pick(i, j);
+      return;
+    }
+    const q =
+      this.C.sums?.top.findIndex((/** @type {any} */ p) =>
+        p.hops.some((/** @type {any} */ hop) => hop.edge.to === n && hop.i === k),
+      ) ?? -1;
+    if (q >= 0) {
+      this.S.focus = q;
+      this.draw();
+    }
   }
   /** One entry of a local Jacobian: its best path lights up. @param {Edge} e @param {number} i @param {number} j */
   pickEdge(e, i, j) {
     const S = this.S;
     S.edge = e.id;
     const has = (/** @type {any} */ p) => p.hops.some((/** @type {any} */ q) => q.edge === e && q.i === i && q.j === j);
-    const into = this.graph.inputIndex(e.from, j), out = this.graph.outputIndex(e.to, i);
+    const into = this.graph.inputIndex(e.from, j),
+      out = this.graph.outputIndex(e.to, i);
     if (into >= 0) S.j = into;
     if (out >= 0) S.i = out;
     this.compute();
     const q = this.C.sums?.top.findIndex(has) ?? -1;
     if (q >= 0) S.focus = q;
     const v = e.map.get(i, j);
-    this.say(`∂${said(e.to, i)}/∂${said(e.from, j)} = ${v == null ? 'zero by structure' : fmt(v, 4)}${q >= 0 ? `, on path ${q + 1}` : ', on none of the paths listed'}`);
+    this.say(
+      `∂${said(e.to, i)}/∂${said(e.from, j)} = ${v == null ? 'zero by structure' : fmt(v, 4)}${q >= 0 ? `, on path ${q + 1}` : ', on none of the paths listed'}`,
+    );
     this.draw();
   }
   /** @param {Edge | null} e */
-  openEdge(e) { if (e) this.S.edge = e.id; dialogs.jacobian(this, e); }
+  openEdge(e) {
+    if (e) this.S.edge = e.id;
+    dialogs.jacobian(this, e);
+  }
   /** @param {Value} n */
-  openValue(n) { dialogs.value(this, n); }
+  openValue(n) {
+    dialogs.value(this, n);
+  }
   /** @param {string} group @param {boolean} yes */
-  fold(group, yes) { if (yes) this.graph.folded.add(group); else this.graph.folded.delete(group); this.stale = true; this.draw(); }
+  fold(group, yes) {
+    if (yes) this.graph.folded.add(group);
+    else this.graph.folded.delete(group);
+    this.stale = true;
+    this.draw();
+  }
   /** @param {boolean} yes */
-  foldAll(yes) { this.graph.folded = new Set(yes ? [...this.graph.groups.keys()].map(String) : []); this.stale = true; }
+  foldAll(yes) {
+    this.graph.folded = new Set(yes ? [...this.graph.groups.keys()].map(String) : []);
+    this.stale = true;
+  }
   /** Unfolds what hides a value. @param {Value} n */
-  reveal(n) { for (const g of this.graph.chain(n)) this.graph.folded.delete(g); this.stale = true; this.draw(); this.show(n); }
+  reveal(n) {
+    for (const g of this.graph.chain(n)) this.graph.folded.delete(g);
+    this.stale = true;
+    this.draw();
+    this.show(n);
+  }
   /** @param {string} text */
-  say(text) { this.ui.said.textContent = text; }
-  remember() { const P = this.P; memory.write(`practice:${this.graph.data.function?.name ?? ''}`, { row: P.row, right: P.right, open: P.open }); }
+  say(text) {
+    this.ui.said.textContent = text;
+  }
+  remember() {
+    const P = this.P;
+    memory.write(`practice:${this.graph.data.function?.name ?? ''}`, { row: P.row, right: P.right, open: P.open });
+  }
 
   /** f(x + Δx) − f(x) for the output that was picked, or null until it is known. */
   trueChange() {
-    const { S, graph } = this, x = graph.point(), y = graph.result(), key = JSON.stringify([x.slice(0, 64), S.dx.slice(0, 64)]);
+    const { S, graph } = this,
+      x = graph.point(),
+      y = graph.result(),
+      key = JSON.stringify([x.slice(0, 64), S.dx.slice(0, 64)]);
     if (this.trueAt.key === key) return this.trueAt.value ? this.trueAt.value[S.i] - y[S.i] : null;
     if (!this.evaluate) return this.sampled(x, y);
     if (!this.graph.whole) return null;
     if (this.trueAt.asked !== key) {
       this.trueAt.asked = key;
       const to = x.map((/** @type {number} */ v, /** @type {number} */ k) => v + S.dx[k]);
-      this.values([to]).then(([value]) => { if (this.trueAt.asked === key) { this.trueAt = { key, value, asked: key }; this.draw(); } }).catch((e) => this.failed(e));
+      this.values([to])
+        .then(([value]) => {
+          if (this.trueAt.asked === key) {
+            this.trueAt = { key, value, asked: key };
+            this.draw();
+          }
+        })
+        .catch((e) => this.failed(e));
     }
     return null;
   }
@@ -285,45 +467,82 @@ export class App {
     const at = [u, v].map((t, d) => ((t - q.low[d]) / (q.high[d] - q.low[d])) * (q.n - 1));
     if (at.some((t) => !(t >= -1e-9 && t <= q.n - 1 + 1e-9))) return null;
     const first = at.map((t) => Math.max(0, Math.min(q.n - 4, Math.floor(t) - 1)));
-    const weights = at.map((t, d) => [0, 1, 2, 3].map((k) => [0, 1, 2, 3].reduce((p, l) => (l === k ? p : (p * (t - first[d] - l)) / (k - l)), 1)));
+    const weights = at.map((t, d) =>
+      [0, 1, 2, 3].map((k) => [0, 1, 2, 3].reduce((p, l) => (l === k ? p : (p * (t - first[d] - l)) / (k - l)), 1)),
+    );
     let sum = 0;
-    for (let r = 0; r < 4; r++) for (let c = 0; c < 4; c++) sum += weights[1][r] * weights[0][c] * Number(q.values[(first[1] + r) * q.n + first[0] + c]);
+    for (let r = 0; r < 4; r++)
+      for (let c = 0; c < 4; c++)
+        sum += weights[1][r] * weights[0][c] * Number(q.values[(first[1] + r) * q.n + first[0] + c]);
     return sum;
   }
   /** f at some points: one light call where the host has it. @param {number[][]} points @returns {Promise<number[][]>} */
   async values(points) {
-    if (this.evaluate.points) return (await this.evaluate.points(points)).map((/** @type {any[]} */ v) => v.map(Number));
+    if (this.evaluate.points)
+      return (await this.evaluate.points(points)).map((/** @type {any[]} */ v) => v.map(Number));
     const out = [];
     for (const p of points) out.push(new Graph(await this.evaluate(p)).result());
     return out;
   }
   /** Values on a grid around the point for the lines of equal value, or null. */
   level() {
-    const { graph, S } = this, [a, b] = S.axes, x = graph.point();
+    const { graph, S } = this,
+      [a, b] = S.axes,
+      x = graph.point();
     if (!this.evaluate) {
       const key = JSON.stringify(x.slice(0, 2));
       if (this.grid?.key !== key) {
-        const n = 25, at = (/** @type {number} */ d, /** @type {number} */ k) => x[d] + REACH * 0.999 * ((2 * k) / (n - 1) - 1);
+        const n = 25,
+          at = (/** @type {number} */ d, /** @type {number} */ k) => x[d] + REACH * 0.999 * ((2 * k) / (n - 1) - 1);
         const values = Array.from({ length: n * n }, (_, k) => this.sampleAt(at(0, k % n), at(1, Math.floor(k / n))));
-        this.grid = { key, n, base: graph.result()[0], values: values.every((v) => v != null && Number.isFinite(v)) ? values : null };
+        this.grid = {
+          key,
+          n,
+          base: graph.result()[0],
+          values: values.every((v) => v != null && Number.isFinite(v)) ? values : null,
+        };
       }
       return this.grid.values && a === 0 && b === 1 ? this.grid : null;
     }
     if (!this.evaluate.points || b >= graph.n || !graph.whole) return null;
-    const key = JSON.stringify([x.slice(0, 64), a, b]), n = 25;
-    if (this.grid?.key === key) return this.grid.values ? { n, values: this.grid.values.map((/** @type {number[]} */ v) => v[S.i]), base: graph.result()[S.i] } : null;
+    const key = JSON.stringify([x.slice(0, 64), a, b]),
+      n = 25;
+    if (this.grid?.key === key)
+      return this.grid.values
+        ? { n, values: this.grid.values.map((/** @type {number[]} */ v) => v[S.i]), base: graph.result()[S.i] }
+        : null;
     this.grid = { key, values: /** @type {number[][] | null} */ (null) };
-    const points = Array.from({ length: n * n }, (_, k) => { const p = x.slice(); p[a] += REACH * ((2 * (k % n)) / (n - 1) - 1); p[b] += REACH * ((2 * Math.floor(k / n)) / (n - 1) - 1); return p; });
-    this.values(points).then((values) => { if (this.grid?.key === key) { this.grid = { key, values }; this.draw(); } }).catch((e) => this.failed(e));
+    const points = Array.from({ length: n * n }, (_, k) => {
+      const p = x.slice();
+      p[a] += REACH * ((2 * (k % n)) / (n - 1) - 1);
+      p[b] += REACH * ((2 * Math.floor(k / n)) / (n - 1) - 1);
+      return p;
+    });
+    this.values(points)
+      .then((values) => {
+        if (this.grid?.key === key) {
+          this.grid = { key, values };
+          this.draw();
+        }
+      })
+      .catch((e) => this.failed(e));
     return null;
   }
   /** The change of the output along one input, or null. */
   line() {
-    const { graph, S } = this, x = graph.point(), key = JSON.stringify(x.slice(0, 8));
+    const { graph, S } = this,
+      x = graph.point(),
+      key = JSON.stringify(x.slice(0, 8));
     if (!this.evaluate?.points || graph.n !== 1) return null;
-    if (this.curve?.key === key) return this.curve.values?.map((/** @type {number[]} */ v) => v[S.i] - graph.result()[S.i]) ?? null;
+    if (this.curve?.key === key)
+      return this.curve.values?.map((/** @type {number[]} */ v) => v[S.i] - graph.result()[S.i]) ?? null;
     this.curve = { key, values: /** @type {number[][] | null} */ (null) };
-    this.values(Array.from({ length: 49 }, (_, k) => [x[0] + REACH * (k / 24 - 1)])).then((values) => { this.curve = { key, values }; this.draw(); }).catch((e) => this.failed(e));
+    this.values(Array.from({ length: 49 }, (_, k) => [x[0] + REACH * (k / 24 - 1)]))
+      .then((values) => {
+        this.curve = { key, values };
+        this.draw();
+      })
+      .catch((e) => this.failed(e));
     return null;
   }
   /** Moves the point: the host explains anew, the page keeps its state. @param {number[]} x */
@@ -336,20 +555,37 @@ export class App {
       if (data?.error) throw new Error(String(data.error));
       this.load(data);
       this.draw();
-      this.say(`point ${x.slice(0, 4).map((v) => fmt(v, 2)).join(', ')}`);
-    } catch (e) { this.failed(e); }
+      this.say(
+        `point ${x
+          .slice(0, 4)
+          .map((v) => fmt(v, 2))
+          .join(', ')}`,
+      );
+    } catch (e) {
+      this.failed(e);
+    }
   }
-  failed(/** @type {any} */ e) { this.say(`The evaluation failed: ${cut(String(e?.message ?? e), 160)}`); this.ui.warn(cut(String(e?.message ?? e), 160)); }
+  failed(/** @type {any} */ e) {
+    this.say(`The evaluation failed: ${cut(String(e?.message ?? e), 160)}`);
+    this.ui.warn(cut(String(e?.message ?? e), 160));
+  }
 }
 
 /** Values between the two, by reach alone. @param {any} view @param {Value | undefined} source @param {Value | undefined} target */
 function reachable(view, source, target) {
   if (!source || !target) return new Set();
-  const down = new Set([source.id]), up = new Set([target.id]);
-  const byTo = new Map(), byFrom = new Map();
-  for (const e of view.edges) { byTo.set(e.to.id, [...(byTo.get(e.to.id) ?? []), e]); byFrom.set(e.from.id, [...(byFrom.get(e.from.id) ?? []), e]); }
-  for (const n of view.nodes) if ((byTo.get(n.id) ?? []).some((/** @type {Edge} */ e) => down.has(e.from.id))) down.add(n.id);
-  for (const n of [...view.nodes].reverse()) if ((byFrom.get(n.id) ?? []).some((/** @type {Edge} */ e) => up.has(e.to.id))) up.add(n.id);
+  const down = new Set([source.id]),
+    up = new Set([target.id]);
+  const byTo = new Map(),
+    byFrom = new Map();
+  for (const e of view.edges) {
+    byTo.set(e.to.id, [...(byTo.get(e.to.id) ?? []), e]);
+    byFrom.set(e.from.id, [...(byFrom.get(e.from.id) ?? []), e]);
+  }
+  for (const n of view.nodes)
+    if ((byTo.get(n.id) ?? []).some((/** @type {Edge} */ e) => down.has(e.from.id))) down.add(n.id);
+  for (const n of [...view.nodes].reverse())
+    if ((byFrom.get(n.id) ?? []).some((/** @type {Edge} */ e) => up.has(e.to.id))) up.add(n.id);
   return new Set([...down].filter((id) => up.has(id)));
 }
 
@@ -359,10 +595,14 @@ function ways(view, source, target, on) {
   const out = [];
   if (!source || !target || !on.has(source.id)) return out;
   const from = new Map();
-  for (const e of view.edges) if (on.has(e.from.id) && on.has(e.to.id)) from.set(e.from.id, [...(from.get(e.from.id) ?? []), e]);
+  for (const e of view.edges)
+    if (on.has(e.from.id) && on.has(e.to.id)) from.set(e.from.id, [...(from.get(e.from.id) ?? []), e]);
   const walk = (/** @type {Value} */ n, /** @type {Edge[]} */ way) => {
     if (out.length > 3) return;
-    if (n === target && way.length) { out.push(way); return; }
+    if (n === target && way.length) {
+      out.push(way);
+      return;
+    }
     for (const e of from.get(n.id) ?? []) walk(e.to, [...way, e]);
   };
   walk(source, []);

@@ -13,7 +13,8 @@ function fill(el, attrs, children) {
   for (const [key, value] of Object.entries(attrs ?? {})) {
     if (value == null || value === false) continue;
     if (key.startsWith('on')) el.addEventListener(key.slice(2), value);
-    else if (key === 'style') for (const [k, v] of Object.entries(value)) /** @type {any} */ (el).style.setProperty(k, String(v));
+    else if (key === 'style')
+      for (const [k, v] of Object.entries(value)) /** @type {any} */ (el).style.setProperty(k, String(v));
     else el.setAttribute(key, value === true ? '' : String(value));
   }
   append(el, children);
@@ -43,7 +44,11 @@ export const m = (/** @type {string} */ tag, /** @type {any} */ attrs = null, /*
 export const press = (act) => ({
   onclick: act,
   onkeydown: (/** @type {KeyboardEvent} */ e) => {
-    if (e.key === 'Enter' || e.key === ' ') { e.preventDefault(); e.stopPropagation(); act(e); }
+    if (e.key === 'Enter' || e.key === ' ') {
+      e.preventDefault();
+      e.stopPropagation();
+      act(e);
+    }
   },
 });
 
@@ -54,30 +59,57 @@ export function fmt(/** @type {number | null | undefined} */ v, d = 3) {
   if (!Number.isFinite(v)) return v > 0 ? '∞' : '−∞';
   const size = Math.abs(v);
   let text;
-  if (size !== 0 && (size >= 1e5 || size < 0.5 * 10 ** -d)) text = size.toExponential(Math.min(2, d)).replace('e+', 'e').replace('e-', 'e−');
+  if (size !== 0 && (size >= 1e5 || size < 0.5 * 10 ** -d))
+    text = size.toExponential(Math.min(2, d)).replace('e+', 'e').replace('e-', 'e−');
   else text = size.toFixed(size >= 1000 ? Math.min(1, d) : size >= 100 ? Math.min(2, d) : d);
   return (v < 0 ? '−' : '') + text;
 }
-export const signed = (/** @type {number | null | undefined} */ v, d = 3) => (v != null && v >= 0 ? '+' : '') + fmt(v, d);
+export const signed = (/** @type {number | null | undefined} */ v, d = 3) =>
+  (v != null && v >= 0 ? '+' : '') + fmt(v, d);
 
 const UP = '⁰¹²³⁴⁵⁶⁷⁸⁹';
 /** A count to read: 12, 8.9·10³. */
 export function big(/** @type {number | bigint | null | undefined} */ n) {
   if (n == null) return '?';
-  const digits = typeof n === 'bigint' ? n.toString() : Math.abs(n) < 1e15 && Number.isInteger(n) ? String(n) : n.toExponential(3);
+  const digits =
+    typeof n === 'bigint' ? n.toString() : Math.abs(n) < 1e15 && Number.isInteger(n) ? String(n) : n.toExponential(3);
   if (typeof n !== 'bigint' && !Number.isInteger(n)) return fmt(n, 2);
   const value = typeof n === 'bigint' ? null : n;
   if (value != null && value < 1e5) return String(value);
   if (value == null && digits.length <= 5) return digits;
   const power = value == null ? digits.length - 1 : Math.floor(Math.log10(value));
-  const lead = value == null ? Number(digits.slice(0, 4)) / 10 ** (Math.min(4, digits.length) - 1) : value / 10 ** power;
+  const lead =
+    value == null ? Number(digits.slice(0, 4)) / 10 ** (Math.min(4, digits.length) - 1) : value / 10 ** power;
   return `${lead.toFixed(2).replace(/\.?0+$/, '')}·10${[...String(power)].map((q) => UP[+q]).join('')}`;
 }
 
 /** At most n characters, an ellipsis for the rest. */
-export const cut = (/** @type {string} */ text, n = 14) => ([...text].length > n ? `${[...text].slice(0, n - 1).join('')}…` : text);
+export const cut = (/** @type {string} */ text, n = 14) =>
+  [...text].length > n ? `${[...text].slice(0, n - 1).join('')}…` : text;
 
-const GREEK = { alpha: '𝛼', beta: '𝛽', gamma: '𝛾', delta: '𝛿', epsilon: '𝜀', eps: '𝜀', eta: '𝜂', theta: '𝜃', lam: '𝜆', lambda_: '𝜆', mu: '𝜇', nu: '𝜈', xi: '𝜉', rho: '𝜌', sigma: '𝜎', tau: '𝜏', phi: '𝜑', psi: '𝜓', omega: '𝜔', ell: 'ℓ', loss: 'ℓ' };
+const GREEK = {
+  alpha: '𝛼',
+  beta: '𝛽',
+  gamma: '𝛾',
+  delta: '𝛿',
+  epsilon: '𝜀',
+  eps: '𝜀',
+  eta: '𝜂',
+  theta: '𝜃',
+  lam: '𝜆',
+  lambda_: '𝜆',
+  mu: '𝜇',
+  nu: '𝜈',
+  xi: '𝜉',
+  rho: '𝜌',
+  sigma: '𝜎',
+  tau: '𝜏',
+  phi: '𝜑',
+  psi: '𝜓',
+  omega: '𝜔',
+  ell: 'ℓ',
+  loss: 'ℓ',
+};
 
 /** One letter of ASCII as a mathematical italic; anything else as it is. @param {string} c */
 export function italic(c) {
@@ -100,10 +132,21 @@ export function split(name) {
 export const formula = (text) => text.replace(/(?<![A-Za-z\d_])[A-Za-z](?![A-Za-z_])/g, italic);
 
 /** The same as parts of an HTML line, with the sign of transposition raised. @param {string} text @returns {any[]} */
-export const mathText = (text) => formula(text).split(/([ᵀ⊤])/).map((t) => (/^[ᵀ⊤]$/.test(t) ? h('sup', null, '⊤') : t));
+export const mathText = (text) =>
+  formula(text)
+    .split(/([ᵀ⊤])/)
+    .map((t) => (/^[ᵀ⊤]$/.test(t) ? h('sup', null, '⊤') : t));
 
 /** The same as parts of an SVG text. @param {string} text @returns {any[]} */
-export const tmath = (text) => formula(text).split(/([ᵀ⊤])/).filter(Boolean).map((t, k, all) => (/^[ᵀ⊤]$/.test(t) ? s('tspan', { dy: '-0.35em', 'font-size': '0.68em' }, '⊤') : s('tspan', { dy: k && /^[ᵀ⊤]$/.test(all[k - 1]) ? '0.24em' : null }, t)));
+export const tmath = (text) =>
+  formula(text)
+    .split(/([ᵀ⊤])/)
+    .filter(Boolean)
+    .map((t, k, all) =>
+      /^[ᵀ⊤]$/.test(t)
+        ? s('tspan', { dy: '-0.35em', 'font-size': '0.68em' }, '⊤')
+        : s('tspan', { dy: k && /^[ᵀ⊤]$/.test(all[k - 1]) ? '0.24em' : null }, t),
+    );
 
 /** The transpose of a factor, as it is written: cᵀ becomes c, a symmetric one stays. @param {string} label @param {string} kind */
 export function turned(label, kind) {

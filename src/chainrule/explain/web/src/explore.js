@@ -8,8 +8,10 @@ import { zeroPaths } from './paths.js';
 
 /** @typedef {import('./app.js').App} App @typedef {import('./graph.js').Value} Value @typedef {import('./graph.js').Edge} Edge */
 
-const frac = (/** @type {any} */ a, /** @type {any} */ b) => m('mfrac', null, m('mrow', null, m('mo', null, '∂'), a), m('mrow', null, m('mo', null, '∂'), b));
-const at = (/** @type {Value} */ n, /** @type {number} */ k) => mname(n.symbol, index(n.shape, k) && m('mn', null, index(n.shape, k)));
+const frac = (/** @type {any} */ a, /** @type {any} */ b) =>
+  m('mfrac', null, m('mrow', null, m('mo', null, '∂'), a), m('mrow', null, m('mo', null, '∂'), b));
+const at = (/** @type {Value} */ n, /** @type {number} */ k) =>
+  mname(n.symbol, index(n.shape, k) && m('mn', null, index(n.shape, k)));
 
 /** ∂y/∂x as a sum over the indices between, for each way through the values. @param {App} app */
 function entryFormula(app) {
@@ -21,8 +23,15 @@ function entryFormula(app) {
   (long ? [long] : ways.slice(0, 3)).forEach((/** @type {Edge[]} */ way, /** @type {number} */ q) => {
     if (q) math.append(m('mo', null, '+'));
     if (way.length > 5) {
-      const [a, b] = [way[0], way[way.length - 1]], end = (/** @type {Value} */ n, /** @type {Value} */ k) => (k === target ? at(k, i) : n === k && k === source ? at(k, j) : mname(k.symbol));
-      math.append(m('munder', null, m('mo', null, '∑'), m('mtext', null, 'paths')), frac(at(target, i), mname(b.from.symbol)), m('mo', null, '⋯'), frac(end(a.to, a.to), at(source, j)));
+      const [a, b] = [way[0], way[way.length - 1]],
+        end = (/** @type {Value} */ n, /** @type {Value} */ k) =>
+          k === target ? at(k, i) : n === k && k === source ? at(k, j) : mname(k.symbol);
+      math.append(
+        m('munder', null, m('mo', null, '∑'), m('mtext', null, 'paths')),
+        frac(at(target, i), mname(b.from.symbol)),
+        m('mo', null, '⋯'),
+        frac(end(a.to, a.to), at(source, j)),
+      );
       return;
     }
     let free = 0;
@@ -36,56 +45,187 @@ function entryFormula(app) {
       if (!same) sums.push([letter, e.to.size]);
     }
     // a diagonal map further on shares the letter of what enters it
-    for (const [letter, size] of sums.slice(0, 3)) math.append(m('munderover', null, m('mo', null, '∑'), m('mrow', null, m('mi', null, letter), m('mo', null, '='), m('mn', null, '1')), m('mn', null, String(size))));
-    const val = (/** @type {Value} */ n) => (n === source ? at(n, j) : n === target ? at(n, i) : mname(n.symbol, letters.has(n.id) ? m('mi', null, letters.get(n.id)) : null));
-    [...way].reverse().forEach((e, k) => { if (k) math.append(m('mspace', { width: '.12em' })); math.append(frac(val(e.to), val(e.from))); });
+    for (const [letter, size] of sums.slice(0, 3))
+      math.append(
+        m(
+          'munderover',
+          null,
+          m('mo', null, '∑'),
+          m('mrow', null, m('mi', null, letter), m('mo', null, '='), m('mn', null, '1')),
+          m('mn', null, String(size)),
+        ),
+      );
+    const val = (/** @type {Value} */ n) =>
+      n === source
+        ? at(n, j)
+        : n === target
+          ? at(n, i)
+          : mname(n.symbol, letters.has(n.id) ? m('mi', null, letters.get(n.id)) : null);
+    [...way].reverse().forEach((e, k) => {
+      if (k) math.append(m('mspace', { width: '.12em' }));
+      math.append(frac(val(e.to), val(e.from)));
+    });
   });
   if (ways.length > 3 && !long) math.append(m('mo', null, '+'), m('mo', null, '⋯'));
-  return h('div', { class: 'formula', tabindex: 0, role: 'group', 'aria-label': `partial of ${said(target, i)} by ${said(source, j)}` }, math);
+  return h(
+    'div',
+    {
+      class: 'formula',
+      tabindex: 0,
+      role: 'group',
+      'aria-label': `partial of ${said(target, i)} by ${said(source, j)}`,
+    },
+    math,
+  );
 }
-const append0 = (/** @type {Element} */ el, /** @type {Node} */ child) => { el.append(child); return el; };
+const append0 = (/** @type {Element} */ el, /** @type {Node} */ child) => {
+  el.append(child);
+  return el;
+};
 
 /** @param {App} app */
 export function explore(app) {
   const { source, target, sums, i, j } = app.C;
   const parts = [entryFormula(app)];
-  if (!source || !target) return [h('p', { class: 'msg' }, 'There is no entry to choose: an input or an output is empty or constant.')];
+  if (!source || !target)
+    return [h('p', { class: 'msg' }, 'There is no entry to choose: an input or an output is empty or constant.')];
   parts.push(...(sums ? pathRows(app) : toldPaths(app)));
   const whole = app.graph.data.formulas?.chain?.text;
-  parts.push(chainRow(app), whole && h('p', { class: 'm whole', 'data-read': 'chain' }, mathText(cut(String(whole), 120))), reading(app));
+  parts.push(
+    chainRow(app),
+    whole && h('p', { class: 'm whole', 'data-read': 'chain' }, mathText(cut(String(whole), 120))),
+    reading(app),
+  );
   return parts.filter(Boolean);
 }
 
 /** Bars from one zero line, so that what cancels is seen to cancel. @param {number[]} values */
 function scale(values) {
-  const ok = values.filter(Number.isFinite), lo = Math.min(0, ...ok), hi = Math.max(0, ...ok), unit = 58 / (hi - lo || 1), z = 21 - lo * unit;
+  const ok = values.filter(Number.isFinite),
+    lo = Math.min(0, ...ok),
+    hi = Math.max(0, ...ok),
+    unit = 58 / (hi - lo || 1),
+    z = 21 - lo * unit;
   return (/** @type {number} */ v, total = false) => {
-    const w = Number.isFinite(v) ? v : 0, left = z + Math.min(0, w) * unit, wide = Math.abs(w) * unit, color = `var(${v < 0 ? '--neg' : '--pos'})`;
-    return h('div', { class: 'wf', style: { '--z': `${z}%` } }, h('i', { class: total ? 'total' : '', style: { left: `${left}%`, width: `${wide}%`, background: color } }),
-      h('span', { style: { ...(v < 0 ? { right: `${100 - left + 1.5}%` } : { left: `${left + wide + 1.5}%` }), color } }, signed(v)));
+    const w = Number.isFinite(v) ? v : 0,
+      left = z + Math.min(0, w) * unit,
+      wide = Math.abs(w) * unit,
+      color = `var(${v < 0 ? '--neg' : '--pos'})`;
+    return h(
+      'div',
+      { class: 'wf', style: { '--z': `${z}%` } },
+      h('i', { class: total ? 'total' : '', style: { left: `${left}%`, width: `${wide}%`, background: color } }),
+      h(
+        'span',
+        { style: { ...(v < 0 ? { right: `${100 - left + 1.5}%` } : { left: `${left + wide + 1.5}%` }), color } },
+        signed(v),
+      ),
+    );
   };
 }
 
 /** @param {App} app */
 function pathRows(app) {
   const { sums, source, target, i, j, J } = app.C;
-  const total = J, rest = total - sums.top.reduce((/** @type {number} */ t, /** @type {any} */ p) => t + p.product, 0);
-  const more = sums.rest.count > BigInt(0), bar = scale([...sums.top.map((/** @type {any} */ p) => p.product), ...(more ? [rest] : []), total]);
-  const S = app.S, rows = [];
-  const row = (/** @type {any} */ p, /** @type {number} */ q) => h('div', { class: q === S.focus ? 'prow on' : 'prow', 'data-path': q, onmouseenter: () => { if (S.focus !== q && q >= 0) { S.focus = q; app.draw(); } } },
-    h('span', { class: 'badge', 'aria-hidden': 'true' }, q >= 0 ? String(q + 1) : '0'),
-    h('button', { class: 'prod', 'data-f': `path:${q}`, 'aria-pressed': q === S.focus ? 'true' : 'false', title: hopNames(p), onclick: () => { if (q >= 0) { S.focus = q; app.draw(); } } }, factors(p.hops)), bar(p.product));
+  const total = J,
+    rest = total - sums.top.reduce((/** @type {number} */ t, /** @type {any} */ p) => t + p.product, 0);
+  const more = sums.rest.count > BigInt(0),
+    bar = scale([...sums.top.map((/** @type {any} */ p) => p.product), ...(more ? [rest] : []), total]);
+  const S = app.S,
+    rows = [];
+  const row = (/** @type {any} */ p, /** @type {number} */ q) =>
+    h(
+      'div',
+      {
+        class: q === S.focus ? 'prow on' : 'prow',
+        'data-path': q,
+        onmouseenter: () => {
+          if (S.focus !== q && q >= 0) {
+            S.focus = q;
+            app.draw();
+          }
+        },
+      },
+      h('span', { class: 'badge', 'aria-hidden': 'true' }, q >= 0 ? String(q + 1) : '0'),
+      h(
+        'button',
+        {
+          class: 'prod',
+          'data-f': `path:${q}`,
+          'aria-pressed': q === S.focus ? 'true' : 'false',
+          title: hopNames(p),
+          onclick: () => {
+            if (q >= 0) {
+              S.focus = q;
+              app.draw();
+            }
+          },
+        },
+        factors(p.hops),
+      ),
+      bar(p.product),
+    );
   sums.top.forEach((/** @type {any} */ p, /** @type {number} */ q) => rows.push(row(p, q)));
-  if (more) rows.push(h('div', { class: 'prow' }, h('span', { class: 'badge', 'aria-hidden': 'true' }, '⋯'), h('span', { class: 'prod rest' }, `the other ${big(sums.rest.count)} path${sums.rest.count === BigInt(1) ? '' : 's'}`), bar(rest)));
+  if (more)
+    rows.push(
+      h(
+        'div',
+        { class: 'prow' },
+        h('span', { class: 'badge', 'aria-hidden': 'true' }, '⋯'),
+        h(
+          'span',
+          { class: 'prod rest' },
+          `the other ${big(sums.rest.count)} path${sums.rest.count === BigInt(1) ? '' : 's'}`,
+        ),
+        bar(rest),
+      ),
+    );
   const zeros = S.zeros && sums.zero > BigInt(0) ? zeroPaths(app.C.view, source, j, target, i) : [];
   zeros.forEach((p) => rows.push(row(p, -1)));
-  rows.push(h('div', { class: 'prow' }, h('span', null), h('span', { class: 'prod sum' }, h('span', { class: 'm' }, `∂${text(target, i)}/∂${text(source, j)}`), ' ='), bar(total, true)));
-  const told = h('div', { class: 'sub lead' }, 'Sum over paths, multiply along edges. ', h('b', { 'data-t': 'count' }, `${big(sums.count)} path${sums.count === BigInt(1) ? '' : 's'}`), ` count${sums.count === BigInt(1) ? 's' : ''}, `,
-    sums.zero > BigInt(0) ? h('button', { class: 'link', 'data-f': 'zeros', 'aria-expanded': S.zeros ? 'true' : 'false', onclick: () => { S.zeros = !S.zeros; app.draw(); } }, `${big(sums.zero)} meet a zero`) : 'none meets a zero', '.');
+  rows.push(
+    h(
+      'div',
+      { class: 'prow' },
+      h('span', null),
+      h('span', { class: 'prod sum' }, h('span', { class: 'm' }, `∂${text(target, i)}/∂${text(source, j)}`), ' ='),
+      bar(total, true),
+    ),
+  );
+  const told = h(
+    'div',
+    { class: 'sub lead' },
+    'Sum over paths, multiply along edges. ',
+    h('b', { 'data-t': 'count' }, `${big(sums.count)} path${sums.count === BigInt(1) ? '' : 's'}`),
+    ` count${sums.count === BigInt(1) ? 's' : ''}, `,
+    sums.zero > BigInt(0)
+      ? h(
+          'button',
+          {
+            class: 'link',
+            'data-f': 'zeros',
+            'aria-expanded': S.zeros ? 'true' : 'false',
+            onclick: () => {
+              S.zeros = !S.zeros;
+              app.draw();
+            },
+          },
+          `${big(sums.zero)} meet a zero`,
+        )
+      : 'none meets a zero',
+    '.',
+  );
   return [told, h('div', { class: 'paths' }, rows)];
 }
-const text = (/** @type {Value} */ n, /** @type {number} */ k) => component({ ...n, symbol: cut(split(n.symbol).join(''), 6) }, k);
-const hopNames = (/** @type {any} */ p) => cut([p.hops[0] && said(p.hops[0].edge.from, p.hops[0].j), ...p.hops.map((/** @type {any} */ q) => said(q.edge.to, q.i))].join(' → '), 300);
+const text = (/** @type {Value} */ n, /** @type {number} */ k) =>
+  component({ ...n, symbol: cut(split(n.symbol).join(''), 6) }, k);
+const hopNames = (/** @type {any} */ p) =>
+  cut(
+    [
+      p.hops[0] && said(p.hops[0].edge.from, p.hops[0].j),
+      ...p.hops.map((/** @type {any} */ q) => said(q.edge.to, q.i)),
+    ].join(' → '),
+    300,
+  );
 
 /** The factors from the output to the input, as the formula reads. @param {any[]} hops */
 function factors(hops) {
@@ -96,44 +236,185 @@ function factors(hops) {
 
 /** Where the page cannot walk through the maps itself: what the data says of this entry. @param {App} app */
 function toldPaths(app) {
-  const { J, i, j } = { ...app.C, i: app.S.i, j: app.S.j }, told = (app.graph.data.paths ?? []).find((/** @type {any} */ p) => p.i === i && p.j === j);
-  if (!told) return [h('p', { class: 'msg' }, J == null ? 'The Jacobians on the way are too large to be stored in this page, so its paths are not listed here.' : `J[${i + 1}, ${j + 1}] = ${fmt(J, 6)}. The Jacobians on the way are too large to be stored in this page, so its paths are not listed.`)];
-  const value = Number(told.value), rest = Number(told.rest?.sum ?? 0), bar = scale([...told.top.map((/** @type {any} */ p) => Number(p.product)), rest, value]);
-  return [h('div', { class: 'sub lead' }, 'Sum over paths. ', h('b', { 'data-t': 'count' }, `${big(BigInt(told.count))} paths`), ` count, ${big(BigInt(told.zero))} meet a zero.`),
-    h('div', { class: 'paths' }, told.top.map((/** @type {any} */ p, /** @type {number} */ q) => h('div', { class: 'prow' }, h('span', { class: 'badge' }, String(q + 1)), h('span', { class: 'prod' }, [...p.factors].reverse().slice(0, 5).map((v, k) => (k ? ` · ${fmt(Number(v), 2)}` : fmt(Number(v), 2)))), bar(Number(p.product)))),
-      h('div', { class: 'prow' }, h('span', { class: 'badge' }, '⋯'), h('span', { class: 'prod rest' }, `the other ${big(BigInt(told.rest?.count ?? 0))} paths`), bar(rest)),
-      h('div', { class: 'prow' }, h('span', null), h('span', { class: 'prod sum' }, '='), bar(value, true)))];
+  const { J, i, j } = { ...app.C, i: app.S.i, j: app.S.j },
+    told = (app.graph.data.paths ?? []).find((/** @type {any} */ p) => p.i === i && p.j === j);
+  if (!told)
+    return [
+      h(
+        'p',
+        { class: 'msg' },
+        J == null
+          ? 'The Jacobians on the way are too large to be stored in this page, so its paths are not listed here.'
+          : `J[${i + 1}, ${j + 1}] = ${fmt(J, 6)}. The Jacobians on the way are too large to be stored in this page, so its paths are not listed.`,
+      ),
+    ];
+  const value = Number(told.value),
+    rest = Number(told.rest?.sum ?? 0),
+    bar = scale([...told.top.map((/** @type {any} */ p) => Number(p.product)), rest, value]);
+  return [
+    h(
+      'div',
+      { class: 'sub lead' },
+      'Sum over paths. ',
+      h('b', { 'data-t': 'count' }, `${big(BigInt(told.count))} paths`),
+      ` count, ${big(BigInt(told.zero))} meet a zero.`,
+    ),
+    h(
+      'div',
+      { class: 'paths' },
+      told.top.map((/** @type {any} */ p, /** @type {number} */ q) =>
+        h(
+          'div',
+          { class: 'prow' },
+          h('span', { class: 'badge' }, String(q + 1)),
+          h(
+            'span',
+            { class: 'prod' },
+            [...p.factors]
+              .reverse()
+              .slice(0, 5)
+              .map((v, k) => (k ? ` · ${fmt(Number(v), 2)}` : fmt(Number(v), 2))),
+          ),
+          bar(Number(p.product)),
+        ),
+      ),
+      h(
+        'div',
+        { class: 'prow' },
+        h('span', { class: 'badge' }, '⋯'),
+        h('span', { class: 'prod rest' }, `the other ${big(BigInt(told.rest?.count ?? 0))} paths`),
+        bar(rest),
+      ),
+      h('div', { class: 'prow' }, h('span', null), h('span', { class: 'prod sum' }, '='), bar(value, true)),
+    ),
+  ];
 }
 
 /** The factors of one way with the sizes that cancel struck out, and their product. @param {App} app */
 function chainRow(app) {
-  const { way } = app.C, list = [...way].reverse();
-  const size = (/** @type {number} */ v, /** @type {boolean} */ struck) => (struck ? h('s', null, String(v)) : String(v));
+  const { way } = app.C,
+    list = [...way].reverse();
+  const size = (/** @type {number} */ v, /** @type {boolean} */ struck) =>
+    struck ? h('s', null, String(v)) : String(v);
   const blocks = list.slice(0, 6).map((/** @type {Edge} */ e, /** @type {number} */ k) => {
-    return h('span', { class: 'factor' }, h('button', { class: 'block', 'data-f': `factor:${e.id}`, 'aria-label': `factor ${cut(String(e.map.about.label ?? ''), 20)}, ${e.map.shape}, ${cut(String(e.map.words), 40)}`, onclick: () => app.openEdge(e) }, glyph(e.map.about.glyph, 18), h('span', { class: 'm' }, mathText(cut(String(e.map.about.label ?? ''), 16)))),
-      h('span', { class: 'shape' }, size(e.map.rows, k > 0), '×', size(e.map.cols, k < list.length - 1)));
+    return h(
+      'span',
+      { class: 'factor' },
+      h(
+        'button',
+        {
+          class: 'block',
+          'data-f': `factor:${e.id}`,
+          'aria-label': `factor ${cut(String(e.map.about.label ?? ''), 20)}, ${e.map.shape}, ${cut(String(e.map.words), 40)}`,
+          onclick: () => app.openEdge(e),
+        },
+        glyph(e.map.about.glyph, 18),
+        h('span', { class: 'm' }, mathText(cut(String(e.map.about.label ?? ''), 16))),
+      ),
+      h('span', { class: 'shape' }, size(e.map.rows, k > 0), '×', size(e.map.cols, k < list.length - 1)),
+    );
   });
   if (list.length > 6) blocks.push(h('span', { class: 'sub' }, `⋯ ${list.length - 6} more`));
-  return h('div', { class: 'chainrow' }, blocks, blocks.length > 0 && h('span', { class: 'eq' }, app.C.ways.length > 1 ? '+ ⋯ =' : '='), matrix(app));
+  return h(
+    'div',
+    { class: 'chainrow' },
+    blocks,
+    blocks.length > 0 && h('span', { class: 'eq' }, app.C.ways.length > 1 ? '+ ⋯ =' : '='),
+    matrix(app),
+  );
 }
 
 /** J, or its transpose, with the entry that was picked. @param {App} app */
 function matrix(app) {
-  const J = app.graph.J, flip = app.S.flip, R = flip ? J.cols : J.rows, C = flip ? J.rows : J.cols;
+  const J = app.graph.J,
+    flip = app.S.flip,
+    R = flip ? J.cols : J.rows,
+    C = flip ? J.rows : J.cols;
   const title = h('span', { class: 'shape' }, h('span', { class: 'm' }, flip ? '𝐽⊤' : '𝐽'), ` ${R}×${C}`);
-  if (!J.known || R > 6 || C > 6) return h('span', { class: 'factor' }, h('button', { class: 'block', 'data-f': 'bigJ', 'aria-label': `the whole Jacobian, ${J.shape}`, onclick: () => app.openEdge(null) }, glyph(J.about.glyph, 18), h('span', { class: 'm' }, '𝐽'), ' ', h('span', { class: 'num' }, fmt(app.C.J))), title);
-  const top = Math.max(1e-300, ...Array.from(/** @type {any} */ (J.entries).values, (v) => (Number.isFinite(v) ? Math.abs(v) : 0)));
+  if (!J.known || R > 6 || C > 6)
+    return h(
+      'span',
+      { class: 'factor' },
+      h(
+        'button',
+        {
+          class: 'block',
+          'data-f': 'bigJ',
+          'aria-label': `the whole Jacobian, ${J.shape}`,
+          onclick: () => app.openEdge(null),
+        },
+        glyph(J.about.glyph, 18),
+        h('span', { class: 'm' }, '𝐽'),
+        ' ',
+        h('span', { class: 'num' }, fmt(app.C.J)),
+      ),
+      title,
+    );
+  const top = Math.max(
+    1e-300,
+    ...Array.from(/** @type {any} */ (J.entries).values, (v) => (Number.isFinite(v) ? Math.abs(v) : 0)),
+  );
   const cells = [];
-  for (let r = 0; r < R; r++) for (let c = 0; c < C; c++) {
-    const [i, j] = flip ? [c, r] : [r, c], v = J.get(i, j), on = i === app.S.i && j === app.S.j;
-    cells.push(h('button', { class: `cell num${on ? ' pick' : ''}${v == null ? ' z' : ''}`, style: { '--s': `var(${v != null && v < 0 ? '--neg' : '--pos'})`, '--v': Math.min(1, Math.abs(v ?? 0) / top) }, 'data-f': `J:${i}:${j}`, 'aria-pressed': on ? 'true' : 'false', 'aria-label': `J entry ${i + 1},${j + 1}: ${v == null ? '·' : fmt(v)}`, onclick: () => app.pick(i, j) }, v == null ? '·' : fmt(v)));
-  }
-  return h('span', { class: 'factor' }, h('span', { class: 'mat', style: { 'grid-template-columns': `repeat(${C},auto)` } }, cells), title);
+  for (let r = 0; r < R; r++)
+    for (let c = 0; c < C; c++) {
+      const [i, j] = flip ? [c, r] : [r, c],
+        v = J.get(i, j),
+        on = i === app.S.i && j === app.S.j;
+      cells.push(
+        h(
+          'button',
+          {
+            class: `cell num${on ? ' pick' : ''}${v == null ? ' z' : ''}`,
+            style: {
+              '--s': `var(${v != null && v < 0 ? '--neg' : '--pos'})`,
+              '--v': Math.min(1, Math.abs(v ?? 0) / top),
+            },
+            'data-f': `J:${i}:${j}`,
+            'aria-pressed': on ? 'true' : 'false',
+            'aria-label': `J entry ${i + 1},${j + 1}: ${v == null ? '·' : fmt(v)}`,
+            onclick: () => app.pick(i, j),
+          },
+          v == null ? '·' : fmt(v),
+        ),
+      );
+    }
+  return h(
+    'span',
+    { class: 'factor' },
+    h('span', { class: 'mat', style: { 'grid-template-columns': `repeat(${C},auto)` } }, cells),
+    title,
+  );
 }
 
 /** How the picked row and column are to be read. @param {App} app */
 function reading(app) {
   const { source, target, i, j } = app.C;
-  return h('div', { class: 'reading' }, h('p', { class: 'note' }, `Row ${app.S.i + 1} of J is the gradient of `, name(target.symbol, index(target.shape, i)), `; column ${app.S.j + 1} is the effect of `, name(source.symbol, index(source.shape, j)), '. Rows are outputs, columns are inputs; a gradient is a row turned up, ', h('span', { class: 'm' }, '∇ = 𝐽⊤𝑔'), '.'),
-    h('button', { class: 'small', 'data-f': 'flip', 'aria-pressed': app.S.flip ? 'true' : 'false', onclick: () => { app.S.flip = !app.S.flip; app.draw(); } }, 'Transpose'));
+  return h(
+    'div',
+    { class: 'reading' },
+    h(
+      'p',
+      { class: 'note' },
+      `Row ${app.S.i + 1} of J is the gradient of `,
+      name(target.symbol, index(target.shape, i)),
+      `; column ${app.S.j + 1} is the effect of `,
+      name(source.symbol, index(source.shape, j)),
+      '. Rows are outputs, columns are inputs; a gradient is a row turned up, ',
+      h('span', { class: 'm' }, '∇ = 𝐽⊤𝑔'),
+      '.',
+    ),
+    h(
+      'button',
+      {
+        class: 'small',
+        'data-f': 'flip',
+        'aria-pressed': app.S.flip ? 'true' : 'false',
+        onclick: () => {
+          app.S.flip = !app.S.flip;
+          app.draw();
+        },
+      },
+      'Transpose',
+    ),
+  );
 }

@@ -6,16 +6,30 @@ import { Lin, num } from './linear.js';
 export function readMap(jac) {
   const [rows, cols] = jac?.shape ?? [0, 0];
   const about = {
-    ...jac, kind: jac?.structure?.kind ?? 'dense', words: jac?.structure?.words ?? '', glyph: jac?.structure?.glyph ?? 'dense',
-    norm: jac?.norm == null ? null : num(jac.norm), image: jac?.image ?? null, nnz: jac?.nnz, stored: jac?.stored,
+    ...jac,
+    kind: jac?.structure?.kind ?? 'dense',
+    words: jac?.structure?.words ?? '',
+    glyph: jac?.structure?.glyph ?? 'dense',
+    norm: jac?.norm == null ? null : num(jac.norm),
+    image: jac?.image ?? null,
+    nnz: jac?.nnz,
+    stored: jac?.stored,
   };
   return new Lin(rows, cols, entriesOf(jac, rows, cols), about);
 }
 
 /** @param {any} jac @param {number} rows @param {number} cols */
 function entriesOf(jac, rows, cols) {
-  const e = { rows: /** @type {number[]} */ ([]), cols: /** @type {number[]} */ ([]), values: /** @type {number[]} */ ([]) };
-  const put = (/** @type {number} */ i, /** @type {number} */ j, /** @type {any} */ v) => { e.rows.push(i); e.cols.push(j); e.values.push(num(v)); };
+  const e = {
+    rows: /** @type {number[]} */ ([]),
+    cols: /** @type {number[]} */ ([]),
+    values: /** @type {number[]} */ ([]),
+  };
+  const put = (/** @type {number} */ i, /** @type {number} */ j, /** @type {any} */ v) => {
+    e.rows.push(i);
+    e.cols.push(j);
+    e.values.push(num(v));
+  };
   const values = jac?.values ?? [];
   switch (jac?.form) {
     case 'dense':
@@ -30,7 +44,8 @@ function entriesOf(jac, rows, cols) {
     case 'blocks': {
       const { height: p, width: q } = jac.blocks;
       values.forEach((/** @type {any} */ v, /** @type {number} */ k) => {
-        const b = Math.floor(k / (p * q)), r = k % (p * q);
+        const b = Math.floor(k / (p * q)),
+          r = k % (p * q);
         put(b * p + Math.floor(r / q), b * q + (r % q), v);
       });
       return e;
@@ -38,11 +53,12 @@ function entriesOf(jac, rows, cols) {
     case 'low-rank': {
       if (rows * cols > 262144) return null;
       const r = jac.rank;
-      for (let i = 0; i < rows; i++) for (let j = 0; j < cols; j++) {
-        let v = jac.diagonal && i === j ? num(jac.diagonal[i]) : 0;
-        for (let k = 0; k < r; k++) v += num(jac.left[i * r + k]) * num(jac.right[k * cols + j]);
-        put(i, j, v);
-      }
+      for (let i = 0; i < rows; i++)
+        for (let j = 0; j < cols; j++) {
+          let v = jac.diagonal && i === j ? num(jac.diagonal[i]) : 0;
+          for (let k = 0; k < r; k++) v += num(jac.left[i * r + k]) * num(jac.right[k * cols + j]);
+          put(i, j, v);
+        }
       return e;
     }
     default:
@@ -62,14 +78,24 @@ export class Graph {
     this.data = data;
     /** @type {Value[]} */
     this.nodes = (data.nodes ?? []).map((/** @type {any} */ n, /** @type {number} */ at) => ({
-      ...n, id: String(n.id), at, symbol: String(n.symbol ?? n.name ?? n.id), text: String(n.text ?? ''), operation: String(n.operation ?? ''),
-      full: n.value?.full ? n.value.full.map(num) : null, summary: n.value ?? {}, outputs: n.output_of ?? [], group: n.group ?? null,
-      shape: n.shape ?? [], size: n.size ?? (n.shape ?? []).reduce((/** @type {number} */ p, /** @type {number} */ q) => p * q, 1),
+      ...n,
+      id: String(n.id),
+      at,
+      symbol: String(n.symbol ?? n.name ?? n.id),
+      text: String(n.text ?? ''),
+      operation: String(n.operation ?? ''),
+      full: n.value?.full ? n.value.full.map(num) : null,
+      summary: n.value ?? {},
+      outputs: n.output_of ?? [],
+      group: n.group ?? null,
+      shape: n.shape ?? [],
+      size: n.size ?? (n.shape ?? []).reduce((/** @type {number} */ p, /** @type {number} */ q) => p * q, 1),
     }));
     this.byId = new Map(this.nodes.map((n) => [n.id, n]));
     /** @type {Edge[]} */
     this.edges = (data.edges ?? []).flatMap((/** @type {any} */ e) => {
-      const from = this.byId.get(String(e.from)), to = this.byId.get(String(e.to));
+      const from = this.byId.get(String(e.from)),
+        to = this.byId.get(String(e.to));
       return from && to ? [{ id: String(e.id), from, to, map: readMap(e.jacobian), group: e.group ?? null }] : [];
     });
     this.groups = new Map((data.groups ?? []).map((/** @type {any} */ g) => [String(g.id), g]));
@@ -84,11 +110,18 @@ export class Graph {
   }
 
   /** The groups that hold a value, from the innermost to the outermost. @param {Value} node @returns {string[]} */
-  chain(node) { return node.group == null ? [] : [String(node.group), ...this.parents(String(node.group))]; }
+  chain(node) {
+    return node.group == null ? [] : [String(node.group), ...this.parents(String(node.group))];
+  }
   /** The groups that hold a group. @param {string} group @returns {string[]} */
   parents(group) {
     const up = new Set([group]);
-    for (let g = this.groups.get(group)?.parent; g != null && !up.has(String(g)); g = this.groups.get(String(g))?.parent) up.add(String(g));
+    for (
+      let g = this.groups.get(group)?.parent;
+      g != null && !up.has(String(g));
+      g = this.groups.get(String(g))?.parent
+    )
+      up.add(String(g));
     return [...up].slice(1);
   }
   /** The outermost folded group that holds the value, or null. @param {Value} node */
@@ -102,11 +135,16 @@ export class Graph {
    * @returns {{nodes: Value[], edges: Edge[], badge: Map<string, any>}}
    */
   visible() {
-    const badge = new Map(), seen = new Set(), hidden = new Map();
+    const badge = new Map(),
+      seen = new Set(),
+      hidden = new Map();
     const nodes = this.nodes.filter((n) => {
       const g = this.hider(n);
       hidden.set(n.id, g);
-      if (g == null) { seen.add(n.id); return true; }
+      if (g == null) {
+        seen.add(n.id);
+        return true;
+      }
       const group = this.groups.get(g);
       if (!(group.outputs ?? []).map(String).includes(n.id)) return false;
       badge.set(n.id, group);
@@ -143,13 +181,19 @@ export class Graph {
   }
   /** x as one vector, NaN where the data holds only a summary. */
   point() {
-    return this.inputs.flatMap((/** @type {any} */ i) => this.byId.get(String(i.node))?.full ?? new Array(i.size).fill(NaN));
+    return this.inputs.flatMap(
+      (/** @type {any} */ i) => this.byId.get(String(i.node))?.full ?? new Array(i.size).fill(NaN),
+    );
   }
   /** Whether the data holds the whole of x, so that it can be moved. */
-  get whole() { return this.inputs.every((/** @type {any} */ i) => this.byId.get(String(i.node))?.full); }
+  get whole() {
+    return this.inputs.every((/** @type {any} */ i) => this.byId.get(String(i.node))?.full);
+  }
   /** f(x) as one vector. */
   result() {
-    return this.outputs.flatMap((/** @type {any} */ o) => this.byId.get(String(o.node))?.full ?? new Array(o.size).fill(NaN));
+    return this.outputs.flatMap(
+      (/** @type {any} */ o) => this.byId.get(String(o.node))?.full ?? new Array(o.size).fill(NaN),
+    );
   }
 }
 
@@ -158,7 +202,10 @@ const SUB = '₀₁₂₃₄₅₆₇₈₉';
 export function index(shape, k) {
   if (!shape.length) return '';
   const at = [];
-  for (let d = shape.length - 1; d >= 0; d--) { at.unshift((k % shape[d]) + 1); k = Math.floor(k / shape[d]); }
+  for (let d = shape.length - 1; d >= 0; d--) {
+    at.unshift((k % shape[d]) + 1);
+    k = Math.floor(k / shape[d]);
+  }
   return at.join(',');
 }
 /** x with a subscript, as plain text. @param {Value} node @param {number} k */

@@ -13,7 +13,9 @@ function addFont() {
   try {
     const bytes = Uint8Array.from(atob(font), (c) => c.charCodeAt(0));
     document.fonts.add(new FontFace('CR Math', bytes));
-  } catch { /* the system's mathematics font will do */ }
+  } catch {
+    /* the system's mathematics font will do */
+  }
 }
 
 /**
@@ -28,7 +30,9 @@ export function mount(el, options) {
   root.replaceChildren(style);
   if (options.data?.schema !== 'chainrule/explanation' || options.data.version !== 1) {
     const p = document.createElement('p');
-    p.textContent = options.data ? `This page shows version 1 of chainrule/explanation, not ${String(options.data.version).slice(0, 20)}.` : 'There is no explanation in this page.';
+    p.textContent = options.data
+      ? `This page shows version 1 of chainrule/explanation, not ${String(options.data.version).slice(0, 20)}.`
+      : 'There is no explanation in this page.';
     root.append(p);
     return null;
   }
@@ -38,7 +42,11 @@ export function mount(el, options) {
 /** Asks the local server. @param {{url: string, headers?: Record<string, string>}} live */
 function ask(live) {
   const post = async (/** @type {any} */ body) => {
-    const r = await fetch(live.url, { method: 'POST', headers: { 'Content-Type': 'application/json', ...live.headers }, body: JSON.stringify(body) });
+    const r = await fetch(live.url, {
+      method: 'POST',
+      headers: { 'Content-Type': 'application/json', ...live.headers },
+      body: JSON.stringify(body),
+    });
     if (!r.ok) throw new Error(`the server answered ${r.status}`);
     return r.json();
   };
@@ -47,7 +55,12 @@ function ask(live) {
   let light = true;
   evaluate.points = async (/** @type {number[][]} */ points) => {
     if (light) {
-      try { const out = await post({ points }); if (out.values) return out.values; } catch { /* a server without it */ }
+      try {
+        const out = await post({ points });
+        if (out.values) return out.values;
+      } catch {
+        /* a server without it */
+      }
       light = false;
       evaluate.points = undefined;
     }
@@ -62,23 +75,50 @@ export default {
   render({ model, el }) {
     let last = 0;
     const waiting = new Map();
-    const post = (/** @type {any} */ body) => new Promise((done) => { const id = ++last; waiting.set(id, done); model.set('request', { id, ...body }); model.save_changes(); });
-    model.on('change:reply', () => { const r = model.get('reply'); waiting.get(r?.id)?.(r); waiting.delete(r?.id); });
+    const post = (/** @type {any} */ body) =>
+      new Promise((done) => {
+        const id = ++last;
+        waiting.set(id, done);
+        model.set('request', { id, ...body });
+        model.save_changes();
+      });
+    model.on('change:reply', () => {
+      const r = model.get('reply');
+      waiting.get(r?.id)?.(r);
+      waiting.delete(r?.id);
+    });
     /** @type {any} */
-    const evaluate = async (/** @type {number[]} */ x) => { const r = await post({ x }); return r.data ?? r; };
+    const evaluate = async (/** @type {number[]} */ x) => {
+      const r = await post({ x });
+      return r.data ?? r;
+    };
     evaluate.points = async (/** @type {number[][]} */ points) => (await post({ points })).values;
-    mount(el, { data: model.get('data'), evaluate, life: 'kernel' });
+    const app = mount(el, { data: model.get('data'), evaluate, life: 'kernel' });
+    model.on('change:data', () => app?.load(model.get('data')));
+    model.on('change:data', () => app?.draw());
   },
 };
 
-const slot = typeof document === 'undefined' ? null : document.getElementById('data'), place = slot && document.getElementById('app');
+const slot = typeof document === 'undefined' ? null : document.getElementById('data'),
+  place = slot && document.getElementById('app');
 if (slot && place && !place.shadowRoot) {
   const html = `<!doctype html>\n${document.documentElement.outerHTML}`;
   /** @type {any} */
-  let data = null, live = null;
-  try { data = JSON.parse(slot.textContent || 'null'); live = JSON.parse(document.getElementById('live')?.textContent || 'null'); } catch { /* said by mount */ }
+  let data = null,
+    live = null;
+  try {
+    data = JSON.parse(slot.textContent || 'null');
+    live = JSON.parse(document.getElementById('live')?.textContent || 'null');
+  } catch {
+    /* said by mount */
+  }
   const hosted = /** @type {any} */ (globalThis).chainruleHost;
-  const app = mount(place, { data, html, evaluate: hosted?.evaluate ?? (live ? ask(live) : null), life: hosted?.life ?? (live ? 'server' : 'snapshot') });
+  const app = mount(place, {
+    data,
+    html,
+    evaluate: hosted?.evaluate ?? (live ? ask(live) : null),
+    life: hosted?.life ?? (live ? 'server' : 'snapshot'),
+  });
   if (data?.function?.name) document.title = `${String(data.function.name).slice(0, 60)} · chainrule`;
   /** @type {any} */ (place).explorer = app;
 }

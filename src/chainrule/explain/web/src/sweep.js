@@ -20,7 +20,8 @@ export function around(edges) {
  * @returns {Map<string, Float64Array | null>}
  */
 export function push(graph, view, dx) {
-  const { into } = around(view.edges), out = new Map();
+  const { into } = around(view.edges),
+    out = new Map();
   for (const n of view.nodes) {
     const leaf = graph.inputs.find((/** @type {any} */ i) => String(i.node) === n.id);
     /** @type {Float64Array | null} */
@@ -28,7 +29,10 @@ export function push(graph, view, dx) {
     if (leaf) v.set(dx.slice(leaf.offset, leaf.offset + leaf.size));
     for (const e of into.get(n.id) ?? []) {
       const d = out.get(e.from.id);
-      if (!v || d == null || !e.map.known) { v = null; break; }
+      if (!v || d == null || !e.map.known) {
+        v = null;
+        break;
+      }
       e.map.apply(d, v);
     }
     out.set(n.id, v);
@@ -42,14 +46,19 @@ export function push(graph, view, dx) {
  * @returns {Map<string, Float64Array | null>}
  */
 export function pull(graph, view, g) {
-  const { from } = around(view.edges), out = new Map();
+  const { from } = around(view.edges),
+    out = new Map();
   for (const n of [...view.nodes].reverse()) {
     /** @type {Float64Array | null} */
     let v = new Float64Array(n.size);
-    for (const o of graph.outputs) if (String(o.node) === n.id) for (let k = 0; k < o.size; k++) v[k] += g[o.offset + k];
+    for (const o of graph.outputs)
+      if (String(o.node) === n.id) for (let k = 0; k < o.size; k++) v[k] += g[o.offset + k];
     for (const e of from.get(n.id) ?? []) {
       const d = out.get(e.to.id);
-      if (!v || d == null || !e.map.known) { v = null; break; }
+      if (!v || d == null || !e.map.known) {
+        v = null;
+        break;
+      }
       e.map.applyT(d, v);
     }
     out.set(n.id, v);
@@ -67,7 +76,9 @@ export function pull(graph, view, g) {
 export function steps(graph, view, mode) {
   const { into, from } = around(view.edges);
   const f = mode === 'f';
-  const told = new Map((graph.data.sweeps?.[f ? 'forward' : 'reverse'] ?? []).map((/** @type {any} */ q) => [String(q.node), q]));
+  const told = new Map(
+    (graph.data.sweeps?.[f ? 'forward' : 'reverse'] ?? []).map((/** @type {any} */ q) => [String(q.node), q]),
+  );
   const order = f ? view.nodes : [...view.nodes].reverse();
   /** @type {Step[]} */
   const out = [{ node: null, edges: [], mult: 0, dense: 0, held: f ? graph.n : graph.m, data: null }];
@@ -77,8 +88,12 @@ export function steps(graph, view, mode) {
     const data = told.get(n.id);
     const same = data && edges.every((e) => e.group == null) && (data.edges ?? []).length === edges.length;
     out.push({
-      node: n, edges, data: same ? data : null,
-      mult: same ? data.multiply_adds : edges.reduce((t, e) => t + (e.map.about.multiply_adds ?? e.map.multiplications ?? 0), 0),
+      node: n,
+      edges,
+      data: same ? data : null,
+      mult: same
+        ? data.multiply_adds
+        : edges.reduce((t, e) => t + (e.map.about.multiply_adds ?? e.map.multiplications ?? 0), 0),
       dense: same ? data.dense : edges.reduce((t, e) => t + e.map.rows * e.map.cols, 0),
       held: same ? data.held : n.size,
     });
