@@ -1,23 +1,26 @@
 // @ts-check
 // State, what follows from it, and the skeleton of the page; every pane is drawn from the state by its own module.
-import { h, s, fmt, big, name, press, cut, formula, split } from './dom.js';
-import { Graph, index } from './graph.js';
-import { push, pull, steps, reached } from './sweep.js';
-import { sumOverPaths, between } from './paths.js';
-import { plan, place, draw as drawCanvas, minimap, said } from './canvas.js';
-import { layout, layoutApart } from './layout.js';
-import { explore } from './explore.js';
-import { practice, memory } from './practice.js';
+import * as details from './details.js';
+import { compute } from './derive.js';
+import { said } from './boxes.js';
+import { draw as drawCanvas, minimap, place, plan } from './canvas.js';
+import { cut, fmt, h, s } from './dom.js';
 import { cost } from './cost.js';
-import { geometry, blocks, REACH } from './geometry.js';
-import { glyph, LEGEND } from './glyphs.js';
-import { transport } from './transport.js';
-import * as dialogs from './dialogs.js';
+import { explore } from './explore.js';
+import { geometry } from './geometry.js';
+import { Graph } from './graph.js';
+import { layout, layoutApart } from './layout.js';
+import { memory, practice } from './practice.js';
 import { skeleton } from './skeleton.js';
+import { push } from './sweep.js';
+import { transport } from './transport.js';
 
-/** @typedef {import('./graph.js').Value} Value @typedef {import('./graph.js').Edge} Edge */
+/** @typedef {import('./graph.js').Value} Value */
+/** @typedef {import('./graph.js').Edge} Edge */
+
 /** Values and edges above which the layout leaves the page's own thread. */
 const APART = 1200;
+
 /** Boxes above which only those in sight are drawn. */
 const CULL = 250;
 
@@ -102,88 +105,6 @@ export class App {
     return this.S.g ?? Array.from({ length: this.graph.m }, (_, i) => (i === this.S.i ? 1 : 0));
   }
 
-  /** What follows from the state. */
-  compute() {
-    const { graph, S } = this,
-      C = this.C;
-    const key = JSON.stringify([S.level, [...graph.folded], S.only && [S.i, S.j]]);
-    if (this.stale || key !== C.key) {
-      C.key = key;
-      C.view = S.only ? this.between(graph.visible()) : graph.visible();
-      C.geoKey = null;
-      this.stale = false;
-      C.stepsF = steps(graph, C.view, 'f');
-      C.stepsR = steps(graph, C.view, 'r');
-    }
-    const [source, j] = graph.input(S.j),
-      [target, i] = graph.output(S.i);
-    Object.assign(C, { source, j, target, i, J: graph.J.known ? (graph.J.get(S.i, S.j) ?? 0) : null });
-    const pair = `${key}|${S.i}|${S.j}`;
-    if (pair !== C.pair || C.pairOf !== graph) {
-      C.pair = pair;
-      C.pairOf = graph;
-      C.sums = source && target ? sumOverPaths(C.view, source, j, target, i) : null;
-      C.on = C.sums && source ? between(C.sums, C.view, source, j) : null;
-      C.onNodes = C.on ? new Set(C.on.keys()) : reachable(C.view, source, target);
-      C.row = graph.J.known && graph.m ? Array.from({ length: graph.n }, (_, c) => graph.J.get(S.i, c) ?? 0) : null;
-      C.ways = ways(C.view, source, target, C.onNodes);
-    }
-    if (C.sums) S.focus = Math.max(0, Math.min(S.focus, C.sums.top.length - 1));
-    const path = C.sums?.top[S.focus];
-    C.focus = new Set((path?.hops ?? []).map((/** @type {any} */ q) => `${q.edge.id}:${q.i}:${q.j}`));
-    C.focusEdges = new Set((path?.hops ?? []).map((/** @type {any} */ q) => q.edge.id));
-    C.way = path ? path.hops.map((/** @type {any} */ q) => q.edge) : (C.ways[0] ?? []);
-    this.sweepState();
-  }
-  /** Only what lies between the input and the output that were picked. @param {any} view */
-  between(view) {
-    const [source] = this.graph.input(this.S.j),
-      [target] = this.graph.output(this.S.i),
-      on = reachable(view, source, target);
-    return on.size
-      ? {
-          ...view,
-          nodes: view.nodes.filter((/** @type {Value} */ n) => on.has(n.id)),
-          edges: view.edges.filter((/** @type {Edge} */ e) => on.has(e.from.id) && on.has(e.to.id)),
-        }
-      : view;
-  }
-  sweepState() {
-    const { graph, S, C } = this;
-    C.push = push(graph, C.view, S.dx);
-    C.pull = pull(graph, C.view, this.g());
-    C.predicted = C.target
-      ? (C.push.get(C.target.id)?.[C.i] ??
-        (C.row
-          ? C.row.reduce(
-              (/** @type {number} */ t, /** @type {number} */ v, /** @type {number} */ q) =>
-                t + (S.dx[q] ? v * S.dx[q] : 0),
-              0,
-            )
-          : null))
-      : null;
-    S.fstep = Math.min(S.fstep, C.stepsF.length - 1);
-    S.rstep = Math.min(S.rstep, C.stepsR.length - 1);
-    C.seenF = reached(graph, C.view, C.stepsF, S.fstep, 'f');
-    C.seenR = reached(graph, C.view, C.stepsR, S.rstep, 'r');
-    C.doneF = new Set(
-      C.stepsF.slice(0, S.fstep + 1).flatMap((/** @type {any} */ q) => q.edges.map((/** @type {Edge} */ e) => e.id)),
-    );
-    C.doneR = new Set(
-      C.stepsR.slice(0, S.rstep + 1).flatMap((/** @type {any} */ q) => q.edges.map((/** @type {Edge} */ e) => e.id)),
-    );
-    const now = (S.mode === 'f' ? C.stepsF : C.stepsR)[S.mode === 'f' ? S.fstep : S.rstep];
-    C.stepNode = now?.node?.id ?? (S.mode === 'f' ? C.source?.id : C.target?.id);
-    C.stepEdges = new Set((now?.edges ?? []).map((/** @type {Edge} */ e) => e.id));
-    C.uses = new Map();
-    for (const e of C.view.edges) C.uses.set(e.from.id, (C.uses.get(e.from.id) ?? 0) + 1);
-    const ins = new Map();
-    for (const e of C.view.edges) ins.set(e.to.id, (ins.get(e.to.id) ?? 0) + 1);
-    C.chain =
-      C.view.nodes.length > 1 &&
-      C.view.edges.length === C.view.nodes.length - 1 &&
-      [...C.uses.values(), ...ins.values()].every((v) => v === 1);
-  }
   pushUnit(/** @type {number} */ c) {
     return push(
       this.graph,
@@ -207,7 +128,7 @@ export class App {
     this.paint();
   }
   paint() {
-    this.compute();
+    compute(this);
     const { ui, S, C } = this,
       kept = /** @type {HTMLElement | null} */ (this.root.activeElement)?.dataset?.f;
     const caret = kept?.startsWith('ans:') ? /** @type {any} */ (this.root.activeElement).selectionStart : null;
@@ -386,7 +307,7 @@ export class App {
       out = this.graph.outputIndex(e.to, i);
     if (into >= 0) S.j = into;
     if (out >= 0) S.i = out;
-    this.compute();
+    compute(this);
     const q = this.C.sums?.top.findIndex(has) ?? -1;
     if (q >= 0) S.focus = q;
     const v = e.map.get(i, j);
@@ -398,11 +319,11 @@ export class App {
   /** @param {Edge | null} e */
   openEdge(e) {
     if (e) this.S.edge = e.id;
-    dialogs.jacobian(this, e);
+    details.jacobian(this, e);
   }
   /** @param {Value} n */
   openValue(n) {
-    dialogs.value(this, n);
+    details.value(this, n);
   }
   /** @param {string} group @param {boolean} yes */
   fold(group, yes) {
@@ -432,119 +353,6 @@ export class App {
     memory.write(`practice:${this.graph.data.function?.name ?? ''}`, { row: P.row, right: P.right, open: P.open });
   }
 
-  /** f(x + Δx) − f(x) for the output that was picked, or null until it is known. */
-  trueChange() {
-    const { S, graph } = this,
-      x = graph.point(),
-      y = graph.result(),
-      key = JSON.stringify([x.slice(0, 64), S.dx.slice(0, 64)]);
-    if (this.trueAt.key === key) return this.trueAt.value ? this.trueAt.value[S.i] - y[S.i] : null;
-    if (!this.evaluate) return this.sampled(x, y);
-    if (!this.graph.whole) return null;
-    if (this.trueAt.asked !== key) {
-      this.trueAt.asked = key;
-      const to = x.map((/** @type {number} */ v, /** @type {number} */ k) => v + S.dx[k]);
-      this.values([to])
-        .then(([value]) => {
-          if (this.trueAt.asked === key) {
-            this.trueAt = { key, value, asked: key };
-            this.draw();
-          }
-        })
-        .catch((e) => this.failed(e));
-    }
-    return null;
-  }
-  /** From the samples of a snapshot, where the data has some: cubic between the points of the grid. @param {number[]} x @param {number[]} y */
-  sampled(x, y) {
-    const at = this.sampleAt(x[0] + this.S.dx[0], x[1] + this.S.dx[1]);
-    return at == null ? null : at - y[0];
-  }
-  /** @param {number} u @param {number} v @returns {number | null} */
-  sampleAt(u, v) {
-    const q = this.graph.data.samples;
-    if (!q || this.graph.n !== 2 || this.graph.m !== 1 || q.n < 4) return null;
-    const at = [u, v].map((t, d) => ((t - q.low[d]) / (q.high[d] - q.low[d])) * (q.n - 1));
-    if (at.some((t) => !(t >= -1e-9 && t <= q.n - 1 + 1e-9))) return null;
-    const first = at.map((t) => Math.max(0, Math.min(q.n - 4, Math.floor(t) - 1)));
-    const weights = at.map((t, d) =>
-      [0, 1, 2, 3].map((k) => [0, 1, 2, 3].reduce((p, l) => (l === k ? p : (p * (t - first[d] - l)) / (k - l)), 1)),
-    );
-    let sum = 0;
-    for (let r = 0; r < 4; r++)
-      for (let c = 0; c < 4; c++)
-        sum += weights[1][r] * weights[0][c] * Number(q.values[(first[1] + r) * q.n + first[0] + c]);
-    return sum;
-  }
-  /** f at some points: one light call where the host has it. @param {number[][]} points @returns {Promise<number[][]>} */
-  async values(points) {
-    if (this.evaluate.points)
-      return (await this.evaluate.points(points)).map((/** @type {any[]} */ v) => v.map(Number));
-    const out = [];
-    for (const p of points) out.push(new Graph(await this.evaluate(p)).result());
-    return out;
-  }
-  /** Values on a grid around the point for the lines of equal value, or null. */
-  level() {
-    const { graph, S } = this,
-      [a, b] = S.axes,
-      x = graph.point();
-    if (!this.evaluate) {
-      const key = JSON.stringify(x.slice(0, 2));
-      if (this.grid?.key !== key) {
-        const n = 25,
-          at = (/** @type {number} */ d, /** @type {number} */ k) => x[d] + REACH * 0.999 * ((2 * k) / (n - 1) - 1);
-        const values = Array.from({ length: n * n }, (_, k) => this.sampleAt(at(0, k % n), at(1, Math.floor(k / n))));
-        this.grid = {
-          key,
-          n,
-          base: graph.result()[0],
-          values: values.every((v) => v != null && Number.isFinite(v)) ? values : null,
-        };
-      }
-      return this.grid.values && a === 0 && b === 1 ? this.grid : null;
-    }
-    if (!this.evaluate.points || b >= graph.n || !graph.whole) return null;
-    const key = JSON.stringify([x.slice(0, 64), a, b]),
-      n = 25;
-    if (this.grid?.key === key)
-      return this.grid.values
-        ? { n, values: this.grid.values.map((/** @type {number[]} */ v) => v[S.i]), base: graph.result()[S.i] }
-        : null;
-    this.grid = { key, values: /** @type {number[][] | null} */ (null) };
-    const points = Array.from({ length: n * n }, (_, k) => {
-      const p = x.slice();
-      p[a] += REACH * ((2 * (k % n)) / (n - 1) - 1);
-      p[b] += REACH * ((2 * Math.floor(k / n)) / (n - 1) - 1);
-      return p;
-    });
-    this.values(points)
-      .then((values) => {
-        if (this.grid?.key === key) {
-          this.grid = { key, values };
-          this.draw();
-        }
-      })
-      .catch((e) => this.failed(e));
-    return null;
-  }
-  /** The change of the output along one input, or null. */
-  line() {
-    const { graph, S } = this,
-      x = graph.point(),
-      key = JSON.stringify(x.slice(0, 8));
-    if (!this.evaluate?.points || graph.n !== 1) return null;
-    if (this.curve?.key === key)
-      return this.curve.values?.map((/** @type {number[]} */ v) => v[S.i] - graph.result()[S.i]) ?? null;
-    this.curve = { key, values: /** @type {number[][] | null} */ (null) };
-    this.values(Array.from({ length: 49 }, (_, k) => [x[0] + REACH * (k / 24 - 1)]))
-      .then((values) => {
-        this.curve = { key, values };
-        this.draw();
-      })
-      .catch((e) => this.failed(e));
-    return null;
-  }
   /** Moves the point: the host explains anew, the page keeps its state. @param {number[]} x */
   async move(x) {
     if (!this.evaluate || !this.graph.whole) return;
@@ -569,42 +377,4 @@ export class App {
     this.say(`The evaluation failed: ${cut(String(e?.message ?? e), 160)}`);
     this.ui.warn(cut(String(e?.message ?? e), 160));
   }
-}
-
-/** Values between the two, by reach alone. @param {any} view @param {Value | undefined} source @param {Value | undefined} target */
-function reachable(view, source, target) {
-  if (!source || !target) return new Set();
-  const down = new Set([source.id]),
-    up = new Set([target.id]);
-  const byTo = new Map(),
-    byFrom = new Map();
-  for (const e of view.edges) {
-    byTo.set(e.to.id, [...(byTo.get(e.to.id) ?? []), e]);
-    byFrom.set(e.from.id, [...(byFrom.get(e.from.id) ?? []), e]);
-  }
-  for (const n of view.nodes)
-    if ((byTo.get(n.id) ?? []).some((/** @type {Edge} */ e) => down.has(e.from.id))) down.add(n.id);
-  for (const n of [...view.nodes].reverse())
-    if ((byFrom.get(n.id) ?? []).some((/** @type {Edge} */ e) => up.has(e.to.id))) up.add(n.id);
-  return new Set([...down].filter((id) => up.has(id)));
-}
-
-/** Up to four ways through the values from source to target. @param {any} view @param {Value | undefined} source @param {Value | undefined} target @param {Set<string>} on @returns {Edge[][]} */
-function ways(view, source, target, on) {
-  /** @type {Edge[][]} */
-  const out = [];
-  if (!source || !target || !on.has(source.id)) return out;
-  const from = new Map();
-  for (const e of view.edges)
-    if (on.has(e.from.id) && on.has(e.to.id)) from.set(e.from.id, [...(from.get(e.from.id) ?? []), e]);
-  const walk = (/** @type {Value} */ n, /** @type {Edge[]} */ way) => {
-    if (out.length > 3) return;
-    if (n === target && way.length) {
-      out.push(way);
-      return;
-    }
-    for (const e of from.get(n.id) ?? []) walk(e.to, [...way, e]);
-  };
-  walk(source, []);
-  return out;
 }

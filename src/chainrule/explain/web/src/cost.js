@@ -1,6 +1,6 @@
 // @ts-check
 // What each order of the products costs, with the intermediates that travel drawn to scale.
-import { h, s, big, mathText, cut } from './dom.js';
+import { big, cut, h, mathText, s } from './dom.js';
 
 /** @typedef {import('./app.js').App} App */
 
@@ -41,7 +41,9 @@ const LARGE = {
 
 const colour = (/** @type {any} */ item) =>
   /reverse|output/.test(item.name) ? '--rev' : /forward|input/.test(item.name) ? '--fwd' : '--ink2';
+
 const mark = (/** @type {any} */ item) => (colour(item) === '--rev' ? '◀' : colour(item) === '--fwd' ? '▶' : '◆');
+
 const power = (/** @type {number} */ v) => (v >= 1000 ? big(v).replace(/^1·/, '') : String(v));
 
 /** @param {any} item @param {boolean} log */

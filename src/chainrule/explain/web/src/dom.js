@@ -1,7 +1,9 @@
 // @ts-check
 // Elements are made here and nowhere else: every text that comes from data goes in as a text node.
 
+
 const SVG = 'http://www.w3.org/2000/svg';
+
 const MATH = 'http://www.w3.org/1998/Math/MathML';
 
 /**
@@ -33,9 +35,11 @@ export function append(el, children) {
 /** An HTML element. @returns {any} */
 export const h = (/** @type {string} */ tag, /** @type {any} */ attrs = null, /** @type {any[]} */ ...children) =>
   fill(document.createElement(tag), attrs, children);
+
 /** An SVG element. @returns {any} */
 export const s = (/** @type {string} */ tag, /** @type {any} */ attrs = null, /** @type {any[]} */ ...children) =>
   fill(document.createElementNS(SVG, tag), attrs, children);
+
 /** A MathML element. @returns {any} */
 export const m = (/** @type {string} */ tag, /** @type {any} */ attrs = null, /** @type {any[]} */ ...children) =>
   fill(document.createElementNS(MATH, tag), attrs, children);
@@ -64,10 +68,12 @@ export function fmt(/** @type {number | null | undefined} */ v, d = 3) {
   else text = size.toFixed(size >= 1000 ? Math.min(1, d) : size >= 100 ? Math.min(2, d) : d);
   return (v < 0 ? '−' : '') + text;
 }
+
 export const signed = (/** @type {number | null | undefined} */ v, d = 3) =>
   (v != null && v >= 0 ? '+' : '') + fmt(v, d);
 
 const UP = '⁰¹²³⁴⁵⁶⁷⁸⁹';
+
 /** A count to read: 12, 8.9·10³. */
 export function big(/** @type {number | bigint | null | undefined} */ n) {
   if (n == null) return '?';

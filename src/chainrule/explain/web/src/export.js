@@ -2,6 +2,8 @@
 // What can be taken away: a picture as SVG or PNG, the page, the formula, the data.
 import { s } from './dom.js';
 
+/** @typedef {import('./app.js').App} App */
+
 const TOKENS = [
   '--paper',
   '--card',

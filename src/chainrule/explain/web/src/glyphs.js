@@ -2,9 +2,12 @@
 // Structure glyphs, 20×20, one grammar: the frame is the matrix, the ink is what is stored.
 import { s } from './dom.js';
 
+
 const R = [0, 1, 2, 3];
+
 const box = (/** @type {number} */ x, /** @type {number} */ y, w = 3.4, h = 3.4, o = 1) =>
   s('rect', { x, y, width: w, height: h, rx: 0.6, fill: 'currentColor', opacity: o });
+
 const stroke = (/** @type {string} */ d, w = 2) =>
   s('path', { d, stroke: 'currentColor', 'stroke-width': w, fill: 'none' });
 

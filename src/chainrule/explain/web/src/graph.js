@@ -2,6 +2,7 @@
 // The explanation as the page uses it: values, edges with their maps, and what is to be seen under the present folding.
 import { Lin, num } from './linear.js';
 
+
 /** @param {any} jac @returns {Lin} */
 export function readMap(jac) {
   const [rows, cols] = jac?.shape ?? [0, 0];
@@ -198,6 +199,7 @@ export class Graph {
 }
 
 const SUB = '₀₁₂₃₄₅₆₇₈₉';
+
 /** The place of component k in an array: '' for a scalar, '3' in a vector, '2,3' in a matrix, counted from one. @param {number[]} shape @param {number} k */
 export function index(shape, k) {
   if (!shape.length) return '';
@@ -208,6 +210,7 @@ export function index(shape, k) {
   }
   return at.join(',');
 }
+
 /** x with a subscript, as plain text. @param {Value} node @param {number} k */
 export function component(node, k) {
   const at = index(node.shape, k);

@@ -1,6 +1,7 @@
 // @ts-check
 // A local Jacobian as the data stores it: entries that are there, products with it, nothing more.
 
+
 /** Numbers that JSON has no word for come as text. @param {any} x @returns {number} */
 export const num = (x) =>
   typeof x === 'number'

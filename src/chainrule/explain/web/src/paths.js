@@ -2,7 +2,9 @@
 // The sum over paths: counted by dynamic programming, the largest found best first, never enumerated.
 import { around } from './sweep.js';
 
-/** @typedef {import('./graph.js').Graph} Graph @typedef {import('./graph.js').Value} Value @typedef {import('./graph.js').Edge} Edge */
+/** @typedef {import('./graph.js').Value} Value */
+/** @typedef {import('./graph.js').Edge} Edge */
+
 /** @typedef {{edge: Edge, i: number, j: number, value: number}} Hop  one entry of a local Jacobian */
 /** @typedef {{hops: Hop[], product: number}} Path */
 

@@ -1,7 +1,9 @@
 // @ts-check
 // Pushing Δx from the input and pulling g back from the output, over the values that are to be seen.
 
-/** @typedef {import('./graph.js').Graph} Graph @typedef {import('./graph.js').Value} Value @typedef {import('./graph.js').Edge} Edge */
+/** @typedef {import('./graph.js').Value} Value */
+/** @typedef {import('./graph.js').Edge} Edge */
+/** @typedef {import('./graph.js').Graph} Graph */
 
 /** The edges that enter and leave each value. @param {Edge[]} edges */
 export function around(edges) {

@@ -1,14 +1,16 @@
 // @ts-check
 // Start, back, play, step, speed: forward and reverse keep their own position.
-import { h, s, big, mathText, turned, name, cut } from './dom.js';
+import { big, cut, h, mathText, name, s, turned } from './dom.js';
 
 /** @typedef {import('./app.js').App} App */
-const icon = (/** @type {string} */ d) =>
+
+export const icon = (/** @type {string} */ d) =>
   s(
     'svg',
     { width: 14, height: 14, viewBox: '0 0 14 14', 'aria-hidden': 'true' },
     s('path', { fill: 'currentColor', d }),
   );
+
 export const ICONS = {
   first: 'M2 2h2v10H2zM12 2v10L5 7z',
   prev: 'M10 2v10L3 7z',
@@ -19,6 +21,7 @@ export const ICONS = {
 };
 
 const list = (/** @type {App} */ app) => (app.S.mode === 'f' ? app.C.stepsF : app.C.stepsR);
+
 const at = (/** @type {App} */ app) => (app.S.mode === 'f' ? app.S.fstep : app.S.rstep);
 
 /** @param {App} app @param {number} n */
@@ -30,11 +33,13 @@ export function setStep(app, n) {
   const now = app.graph.byId.get(app.C.stepNode);
   if (now) app.show(now);
 }
+
 /** @param {App} app */
 export function stop(app) {
   clearTimeout(app.S.play);
   app.S.play = 0;
 }
+
 /** @param {App} app @param {string} key */
 export function control(app, key) {
   const S = app.S,
@@ -157,4 +162,3 @@ export function transport(app) {
   ui.play.replaceChildren(icon(S.play ? ICONS.pause : ICONS.play));
   ui.play.setAttribute('aria-label', S.play ? 'Pause' : 'Play');
 }
-export { icon };
