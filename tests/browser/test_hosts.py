@@ -9,7 +9,7 @@ import time
 import numpy as np
 from bundle import PAGE, WEB, absent
 from documents import FIELD, NET
-from test_page import number, read, until
+from test_page import near, number, read, until
 
 
 def deep(blocks: int = 12, per: int = 170) -> dict:
@@ -189,3 +189,27 @@ def test_a_lesson_says_what_it_is_about_and_asks_its_own_questions(visit):
     q.locator("input").fill("2")
     q.locator("input").press("Enter")
     assert "Right" in q.inner_text()
+
+
+def test_a_snapshot_with_samples_knows_the_true_change(visit):
+    grid = np.linspace(-0.75, 0.75, 33)
+    values = [float(NET(NET.x + np.array([u, v]))[0]) for v in grid[::8] for u in grid[::8]]
+    low, high = (NET.x - 0.75).tolist(), (NET.x + 0.75).tolist()
+    page = visit(NET.document() | {"samples": {"low": low, "high": high, "n": 5, "values": values}})
+    at = np.array([0.0, 0.375])  # a point of the grid: nothing is lost between points
+    for k in (0, 1):
+        page.locator('[data-f="point"]').click()
+        page.locator(f'dialog [data-dx="{k}"]').fill(str(at[k]))
+        page.keyboard.press("Escape")
+    actual = float(NET(NET.x + at)[0] - NET(NET.x)[0])
+    assert near(number(read(page, "true")), actual, 4)
+    assert page.locator(".plane path.level").count() > 3
+
+
+def test_a_kernel_that_fails_is_said(visit):
+    page = visit(FIELD.document(), live=lambda x: {"error": "no <b>kernel</b>"})
+    page.locator('[data-f="point"]').click()
+    page.locator('dialog [data-x="1"]').fill("0")
+    until(page, "!root.querySelector('.warning').hidden")
+    assert page.locator(".warning").inner_text() in {"no <b>kernel</b>", "the values did not come"}
+    assert [number(t) for t in page.locator(".chainrow .cell").all_inner_texts()] == [2, 1, 2, 1]
