@@ -26,7 +26,7 @@ export function plan(app, view) {
     h: width(app, n, view.badge.get(n.id)),
   }));
   const pairs = new Map(view.edges.map((/** @type {Edge} */ e) => [`${e.from.id}\n${e.to.id}`, [e.from.id, e.to.id]]));
-  return { graph: { nodes, edges: [...pairs.values()] }, keys: [...pairs.keys()], options: { hgap: 26, vgap: GAP } };
+  return { graph: { nodes, edges: [...pairs.values()] }, keys: [...pairs.keys()], options: { hgap: 36, vgap: GAP } };
 }
 
 /** @param {App} app @param {any} view @param {any} out */

@@ -69,7 +69,7 @@ export function predicted(app) {
       [[mm('Δ𝑥'), ' (drag it)'], few(S.dx), null, 'dx'],
       [['predicted ', mm('𝐽Δ𝑥')], signed(pr, 4), '--fwd', 'predicted'],
       [['dual ', mm('⟨∇, Δ𝑥⟩')], signed(dual, 4), '--rev', 'dual'],
-      [app.evaluate ? 'true change' : 'true change (sampled)', actual == null ? '·' : signed(actual, 4), null, 'true'],
+      [app.evaluate || !graph.data.samples ? 'true change' : 'true change (sampled)', actual == null ? '·' : signed(actual, 4), null, 'true'],
       [['remainder ', mm('/‖Δ𝑥‖')], ready ? fmt(Math.abs(actual - pr) / size, 4) : '·', null, 'remainder'],
       [['seed ', mm('𝑔')], gControl(app), null, 'g'],
       ['rank · kernel dim', about.rank == null ? '·' : `${about.rank} · ${graph.n - about.rank}`, null, 'rank'],
