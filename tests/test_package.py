@@ -217,7 +217,7 @@ def test_constraints_are_names_and_versions_in_one_list():
 def test_typed_marker_lies_in_the_wheel():
     assert (PACKAGE / "py.typed").is_file()
     # hatchling packs the whole folder
-    assert PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"] == {"packages": ["src/chainrule"]}
+    assert PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["src/chainrule"]
 
 
 def texts() -> Iterator[Path]:
