@@ -31,15 +31,21 @@ from chainrule._plan.plan import Plan as Plan
 from chainrule._plan.plan import PlanCache as PlanCache
 from chainrule._planning import plan as plan
 from chainrule._solution import Solution as Solution
+from chainrule.explain import explain as explain
 
 if typing.TYPE_CHECKING:
     from chainrule._solver import StructuredSolver as StructuredSolver
+    from chainrule.explain.explanation import Explanation as Explanation
 
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> typing.Any:
-    """What stands on an optional package is imported when it is asked for."""
+    """What stands on an optional package, or is large, is imported when it is asked for."""
+    if name == "Explanation":
+        from chainrule.explain.explanation import Explanation as Explanation
+
+        return Explanation
     if name != "StructuredSolver":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
