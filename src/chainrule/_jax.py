@@ -182,7 +182,9 @@ def variable(like: Any) -> Any:
     return jex.Var(like.aval)
 
 
-def straight_line(constants: Sequence[Any], invars: Sequence[Any], outvars: Sequence[Any], eqns: Sequence[Any]) -> Jaxpr:
+def straight_line(
+    constants: Sequence[Any], invars: Sequence[Any], outvars: Sequence[Any], eqns: Sequence[Any]
+) -> Jaxpr:
     """A jaxpr of these equations."""
     return jex.Jaxpr(list(constants), list(invars), list(outvars), list(eqns), debug_info=_debug_info())
 

@@ -13,7 +13,7 @@ def net(x):
     a = W @ x + b
     h = jnp.tanh(a)
     loss = c @ h
-    return loss
+    return loss  # noqa: RET504
 
 
 def one_line(x):
@@ -27,7 +27,7 @@ def quadratic(x):
 def softmax(x):
     z = W @ x
     s = jax.nn.softmax(z)
-    return s
+    return s  # noqa: RET504
 
 
 def affine(x):
@@ -131,13 +131,13 @@ def transformer(depth=12, width=16, length=8, heads=8):
     def layer(x, p):
         x = x + attention(normalised(x), p)
         x = x + mlp(normalised(x), p)
-        return x
+        return x  # noqa: RET504
 
     def model(x):
         for p in parameters:
             x = layer(x, p)
         last = normalised(x)[-1]
         score = last @ head
-        return score
+        return score  # noqa: RET504
 
     return model, rng.normal(size=(length, width))

@@ -38,8 +38,11 @@ def document(graph: Graph, problem: Problem, evaluator: Evaluator, leaves: Seque
     edges = [*graph.edges, *evaluator.group_edges]
     said, formulas = _jacobians(graph, edges, found)
     links = _links(graph, found)
-    data = {
-        **{"schema": SCHEMA, "version": VERSION, "function": _function(problem), "x64": bool(jax.config.jax_enable_x64)},
+    data: dict[str, Any] = {
+        "schema": SCHEMA,
+        "version": VERSION,
+        "function": _function(problem),
+        "x64": bool(jax.config.read("jax_enable_x64")),
         "inputs": _ends(graph.inputs, [v.aval for v in graph.flat.invars]),
         "outputs": _ends(graph.outputs, [v.aval for v in graph.flat.outvars]),
         "nodes": [_node(n, graph, found.values[n.id], k < _HISTOGRAMS) for k, n in enumerate(graph.nodes)],
@@ -70,12 +73,14 @@ def _function(problem: Problem) -> dict[str, Any]:
 
 
 def _ends(nodes: Sequence[Node | None], avals: Sequence[Any]) -> list[dict[str, Any]]:
-    found, offset = [], 0
+    found: list[dict[str, Any]] = []
+    offset = 0
     for node, aval in zip(nodes, avals, strict=True):
         name = node.name.symbol if node else "constant"
-        where = {"shape": list(aval.shape), "offset": offset, "size": int(np.prod(aval.shape, dtype=int))}
+        size = int(np.prod(aval.shape, dtype=int))
+        where = {"shape": list(aval.shape), "offset": offset, "size": size}
         found.append({"node": node and node.id, "name": name, **where})
-        offset += where["size"]
+        offset += size
     return found
 
 
@@ -84,11 +89,22 @@ def _node(node: Node, graph: Graph, value: Any, histogram: bool) -> dict[str, An
     eqns = [o.eqn for o in step.operations] if step else []
     primitives = step.primitives if step else []
     return {
-        **{"id": node.id, "name": str(node.name), "symbol": node.name.symbol, "latex": node.name.latex},
-        **{"role": node.role, "text": node.text, "operation": node.operation, "place": node.place},
-        **{"primitives": primitives, "equations": len(eqns), "shape": list(node.shape), "size": node.size},
-        **{"dtype": str(node.variable.aval.dtype), "value": encode.value_of(value, histogram)},
-        **{"group": node.group and node.group.id, "loop": _loop(eqns)},
+        "id": node.id,
+        "name": str(node.name),
+        "symbol": node.name.symbol,
+        "latex": node.name.latex,
+        "role": node.role,
+        "text": node.text,
+        "operation": node.operation,
+        "place": node.place,
+        "primitives": primitives,
+        "equations": len(eqns),
+        "shape": list(node.shape),
+        "size": node.size,
+        "dtype": str(node.variable.aval.dtype),
+        "value": encode.value_of(value, histogram),
+        "group": node.group and node.group.id,
+        "loop": _loop(eqns),
         "custom": any(p.startswith("custom_") and p != "custom_linear_solve" for p in primitives),
         "output_of": [k for k, n in enumerate(graph.outputs) if n is node],
     }
@@ -106,12 +122,18 @@ def _group(group: Group, graph: Graph) -> dict[str, Any]:
     out = group.outputs[-1].name if group.outputs else group.nodes[-1].name
     name = scope.name or str(out)
     return {
-        **{"id": group.id, "parent": group.parent and group.parent.id, "kind": scope.kind, "name": name},
+        "id": group.id,
+        "parent": group.parent and group.parent.id,
+        "kind": scope.kind,
+        "name": name,
         "symbol": scope.name or out.symbol,
         "text": scope.statement.text if scope.statement else "",
         "place": scope.statement.place() if scope.statement else None,
-        **{"times": scope.times, "open": False, "size": len(group.nodes)},
-        **{"inputs": [n.id for n in group.inputs], "outputs": [n.id for n in group.outputs]},
+        "times": scope.times,
+        "open": False,
+        "size": len(group.nodes),
+        "inputs": [n.id for n in group.inputs],
+        "outputs": [n.id for n in group.outputs],
     }
 
 
@@ -123,7 +145,9 @@ def _jacobians(graph: Graph, edges: Sequence[Edge], found: Evaluated) -> tuple[d
         formulas[edge.id], note = label(edge, J)
         detail = encode.Detail.FULL if room > 0 else encode.Detail.IMAGE if room > -_IN_FULL else encode.Detail.NORM
         own = encode.jacobian_of(J, (edge.stop.size, edge.start.size), detail)
-        room -= len(own["image"]["cells"]) if own["form"] == "image" else own["stored"] if own["form"] != "structure" else 0
+        room -= (
+            len(own["image"]["cells"]) if own["form"] == "image" else own["stored"] if own["form"] != "structure" else 0
+        )
         written = formulas[edge.id].to_dict() if room > 0 else {"text": formulas[edge.id].text}
         said[edge.id] = {"label": written.pop("text"), **written, "note": note, **own}
     return said, formulas
@@ -141,7 +165,9 @@ def _links(graph: Graph, found: Evaluated) -> list[Link] | None:
     """The matrices of the finest edges; None where one is not formed."""
     if any(found.jacobians[e.id] is None for e in graph.edges):
         return None
-    return [link(e.id, e.start.id, e.stop.id, found.jacobians[e.id].coo(), (e.stop.size, e.start.size)) for e in graph.edges]
+    return [
+        link(e.id, e.start.id, e.stop.id, found.jacobians[e.id].coo(), (e.stop.size, e.start.size)) for e in graph.edges
+    ]
 
 
 # the whole Jacobian ------------------------------------------------------------------------------
@@ -149,7 +175,9 @@ def _links(graph: Graph, found: Evaluated) -> list[Link] | None:
 
 def _whole(graph: Graph, problem: Problem, found: Evaluated, leaves: Sequence[Any]) -> dict[str, Any]:
     J = found.whole
-    shape = tuple(sum(int(np.prod(v.aval.shape, dtype=int)) for v in vs) for vs in (graph.flat.outvars, graph.flat.invars))
+    shape = tuple(
+        sum(int(np.prod(v.aval.shape, dtype=int)) for v in vs) for vs in (graph.flat.outvars, graph.flat.invars)
+    )
     own = encode.jacobian_of(J, shape)  # type: ignore[arg-type]
     names = {"label": "J", "latex": "J", "mathml": "<math><mi>J</mi></math>", "note": ""}
     return {**names, **own, "about": _about(J, graph, problem, leaves) if J is not None else {}}
@@ -162,7 +190,11 @@ def _about(J: Any, graph: Graph, problem: Problem, leaves: Sequence[Any]) -> dic
     if 0 < m <= _SMALL and 0 < n <= _SMALL and bool(jnp.isfinite(J.coo()[2]).all()):
         with contextlib.suppress(ChainruleError, ArithmeticError):
             rank = int(J.rank())
-            said |= {"rank": rank, "structural_rank": int(J.structural_rank), "singular_values": encode.numbers(J.singular_values())}
+            said |= {
+                "rank": rank,
+                "structural_rank": int(J.structural_rank),
+                "singular_values": encode.numbers(J.singular_values()),
+            }
             said |= {"kernel": [encode.numbers(v) for v in np.asarray(J.null_space()).T]}
             said |= {"injective": rank == n, "surjective": rank == m, "invertible": rank == m == n}
             if m == n:
@@ -213,14 +245,14 @@ def _samples(graph: Graph, problem: Problem, leaves: Sequence[Any]) -> dict[str,
     if sizes != ([2], [1]) or graph.size > _FEW:
         return None
     x = jnp.asarray(leaves[0])
-    steps = jnp.linspace(-_REACH, _REACH, _GRID, dtype=x.dtype)
-    second, first = jnp.meshgrid(steps, steps, indexing="ij")
-    points = jnp.ravel(x) + jnp.stack([first.ravel(), second.ravel()], axis=1)
+    steps = np.linspace(-_REACH, _REACH, _GRID)
+    second, first = np.meshgrid(steps, steps, indexing="ij")
+    points = np.ravel(x) + np.stack([first.ravel(), second.ravel()], axis=1)
     try:
-        values = values_at(problem, x.shape)(points)
+        values = values_at(problem, x.shape)(jnp.asarray(points, x.dtype))
     except Exception:  # a user's function need not work under vmap
         return None
-    low, high = np.asarray(points).min(axis=0), np.asarray(points).max(axis=0)
+    low, high = points.min(axis=0), points.max(axis=0)
     return {"low": encode.numbers(low), "high": encode.numbers(high), "n": _GRID, "values": encode.numbers(values)}
 
 

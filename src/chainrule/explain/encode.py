@@ -20,6 +20,7 @@ class Detail(IntEnum):
 
     FULL, IMAGE, NORM = 0, 1, 2
 
+
 _GLYPHS = {
     "zero": "zero",
     "identity": "identity",
@@ -73,8 +74,11 @@ def value_of(array: Any, histogram: bool = True) -> dict[str, Any]:
     if not finite.size:
         finite = np.zeros(1)
     said = {
-        **{"min": number(finite.min()), "mean": number(finite.mean()), "max": number(finite.max())},
-        **{"norm": number(np.linalg.norm(finite)), "nan": int(flat.size - np.isfinite(flat).sum())},
+        "min": number(finite.min()),
+        "mean": number(finite.mean()),
+        "max": number(finite.max()),
+        "norm": number(np.linalg.norm(finite)),
+        "nan": int(flat.size - np.isfinite(flat).sum()),
     }
     if not histogram:
         return said

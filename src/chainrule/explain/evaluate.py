@@ -129,9 +129,8 @@ def _group_edges(graph: Graph) -> list[Edge]:
             for e in own:  # in topological order
                 if id(e.start) in reached and (e.start is start or id(e.start) in inside):
                     reached.add(id(e.stop))
-            for stop in group.outputs:
-                if id(stop) in reached:
-                    found.append(Edge(f"{group.id}:{start.id}:{stop.id}", start, stop, group))
+            stops = [stop for stop in group.outputs if id(stop) in reached]
+            found += [Edge(f"{group.id}:{start.id}:{stop.id}", start, stop, group) for stop in stops]
     return found
 
 

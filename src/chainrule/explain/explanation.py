@@ -100,10 +100,11 @@ class Explanation:
     def _links(self) -> Any:
         edges = [e for e in self._data["edges"] if e["group"] is None]
         matrices = [encode.matrix_of(e["jacobian"]) for e in edges]
-        if any(a is None for a in matrices):
+        known = [a for a in matrices if a is not None]
+        if len(known) < len(edges):
             return None
-        places = [(*np.nonzero(a), a[np.nonzero(a)]) for a in matrices if a is not None]
-        own = zip(edges, places, matrices, strict=True)
+        places = [(*np.nonzero(a), a[np.nonzero(a)]) for a in known]
+        own = zip(edges, places, known, strict=True)
         return [link(e["id"], e["from"], e["to"], p, a.shape) for e, p, a in own]
 
     # what it looks like ---------------------------------------------------------------------------

@@ -9,7 +9,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from chainrule._jax import Literal, as_callable, dependent, inner_jaxpr, part_of, primitive, run_equation, straight_line, variable
+from chainrule._jax import (
+    Literal,
+    as_callable,
+    dependent,
+    inner_jaxpr,
+    part_of,
+    primitive,
+    run_equation,
+    straight_line,
+    variable,
+)
 from chainrule.explain.source import Frame, frames_of
 
 
@@ -24,7 +34,7 @@ class Operation:
 
 @dataclass(eq=False)
 class Flat:
-    """The equations of a function without calls and branches; `chosen` says whether a branch was taken for the point."""
+    """The equations of a function without calls and branches; `chosen`: whether a branch was taken for the point."""
 
     invars: list[Any]
     outvars: list[Any] = field(default_factory=list)
@@ -33,7 +43,7 @@ class Flat:
     chosen: bool = False
 
     def part(self, invars: Sequence[Any], outvars: Sequence[Any], among: Any = None) -> tuple[Any, list[Any]]:
-        """The equations (of these operations) that lead from some variables to others, and their constants."""
+        """The equations (of these operations) that lead from variables to others, and their constants."""
         eqns = [o.eqn for o in (self.operations if among is None else among)]
         part = part_of(straight_line((), invars, outvars, eqns), invars, outvars)
         used = {v for e in part.eqns for v in e.invars if not isinstance(v, Literal)}
@@ -86,7 +96,13 @@ class _Inliner:
     leaves: Sequence[Any]
 
     def run(
-        self, jaxpr: Any, consts: Sequence[Any], known: dict[Any, Any], outer: tuple[Frame, ...], entry: str, branch: str
+        self,
+        jaxpr: Any,
+        consts: Sequence[Any],
+        known: dict[Any, Any],
+        outer: tuple[Frame, ...],
+        entry: str,
+        branch: str,
     ) -> None:
         for v, value in zip(jaxpr.constvars, consts, strict=True):
             known[v] = variable(v)

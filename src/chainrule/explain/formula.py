@@ -117,9 +117,12 @@ def gradient(of: Formula, by: Formula) -> Formula:
 
 def joined(parts: Sequence[Formula], text: str, latex: str | None = None, mathml: str | None = None) -> Formula:
     """Formulas with something between them."""
-    found = (text, text if latex is None else latex, f"<mo>{xml(text)}</mo>" if mathml is None else mathml)
-    between = [f.join(p) for f, p in zip(found, zip(*[(p.text, p.latex, p.mathml) for p in parts], strict=True), strict=True)]
-    return Formula(*between, compound=len(parts) > 1)
+    return Formula(
+        text.join(p.text for p in parts),
+        (text if latex is None else latex).join(p.latex for p in parts),
+        (f"<mo>{xml(text)}</mo>" if mathml is None else mathml).join(p.mathml for p in parts),
+        compound=len(parts) > 1,
+    )
 
 
 def product(factors: Sequence[Formula]) -> Formula:

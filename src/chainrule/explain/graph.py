@@ -190,7 +190,9 @@ def _word(step: Step) -> str:
     for loop in ("scan", "while"):
         if loop in primitives:
             return loop
-    real = [p for p in primitives if p not in ("broadcast_in_dim", "reshape", "squeeze", "convert_element_type", "slice")]
+    real = [
+        p for p in primitives if p not in ("broadcast_in_dim", "reshape", "squeeze", "convert_element_type", "slice")
+    ]
     if real[:1] == ["dot_general"] and set(real) <= {"dot_general", "add", "sub", "transpose"} and len(real) > 1:
         return "affine"
     return _WORDS.get((real or primitives)[-1], (real or primitives)[-1])
@@ -272,7 +274,11 @@ def input_names(f: Any, numbers: Sequence[int], args: Sequence[Any]) -> list[str
         parameters = []
     found: list[str] = []
     for k in numbers:
-        own = parameters[k].name if k < len(parameters) and parameters[k].kind < 2 else ("x" if len(numbers) == 1 else f"x{k}")
+        own = (
+            parameters[k].name
+            if k < len(parameters) and parameters[k].kind < 2
+            else ("x" if len(numbers) == 1 else f"x{k}")
+        )
         for path, _ in jax.tree_util.tree_flatten_with_path(args[k])[0]:
             found.append(_leaf_name(own, path))
     return found

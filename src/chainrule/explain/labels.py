@@ -38,7 +38,11 @@ def _known(edge: Edge, J: Any) -> tuple[Formula, str] | None:
     if step is None or J is None or J.structure.kind in ("identity", "zero"):
         return None
     core = [o.eqn for o in step.operations if o.eqn.primitive.name not in _SHIFTS]
-    if edge.stop.operation in ("softmax", "standardize") and edge.stop.operation == "softmax" and len(edge.stop.shape) == 1:
+    if (
+        edge.stop.operation in ("softmax", "standardize")
+        and edge.stop.operation == "softmax"
+        and len(edge.stop.shape) == 1
+    ):
         s = m.named(edge.stop.name)
         return _minus(m.diag(s), m.product([s, m.row(s)])), ""
     if len(core) == 1 and core[0].primitive.name == "dot_general":

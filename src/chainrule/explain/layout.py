@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 
@@ -121,7 +122,7 @@ def _number(layer: list[Box]) -> None:
 def _crossings(layers: list[list[Box]]) -> int:
     """Inversions between neighbouring layers, with a Fenwick tree."""
     total = 0
-    for above, layer in zip(layers, layers[1:], strict=False):
+    for above, layer in pairwise(layers):
         ends = [p for b in layer for p in sorted(u.place for u in b.up)]
         tree = [0] * (len(above) + 1)
         for end in reversed(ends):
@@ -213,7 +214,7 @@ def _wish(box: Box, near: Sequence[Box]) -> tuple[float, float]:
 def _isotonic(layer: list[Box], wanted: list[float], weights: list[float], hgap: float) -> None:
     """The nearest places to those wanted that keep the order and the gaps: pool adjacent violators."""
     starts = [0.0]
-    for a, b in zip(layer, layer[1:], strict=False):
+    for a, b in pairwise(layer):
         starts.append(starts[-1] + (a.w + b.w) / 2 + (10 if a.dummy and b.dummy else hgap))
     pools: list[list[Any]] = []
     for wish, weight, start in zip(wanted, weights, starts, strict=False):

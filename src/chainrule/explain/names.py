@@ -8,16 +8,43 @@ from typing import Any
 
 from chainrule.explain.tree import Scope, Step, Uses
 
-_GREEK = dict(
-    zip(
-        "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi pi rho sigma tau upsilon phi chi psi "
-        "omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega".split(),
-        "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΦΨΩ",
-        strict=True,
-    )
-)
-_GREEK |= {"lam": "λ", "eps": "ε", "loss": "ℓ", "l": "ℓ", "ell": "ℓ"}
-_LATEX = {v: "\\" + k for k, v in list(_GREEK.items())[:34]} | {"ℓ": "\\ell", "λ": "\\lambda", "ε": "\\varepsilon"}
+_LETTERS = {
+    "alpha": "α",
+    "beta": "β",
+    "gamma": "γ",
+    "delta": "δ",
+    "epsilon": "ε",
+    "zeta": "ζ",
+    "eta": "η",
+    "theta": "θ",
+    "iota": "ι",
+    "kappa": "κ",
+    "lambda": "λ",
+    "mu": "μ",
+    "nu": "ν",
+    "xi": "ξ",
+    "pi": "π",
+    "rho": "ρ",
+    "sigma": "σ",
+    "tau": "τ",
+    "upsilon": "υ",
+    "phi": "φ",
+    "chi": "χ",
+    "psi": "ψ",
+    "omega": "ω",
+    "Gamma": "Γ",
+    "Delta": "Δ",
+    "Theta": "Θ",
+    "Lambda": "Λ",
+    "Xi": "Ξ",
+    "Pi": "Π",
+    "Sigma": "Σ",
+    "Phi": "Φ",
+    "Psi": "Ψ",
+    "Omega": "Ω",
+}
+_GREEK = _LETTERS | {"lam": "λ", "eps": "ε", "loss": "ℓ", "l": "ℓ", "ell": "ℓ"}
+_LATEX = {v: f"\\{k}" for k, v in _LETTERS.items()} | {"ℓ": "\\ell"}
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 _SUPERSCRIPTS = str.maketrans("0123456789()", "⁰¹²³⁴⁵⁶⁷⁸⁹⁽⁾")
 _LONGEST = 40
@@ -48,7 +75,9 @@ class Name:
 
     @property
     def latex(self) -> str:
-        base = _LATEX.get(self.base) or (escaped(self.base) if len(self.base) == 1 else f"\\mathrm{{{escaped(self.base)}}}")
+        base = _LATEX.get(self.base) or (
+            escaped(self.base) if len(self.base) == 1 else f"\\mathrm{{{escaped(self.base)}}}"
+        )
         sub = f"_{{{self.index}}}" if self.index else ""
         return base + sub + (f"^{{({self.use})}}" if self.use else "")
 

@@ -20,14 +20,16 @@ def page(data: str, live: dict[str, Any] | None = None) -> str:
     """
     if not BUNDLE.is_file():
         raise ChainruleError(
-            f"the page {BUNDLE.name} is not in {BUNDLE.parent}: build it there with `npm run build`, or install a wheel; "
-            "Explanation.to_json() and .svg() need none"
+            f"the page {BUNDLE.name} is not in {BUNDLE.parent}: build it there with `npm run build`, or install a "
+            "wheel; Explanation.to_json() and .svg() need none"
         )
     found = BUNDLE.read_text(encoding="utf-8")
     for name, text in (("data", data), ("live", json.dumps(live) if live else "null")):
         slot = _SLOT.format(name)
         if found.count(slot) != 1:
-            raise ChainruleError(f"the page {BUNDLE} has {found.count(slot)} places for {name!r}, not one: build it again")
+            raise ChainruleError(
+                f"the page {BUNDLE} has {found.count(slot)} places for {name!r}, not one: build it again"
+            )
         found = found.replace(slot, slot.replace("null", in_script(text)))
     return found
 

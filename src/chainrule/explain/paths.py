@@ -46,8 +46,12 @@ class PathSum:
         shown = sum(1 for p in self.top if p["nonzero"])
         rest = self.value - float(np.sum([p["product"] for p in self.top]))
         return {
-            **{"i": self.i, "j": self.j, "value": number(self.value), "count": str(self.count)},
-            **{"zero": str(self.zero), "total": str(self.count + self.zero)},
+            "i": self.i,
+            "j": self.j,
+            "value": number(self.value),
+            "count": str(self.count),
+            "zero": str(self.zero),
+            "total": str(self.count + self.zero),
             "top": [
                 {
                     "product": number(p["product"]),
@@ -61,12 +65,12 @@ class PathSum:
         }
 
 
-def link(id: str, start: str, stop: str, places: Any, shape: tuple[int, int]) -> Link:
+def link(name: str, start: str, stop: str, places: Any, shape: tuple[int, int]) -> Link:
     """An edge from its (rows, cols, values)."""
     rows, cols, values = places
     found = scipy.sparse.csc_array((np.asarray(values, np.float64), (rows, cols)), shape=shape)
     found.eliminate_zeros()
-    return Link(id, start, stop, found)
+    return Link(name, start, stop, found)
 
 
 def path_sum(
@@ -160,7 +164,7 @@ class _Between:
         seed[self.last[1]] = 0.0
         bound = self._from_output(seed, _largest)
         ticket = itertools.count()
-        heap = [(-bound[self.first[0]][self.first[1]], next(ticket), 0.0, [self.first], [], [])]
+        heap: list[Any] = [(-bound[self.first[0]][self.first[1]], next(ticket), 0.0, [self.first], [], [])]
         while heap:
             score, _, size, at, factors, edges = heapq.heappop(heap)
             if np.isneginf(-score):
@@ -198,8 +202,8 @@ class _Between:
             for e in reversed(self.out[v]):
                 rows = [self.last[1]] if e.stop == self.last[0] else range(self.sizes[e.stop])
                 column = e.matrix[:, [c]].toarray().ravel()
-                for r in reversed(rows):
-                    stack.append(([*at, (e.stop, int(r))], [*factors, float(column[r])], [*edges, e.id]))
+                ways = (([*at, (e.stop, int(r))], [*factors, float(column[r])], [*edges, e.id]) for r in reversed(rows))
+                stack.extend(ways)
 
 
 def _path(factors: list[float], at: list[Any], edges: list[str]) -> dict[str, Any]:
@@ -226,7 +230,9 @@ def _counted(pairs: Any, size: int) -> Any:
     width = max(limbs.shape[1] for _, limbs in pairs)
     found = np.zeros((size, width), np.int64)
     for e, limbs in pairs:
-        pattern = scipy.sparse.csc_array((np.ones(e.matrix.nnz, np.int64), e.matrix.indices, e.matrix.indptr), e.matrix.shape)
+        pattern = scipy.sparse.csc_array(
+            (np.ones(e.matrix.nnz, np.int64), e.matrix.indices, e.matrix.indptr), e.matrix.shape
+        )
         found[:, : limbs.shape[1]] += pattern.T @ limbs
     columns, carry = [], np.zeros(size, np.int64)
     for p in range(width):

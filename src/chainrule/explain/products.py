@@ -121,4 +121,5 @@ def stacked(parts: Sequence[Any], axis: int) -> Product:
     if len(parts) == 1:
         return parts[0]
     full = [p.full() for p in parts]
-    return Product(*(np.concatenate([getattr(p, k) for p in full], axis) for k in ("values", "pattern")))
+    values, pattern = (np.concatenate([getattr(p, k) for p in full], axis) for k in ("values", "pattern"))
+    return Product(values, pattern)

@@ -88,7 +88,7 @@ class Live:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: Server  # type: ignore[assignment]
+    server: Server
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "chainrule", ""
     disable_nagle_algorithm = True

@@ -91,7 +91,7 @@ def _positions(code: CodeType) -> tuple[Any, ...]:
 def position(frame: Frame) -> tuple[int, int, int, int] | None:
     """(line, last line, column, last column) of what the instruction computes."""
     places = _positions(frame.code)
-    at = places[frame.offset // 2] if 0 <= frame.offset // 2 < len(places) else (None,) * 4
+    at: Any = places[frame.offset // 2] if 0 <= frame.offset // 2 < len(places) else (None,) * 4
     return None if any(p is None for p in at) else at
 
 

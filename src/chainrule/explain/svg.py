@@ -16,8 +16,8 @@ _MOST_BOXES = 200
 _LONGEST = 28
 
 _STYLE = """
-.chainrule{font:12px Inter,system-ui,sans-serif;color:#1A1D21;--card:#FFFFFF;--line:#D9D5CC;--soft:#666E78;--ink:#1A1D21;
---well:#FBFAF7}
+.chainrule{font:12px Inter,system-ui,sans-serif;color:#1A1D21;--card:#FFFFFF;--line:#D9D5CC;--soft:#666E78;
+--ink:#1A1D21;--well:#FBFAF7}
 @media(prefers-color-scheme:dark){.chainrule{color:#ECEEF0;--card:#1A1E23;--line:#3A424B;--soft:#929BA6;--ink:#ECEEF0;
 --well:#16191D}}
 .chainrule .box{fill:var(--card);stroke:var(--line)}
@@ -41,19 +41,24 @@ def svg(data: Data) -> str:
     place = {id(b): k for k, b in enumerate(boxes)}
     pairs = [(place[id(ends[e["from"]])], place[id(ends[e["to"]])]) for e in edges]
     labels = [_label(e) for e in edges]
-    widest = max((text_width(a, 11) for a, _ in labels), default=0.0)
-    placed = layout(sizes, pairs, hgap=max(36.0, widest), vgap=64.0)
+    # a label is a box on the way of its edge, so that none lies on another one
+    sizes += [(_pill_width(label), 31.0) for label in labels]
+    ways = [(a, len(boxes) + k) for k, (a, _) in enumerate(pairs)]
+    ways += [(len(boxes) + k, b) for k, (_, b) in enumerate(pairs)]
+    placed = layout(sizes, ways, hgap=18.0, vgap=22.0)
     drawn = [_way(way) for way in placed.edges]
-    drawn += [_box(b, x, y, *size) for b, (x, y), size in zip(boxes, placed.centres, sizes, strict=True)]
-    drawn += [_pill(label, way) for label, way in zip(labels, placed.edges, strict=True)]
-    right = max((x + w / 2 for (x, _), (w, _) in zip(placed.centres, sizes, strict=True)), default=0.0)
-    low = max((y + h / 2 for (_, y), (_, h) in zip(placed.centres, sizes, strict=True)), default=0.0)
-    return _frame(data, right + widest / 2 + 40, low + 44, f'<g transform="translate(20 32)">{"".join(drawn)}</g>')
+    placements = list(zip(placed.centres, sizes, strict=True))
+    drawn += [_box(b, *centre, *size) for b, (centre, size) in zip(boxes, placements, strict=False)]
+    drawn += [_pill(label, *at) for label, (at, _) in zip(labels, placements[len(boxes) :], strict=True)]
+    right = max((x + w / 2 for (x, _), (w, _) in placements), default=0.0)
+    low = max((y + h / 2 for (_, y), (_, h) in placements), default=0.0)
+    return _frame(data, right + 40, low + 44, f'<g transform="translate(20 32)">{"".join(drawn)}</g>')
 
 
 def _frame(data: Data, width: float, height: float, body: str) -> str:
     m, n = data["jacobian"]["shape"]
     title = f"{clean(data['function']['name'])[:60]}: {m}×{n} {data['jacobian']['structure']['words']}"
+    width = max(width, text_width(title, 11) + 40)
     head = f'<text x="20" y="20" class="soft">{xml(title)}</text>'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="chainrule" role="img" aria-label="{xml(title)}" '
@@ -102,7 +107,11 @@ def _cut(text: str) -> str:
 def _rows(node: Data) -> list[tuple[str, str]]:
     value = node["value"]
     if "full" not in value:
-        return [("min", short(read(value["min"]))), ("mean", short(read(value["mean"]))), ("max", short(read(value["max"])))]
+        return [
+            ("min", short(read(value["min"]))),
+            ("mean", short(read(value["mean"]))),
+            ("max", short(read(value["max"]))),
+        ]
     entries = value["full"]
     if not node["shape"]:
         return [("", short(read(entries[0])))]
@@ -123,7 +132,9 @@ def _box(box: dict[str, Any], x: float, y: float, w: float, h: float) -> str:
     at = left + 12 + text_width(box["name"], 16)
     parts.append(f'<text class="m" x="{left + 10:.1f}" y="{top + 19:.1f}">{xml(box["name"])}</text>')
     parts.append(f'<text class="soft" x="{at + 6:.1f}" y="{top + 19:.1f}">{xml(box["role"])}</text>')
-    parts.append(f'<text class="soft" text-anchor="end" x="{left + w - 9:.1f}" y="{top + 19:.1f}">{xml(box["shape"])}</text>')
+    parts.append(
+        f'<text class="soft" text-anchor="end" x="{left + w - 9:.1f}" y="{top + 19:.1f}">{xml(box["shape"])}</text>'
+    )
     for k, (name, said) in enumerate(box["rows"]):
         line = top + 38 + 16 * k
         parts.append(f'<text class="soft" x="{left + 10:.1f}" y="{line:.1f}">{xml(name)}</text>')
@@ -145,10 +156,12 @@ def _label(edge: Data) -> tuple[str, str]:
     return _cut(J["label"]), f"{J['shape'][0]}×{J['shape'][1]} {J['structure']['kind']}"
 
 
-def _pill(label: tuple[str, str], way: list[tuple[float, float]]) -> str:
-    (x0, y0), (x1, y1) = way[0], way[1]
-    x, y = (x0 + x1) / 2, (y0 + y1) / 2
-    w = max(text_width(label[0], 12.5), text_width(label[1], 10)) + 14
+def _pill_width(label: tuple[str, str]) -> float:
+    return max(text_width(label[0], 12.5), text_width(label[1], 10)) + 14
+
+
+def _pill(label: tuple[str, str], x: float, y: float) -> str:
+    w = _pill_width(label)
     return (
         f'<rect class="label" x="{x - w / 2:.1f}" y="{y - 15:.1f}" width="{w:.1f}" height="31" rx="7"/>'
         f'<text text-anchor="middle" x="{x:.1f}" y="{y - 2:.1f}">{xml(label[0])}</text>'

@@ -32,9 +32,7 @@ def sweeps(graph: Graph, said: Said, labels: Labels) -> dict[str, Any]:
     return {"forward": forward, "reverse": reverse}
 
 
-def _step(
-    sign: str, node: Node, edges: Sequence[Edge], said: Said, labels: Labels, back: bool
-) -> dict[str, Any]:
+def _step(sign: str, node: Node, edges: Sequence[Edge], said: Said, labels: Labels, back: bool) -> dict[str, Any]:
     left = m.operator(sign, "\\Delta" if sign == "Δ" else "\\nabla") + m.named(node.name)
     terms = []
     for e in edges:
@@ -68,9 +66,9 @@ def orders(graph: Graph, said: Said, labels: Labels, plan: Any) -> dict[str, Any
         item["chosen"] = item["name"] == chosen
         item["steps"] = plan.steps() if plan and item["chosen"] else []
     note = (
-        "Multiply-adds of the product of the local Jacobians that are shown, each as it is stored; dense: with every one "
-        "stored in full. Peak: entries of the largest intermediate before the result. The plan counts the primitives of "
-        "the program, which are finer."
+        "Multiply-adds of the product of the local Jacobians that are shown, each as it is stored; dense: with every "
+        "one stored in full. Peak: entries of the largest intermediate before the "
+        "result. The plan counts the primitives of the program, which are finer."
     )
     said_of = {"reason": plan.reason if plan else "", "single": plan.single if plan else None}
     return {"note": note, "chosen": chosen, **said_of, "items": sorted(items, key=lambda i: i["multiply_adds"])}
@@ -89,12 +87,19 @@ def _order(graph: Graph, said: Said, labels: Labels, back: bool, n: int, rows: i
     nodes = [*reversed(graph.nodes)] if back else graph.nodes
     inner = [k.size * width for k in nodes if k.id not in ends | seeds]
     shapes = [[rows, k.size] if back else [k.size, n] for k in nodes]
-    travels = [{"shape": s, "at": k.id} for s, k in zip(shapes, nodes, strict=True)] if len(nodes) <= 2 * _MOST_LINKS else []
+    travels = (
+        [{"shape": s, "at": k.id} for s, k in zip(shapes, nodes, strict=True)] if len(nodes) <= 2 * _MOST_LINKS else []
+    )
     name, title = ("reverse", "from the output") if back else ("forward", "from the input")
     chain = chain_of(graph)
     return {
-        **{"name": name, "title": title, "multiply_adds": structured, "dense": dense, "peak": max(inner, default=0)},
-        **{"bracket": _bracket([labels[e.id] for e in chain], back) if chain else None, "travels": travels},
+        "name": name,
+        "title": title,
+        "multiply_adds": structured,
+        "dense": dense,
+        "peak": max(inner, default=0),
+        "bracket": _bracket([labels[e.id] for e in chain], back) if chain else None,
+        "travels": travels,
     }
 
 
@@ -102,7 +107,6 @@ def _bracket(factors: Sequence[Formula], back: bool) -> str:
     """The product with its brackets, from the input factors on."""
     texts = [f.as_factor().text for f in reversed(factors)]  # the last map first
     while len(texts) > 2:
-        texts[:2] if back else texts[-2:]
         if back:
             texts[:2] = [f"({texts[0]} {texts[1]})"]
         else:
@@ -142,7 +146,9 @@ def entry_formula(graph: Graph, said: Said, stop: tuple[Node, int], start: tuple
     if not paths:
         right = m.digits(0) if last is not first else m.digits(int(i == j))
     elif len(paths) > _MOST_PATHS:
-        right = Formula("Σ over all paths", "\\sum_{\\text{paths}} \\prod \\partial", "<mo>∑</mo><mtext>over all paths</mtext>")
+        right = Formula(
+            "Σ over all paths", "\\sum_{\\text{paths}} \\prod \\partial", "<mo>∑</mo><mtext>over all paths</mtext>"
+        )
     else:
         right = m.total([_along(path, said, i, j) for path in paths])
     return left + m.operator(" = ", "=") + right

@@ -36,7 +36,12 @@ def table(data: Data) -> str:
         J = e["jacobian"]
         name = J["label"] + (f"  ({J['note']})" if J["note"] else "")
         rows.append(
-            (f"{symbols[e['from']]} → {symbols[e['to']]}", clean(name), "×".join(map(str, J["shape"])), J["structure"]["words"])
+            (
+                f"{symbols[e['from']]} → {symbols[e['to']]}",
+                clean(name),
+                "×".join(map(str, J["shape"])),
+                J["structure"]["words"],
+            )
         )
     lines = columns(rows[: _MOST_ROWS + 1])
     if len(rows) > _MOST_ROWS + 1:
@@ -81,7 +86,9 @@ def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[st
 
 def _about(data: Data) -> str:
     about = data["jacobian"].get("about", {})
-    said = [f"{k} {short(read(about[k]))}" for k in ("rank", "det", "divergence", "laplacian") if about.get(k) is not None]
+    said = [
+        f"{k} {short(read(about[k]))}" for k in ("rank", "det", "divergence", "laplacian") if about.get(k) is not None
+    ]
     if about.get("curl") is not None:
         curl = about["curl"]
         said.append(f"curl {_list(curl) if isinstance(curl, list) else short(read(curl))}")
@@ -99,13 +106,16 @@ def short(value: float) -> str:
 
 
 def _sweeps(data: Data) -> str:
-    lines = []
+    lines: list[str] = []
     for key, title in (("forward", "from the input"), ("reverse", "from the output")):
         steps = data["sweeps"][key]
         if not steps or len(steps) > _MOST_ROWS:
             continue
         rows = [("", "step", "multiply-adds", "dense", "held")]
-        rows += [(f"{k}.", clean(s["text"]), f"{s['multiply_adds']:,}", f"{s['dense']:,}", f"{s['held']:,}") for k, s in enumerate(steps, 1)]
+        rows += [
+            (f"{k}.", clean(s["text"]), f"{s['multiply_adds']:,}", f"{s['dense']:,}", f"{s['held']:,}")
+            for k, s in enumerate(steps, 1)
+        ]
         lines += [*(["", title] if lines else [title]), *columns(rows, (2, 3, 4))]
     return "\n".join(lines)
 
@@ -126,7 +136,11 @@ def _paths(data: Data) -> str:
     own = data["paths"][0]
     symbols = {n["id"]: clean(n["symbol"]) for n in data["nodes"]}
     shapes = {n["id"]: n["shape"] for n in data["nodes"]}
-    count = f"{int(own['count']):,} paths count, {int(own['zero']):,} meet a zero" if len(own["total"]) < 30 else "very many paths"
+    count = (
+        f"{int(own['count']):,} paths count, {int(own['zero']):,} meet a zero"
+        if len(own["total"]) < 30
+        else "very many paths"
+    )
     rows = []
     for p in own["top"]:
         way = " → ".join(symbols[n] + (subscript(c + 1) if shapes[n] else "") for n, c in p["components"])

@@ -36,7 +36,7 @@ class Step:
 
 @dataclass(eq=False)
 class Scope:
-    """A call, a statement or a repetition that holds steps and other scopes; `iteration` counts runs of a loop in it."""
+    """A call, a statement or a repetition with its steps and other scopes; `iteration` counts runs of a loop in it."""
 
     kind: str
     parent: Scope | None
@@ -49,7 +49,8 @@ class Scope:
 
     @property
     def signature(self) -> Any:
-        own = (self.code,) if self.kind != "line" else (self.statement and (self.statement.file, self.statement.line),)
+        line = self.statement and (self.statement.file, self.statement.line)
+        own = line if self.kind == "line" else self.code
         return (self.kind, own, tuple(item.signature for item in self.items))
 
     def steps(self) -> Iterator[Step]:
@@ -134,8 +135,8 @@ class _Builder:
         scope = levels[-1].line if levels else self.root
         frame = levels[-1].frame if levels else None
         last = scope.items[-1] if scope.items else None
-        same = isinstance(last, Step) and frame is not None and last.frame is not None
-        if same and isinstance(last, Step) and last.frame is not None and last.frame.offset == frame.offset:  # type: ignore[union-attr]
+        known = last.frame if isinstance(last, Step) else None
+        if isinstance(last, Step) and known and frame and known.offset == frame.offset:
             last.operations.append(operation)
         else:
             scope.items.append(Step(scope, frame, [operation]))
