@@ -50,7 +50,10 @@ FLOORS = [
     *("_implicit", "_inverse"),
     *("_rule_check", "_agreement", "testing"),
     *(f"explain.{name}" for name in ("source", "flatten", "tree", "names", "graph", "products", "evaluate", "encode")),
-    *(f"explain.{name}" for name in ("formula", "labels", "sweeps", "paths", "document", "layout", "text", "svg", "page")),
+    *(
+        f"explain.{name}"
+        for name in ("formula", "labels", "sweeps", "paths", "document", "layout", "text", "svg", "page")
+    ),
     *(f"explain.{name}" for name in ("explanation", "server", "lessons", "commands")),
     *("explain", "", "cli", "__main__"),
 ]

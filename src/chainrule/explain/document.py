@@ -58,8 +58,9 @@ def document(graph: Graph, problem: Problem, evaluator: Evaluator, leaves: Seque
     pairs = _pairs(data["jacobian"], found.whole)
     sums = [sum_over_paths(data, links, found.whole, i, j, 8) for i, j in pairs] if links is not None else []
     written = [
-        {"i": i, "j": j, **entry_formula(graph, said, _at(graph.outputs, i), _at(graph.inputs, j)).to_dict()}
+        {"i": i, "j": j, **entry_formula(graph, said, last, _at(data["inputs"], graph.inputs, j)).to_dict()}
         for i, j in pairs
+        if (last := _at(data["outputs"], graph.outputs, i))[0] is not None
     ]
     chain = chain_formula(graph, formulas)
     data |= {"paths": sums, "formulas": {"chain": chain.to_dict() if chain else None, "entries": written}}
@@ -87,7 +88,7 @@ def _ends(nodes: Sequence[Node | None], avals: Sequence[Any]) -> list[dict[str, 
 def _node(node: Node, graph: Graph, value: Any, histogram: bool) -> dict[str, Any]:
     step = node.step
     eqns = [o.eqn for o in step.operations] if step else []
-    primitives = step.primitives if step else []
+    primitives, end = step.primitives if step else [], node.role != "step"
     return {
         "id": node.id,
         "name": str(node.name),
@@ -102,7 +103,7 @@ def _node(node: Node, graph: Graph, value: Any, histogram: bool) -> dict[str, An
         "shape": list(node.shape),
         "size": node.size,
         "dtype": str(node.variable.aval.dtype),
-        "value": encode.value_of(value, histogram),
+        "value": encode.value_of(value, histogram or end, encode.STORED if end else encode.FULL),
         "group": node.group and node.group.id,
         "loop": _loop(eqns),
         "custom": any(p.startswith("custom_") and p != "custom_linear_solve" for p in primitives),
@@ -284,14 +285,10 @@ def _pairs(said: dict[str, Any], J: Any) -> list[tuple[int, int]]:
     return [(int(rows[k]), int(cols[k]))]
 
 
-def _at(ends: Sequence[Node | None], index: int) -> Any:
+def _at(ends: Sequence[dict[str, Any]], nodes: Sequence[Node | None], index: int) -> Any:
     """The value that holds a row or a column, and which component it is."""
-    for node in ends:
-        size = node.size if node is not None else 1
-        if index < size:
-            return node, index
-        index -= size
-    raise IndexError(index)
+    k = next(k for k, e in enumerate(ends) if e["offset"] <= index < e["offset"] + e["size"])
+    return nodes[k], index - ends[k]["offset"]
 
 
 def sum_over_paths(data: dict[str, Any], links: list[Link], whole: Any, i: int, j: int, k: int) -> dict[str, Any]:

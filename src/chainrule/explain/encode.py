@@ -65,10 +65,10 @@ def numbers(values: Any) -> list[float | str]:
     return [number(v) for v in flat]
 
 
-def value_of(array: Any, histogram: bool = True) -> dict[str, Any]:
+def value_of(array: Any, histogram: bool = True, full: int = FULL) -> dict[str, Any]:
     """A value in full, or its extremes, mean, norm and histogram."""
     flat = np.asarray(array, np.float64).ravel()
-    if flat.size <= (FULL if histogram else FULL // 8):
+    if flat.size <= (full if histogram else FULL // 8):
         return {"full": numbers(flat)}
     finite = flat[np.isfinite(flat)]
     if not finite.size:

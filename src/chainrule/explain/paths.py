@@ -163,27 +163,31 @@ class _Between:
         seed = np.full(self.sizes[self.last[0]], -np.inf)
         seed[self.last[1]] = 0.0
         bound = self._from_output(seed, _largest)
-        ticket = itertools.count()
-        heap: list[Any] = [(-bound[self.first[0]][self.first[1]], next(ticket), 0.0, [self.first], [], [])]
+        ticket, taken = itertools.count(), dict[Any, int]()
+        # of equal bounds the longest path first, so that ties do not spread
+        heap: list[Any] = [(_rank(bound[self.first[0]][self.first[1]], 0), next(ticket), 0.0, [self.first], [], [])]
         while heap:
-            score, _, size, at, factors, edges = heapq.heappop(heap)
-            if np.isneginf(-score):
+            rank, _, size, at, factors, edges = heapq.heappop(heap)
+            if np.isposinf(rank[0]):
                 return
             v, c = at[-1]
             if v == self.last[0]:
                 yield _path(factors, at, edges)
                 continue
-            children = []
+            taken[v, c] = taken.get((v, c), 0) + 1
+            if taken[v, c] > k:  # the best paths begin with the k best ways to here
+                continue
+            children: list[Any] = []
             for e in self.out[v]:
                 column = slice(e.matrix.indptr[c], e.matrix.indptr[c + 1])
                 rows, values = e.matrix.indices[column], e.matrix.data[column]
                 sizes = size + _logarithm(values)
                 scores = sizes + bound[e.stop][rows]
-                for p in np.argsort(-scores, kind="stable")[:k]:  # no more than k of them can be among the best
+                for p in np.argsort(-scores, kind="stable")[:k]:
                     if not np.isneginf(scores[p]):
                         here = [*at, (e.stop, int(rows[p]))]
                         rest = (float(sizes[p]), here, [*factors, float(values[p])], [*edges, e.id])
-                        children.append((-float(scores[p]), next(ticket), *rest))
+                        children.append((_rank(scores[p], len(here)), next(ticket), *rest))
             for child in heapq.nsmallest(k, children):
                 heapq.heappush(heap, child)
 
@@ -209,6 +213,10 @@ class _Between:
 def _path(factors: list[float], at: list[Any], edges: list[str]) -> dict[str, Any]:
     product = float(np.prod(factors)) if factors else 1.0
     return {"product": product, "factors": factors, "components": at, "edges": edges, "nonzero": all(factors)}
+
+
+def _rank(bound: float, length: int) -> tuple[float, int]:
+    return round(-float(bound), 9), -length
 
 
 def _logarithm(values: Any) -> Any:

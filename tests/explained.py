@@ -68,7 +68,7 @@ def clipped(x):
     return x * 3.0
 
 
-clipped.defvjp(lambda x: (x * 3.0, None), lambda _, g: (jnp.clip(g, -1.0, 1.0) * 3.0,))
+clipped.defvjp(lambda x: (x * 3.0, None), lambda _, g: (g * 7.0,))
 
 
 def custom(x):
