@@ -211,7 +211,7 @@ class _Between:
 
 
 def _path(factors: list[float], at: list[Any], edges: list[str]) -> dict[str, Any]:
-    product = float(np.prod(factors)) if factors else 1.0
+    product = float(np.prod(factors)) if all(factors) else 0.0  # what meets a zero is zero, whatever else it meets
     return {"product": product, "factors": factors, "components": at, "edges": edges, "nonzero": all(factors)}
 
 
