@@ -91,10 +91,15 @@ class _Builder:
     def __init__(self, root: Scope) -> None:
         self.root, self.open = root, list[_Level]()
         self.last: tuple[Frame, ...] = ()
+        self.first: Any = None  # how the operation of the user's that is under way began
 
     def add(self, operation: Operation, active: bool) -> None:
         stack = operation.stack
-        alive, restart = _compared(self.last, stack)
+        # equations of a function that is inlined share one stack: only the same one is a repetition
+        own = (stack, operation.eqn.primitive, tuple(str(v.aval) for v in operation.eqn.outvars))
+        alive, restart = _compared(self.last, stack, again=own == self.first)
+        if restart is not None or _of_user(stack) != _of_user(self.last):
+            self.first = own
         self.last = stack
         kept = [level for level in self.open if level.at < alive]
         if restart is not None and kept:
@@ -142,15 +147,23 @@ class _Builder:
             scope.items.append(Step(scope, frame, [operation]))
 
 
-def _compared(last: Sequence[Frame], new: Sequence[Frame]) -> tuple[int, int | None]:
-    """(how many frames of the stack are still under way, the one that began its loop anew)."""
+def _of_user(stack: Sequence[Frame]) -> list[Frame]:
+    return [frame for frame in stack if frame.by_user]
+
+
+def _compared(last: Sequence[Frame], new: Sequence[Frame], again: bool) -> tuple[int, int | None]:
+    """(how many frames of the stack are still under way, the one that began its loop anew).
+
+    again : whether this is how the operation under way began.
+    """
     shorter = min(len(last), len(new))
     pairs = zip(last, new, strict=False)
     at = next((k for k, (a, b) in enumerate(pairs) if a.code is not b.code or a.offset != b.offset), shorter)
-    if at == len(last) == len(new):
-        found = _looping(new, len(new))
-        return (len(new), None) if found is None else (found + 1, found)
-    if at == shorter or last[at].code is not new[at].code:
+    within = not any(frame.by_user for frame in (*last[at:], *new[at:]))  # of one operation
+    if within or at == shorter:
+        found = _looping(new, at) if within and again else None
+        return (at, None) if found is None else (found + 1, found)
+    if last[at].code is not new[at].code:
         return at, None
     if new[at].offset > last[at].offset:
         return at + 1, None
