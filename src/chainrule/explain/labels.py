@@ -173,8 +173,10 @@ def _times(edge: Edge, tree: ast.BinOp, diagonal: Any) -> tuple[Formula, str] | 
     if not sides:
         u = symbol(tree.left)
         return (diagonal(m.product([m.digits(2), u])), "") if u else None
-    if len(sides) == 2:
+    fixed = [side for side in sides if isinstance(side, ast.Constant)]
+    if len(sides) == 2 and not fixed:
         return None
+    sides = fixed or sides
     if isinstance(sides[0], ast.Constant) and isinstance(sides[0].value, (int, float)):
         scale = m.digits(sides[0].value)
         eye = Formula("I", "I", "<mi>I</mi>", symmetric=True)
