@@ -32,7 +32,7 @@ def explain(f: Callable[..., Any], argnums: int | Sequence[int] = 0, *, detail: 
     x → u₁  Diag(sin′)      3×3    diagonal
     u₁ → y  2.0 I           3×3    scaled identity
     <BLANKLINE>
-    J = 2.0 I Diag(sin′)
+    J = (2.0 I) Diag(sin′)
     """
     from chainrule.explain.explanation import Explain
 
