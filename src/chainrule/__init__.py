@@ -65,15 +65,21 @@ from chainrule._stochastic import diagonal_estimate as diagonal_estimate
 from chainrule._stochastic import log_det_estimate as log_det_estimate
 from chainrule._stochastic import trace_estimate as trace_estimate
 from chainrule._triangular_inverse import triangular_inverse as triangular_inverse
+from chainrule.explain import explain as explain
 
 if typing.TYPE_CHECKING:
     from chainrule._solver import StructuredSolver as StructuredSolver
+    from chainrule.explain.explanation import Explanation as Explanation
 
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> typing.Any:
-    """What stands on an optional package is imported when it is asked for."""
+    """What stands on an optional package, or is large, is imported when it is asked for."""
+    if name == "Explanation":
+        from chainrule.explain.explanation import Explanation as Explanation
+
+        return Explanation
     if name != "StructuredSolver":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

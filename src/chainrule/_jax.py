@@ -225,6 +225,18 @@ def part_of(jaxpr: Jaxpr, invars: Sequence[Any], outvars: Sequence[Any]) -> Jaxp
     return jex.Jaxpr(jaxpr.constvars, list(invars), list(outvars), eqns, debug_info=_debug_info())
 
 
+def variable(like: Any) -> Any:
+    """A new variable for values like those of another one."""
+    return jex.Var(like.aval)
+
+
+def straight_line(
+    constants: Sequence[Any], invars: Sequence[Any], outvars: Sequence[Any], eqns: Sequence[Any]
+) -> Jaxpr:
+    """A jaxpr of these equations."""
+    return jex.Jaxpr(list(constants), list(invars), list(outvars), list(eqns), debug_info=_debug_info())
+
+
 def walk(jaxpr: Jaxpr) -> Iterator[Equation]:
     """Go through every equation of a jaxpr, nested ones included."""
     for eqn in jaxpr.eqns:

@@ -25,6 +25,7 @@ from jax.flatten_util import ravel_pytree
 from rich.console import Console
 
 import chainrule as cr
+from chainrule.explain.commands import add_to
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 _out, _err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
@@ -312,6 +313,18 @@ def _writer(path: Path) -> Callable[[Any], None]:
             raise UsageError(f"--out {path}: {_one_line(error)}") from error
 
     return write
+
+
+# the explorer ------------------------------------------------------------------------------------
+
+
+def _target(target: str, at: str | None) -> tuple[Any, Any, Any]:
+    module, f = _function(target)
+    point = _point(module, at)
+    return f, point, _blaming(target, point)
+
+
+add_to(app, _target)
 
 
 # the check ---------------------------------------------------------------------------------------

@@ -1,0 +1,206 @@
+"""`explain(f)(x)` and what it gives: an `Explanation`."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import webbrowser
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from chainrule._api import Argnums, checked_argnums, places
+from chainrule._errors import InputTypeError, ShapeError
+from chainrule._space import name_of
+from chainrule._trace import pick, require_inputs
+from chainrule.explain import encode
+from chainrule.explain.document import SCHEMA, VERSION, document, sum_over_paths, values_at
+from chainrule.explain.evaluate import Evaluator
+from chainrule.explain.flatten import flatten
+from chainrule.explain.graph import graph_of, input_names
+from chainrule.explain.paths import link
+
+
+class Explanation:
+    """How a function computes its value at a point, and its Jacobian by the chain rule: a value of plain data.
+
+    `print` shows the table of local Jacobians, the sweeps and the costs; `.save("page.html")` and `.show()` the page;
+    `.to_dict()` and `.to_json()` give all of it as data in a versioned schema.
+
+    Examples
+    --------
+    >>> import chainrule as cr, jax.numpy as jnp
+    >>> e = cr.explain(lambda x: jnp.stack([x[0] ** 2 + x[1], x[0] * x[1]]))(jnp.array([1.0, 2.0]))
+    >>> e.jacobian.tolist(), e.paths(0, 0)["count"]
+    ([[2.0, 1.0], [2.0, 1.0]], '1')
+    """
+
+    _data: dict[str, Any]
+    _kept: Any
+    __slots__ = ("_data", "_kept")
+
+    def __init__(self, data: Mapping[str, Any], _kept: Any = None) -> None:
+        if data.get("schema") != SCHEMA or data.get("version") != VERSION:
+            given = f"{data.get('schema')!r}, version {data.get('version')!r}"
+            raise InputTypeError(f"Explanation: this is {given}; {SCHEMA!r}, version {VERSION}, can be read")
+        object.__setattr__(self, "_data", json.loads(json.dumps(data, allow_nan=False)))
+        object.__setattr__(self, "_kept", _kept)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"an Explanation cannot be changed: {name}; call explain(f) at another point")
+
+    @property
+    def jacobian(self) -> np.ndarray:
+        """The whole Jacobian, dense. Raises ShapeError where it is too large for the document."""
+        found = encode.matrix_of(self._data["jacobian"])
+        if found is None:
+            m, n = self._data["jacobian"]["shape"]
+            raise ShapeError(f"explain: the {m}×{n} Jacobian is kept as a picture only; use chainrule.jacobian")
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        return json.loads(json.dumps(self._data))
+
+    def to_json(self) -> str:
+        """All of it as JSON; what is no finite number is written as "NaN", "Infinity", "-Infinity"."""
+        return json.dumps(self._data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Explanation:
+        """The explanation that `to_dict` wrote."""
+        return cls(data)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Explanation) and self._data == other._data
+
+    def __hash__(self) -> int:
+        return hash(self.to_json())
+
+    def paths(self, i: int, j: int, k: int = 8) -> dict[str, Any]:
+        """∂yᵢ/∂xⱼ as a sum over paths: how many there are, the k largest, and what the rest adds up to.
+
+        The numbers of paths are exact, whatever their size; nothing is enumerated. The products in "top" and the sum in
+        "rest" add up to "value", which is J[i, j].
+        """
+        m, n = self._data["jacobian"]["shape"]
+        if not (0 <= i < m and 0 <= j < n):
+            raise ShapeError(f"explain: there is no entry ({i}, {j}) in a Jacobian of shape ({m}, {n})")
+        links, whole = self._kept or (self._links(), self._dense())
+        if links is None:
+            raise ShapeError("explain: some local Jacobians are too large for a sum over paths; choose a smaller part")
+        return sum_over_paths(self._data, links, whole, i, j, k)
+
+    def _dense(self) -> Any:
+        return encode.matrix_of(self._data["jacobian"])
+
+    def _links(self) -> Any:
+        edges = [e for e in self._data["edges"] if e["group"] is None]
+        matrices = [encode.matrix_of(e["jacobian"]) for e in edges]
+        known = [a for a in matrices if a is not None]
+        if len(known) < len(edges):
+            return None
+        places = [(*np.nonzero(a), a[np.nonzero(a)]) for a in known]
+        own = zip(edges, places, known, strict=True)
+        return [link(e["id"], e["from"], e["to"], p, a.shape) for e, p, a in own]
+
+    # what it looks like ---------------------------------------------------------------------------
+
+    def __str__(self) -> str:
+        from chainrule.explain.text import text
+
+        return text(self._data)
+
+    def __repr__(self) -> str:
+        m, n = self._data["jacobian"]["shape"]
+        counts = f"{len(self._data['nodes'])} values, {len(self._data['edges'])} local Jacobians"
+        return f"Explanation of {self._data['function']['name']}: {m}×{n} · {counts}"
+
+    def table(self) -> str:
+        """The edges, their local Jacobians, shapes and structures, and the formula of the chain."""
+        from chainrule.explain.text import table
+
+        return table(self._data)
+
+    def latex(self, i: int, j: int) -> str:
+        """∂yᵢ/∂xⱼ as a sum of products of partials, in LaTeX, with its value."""
+        from chainrule.explain.text import latex
+
+        return latex(self._data, i, j, self.paths(i, j))
+
+    def svg(self) -> str:
+        """The graph as a static picture."""
+        from chainrule.explain.svg import svg
+
+        return svg(self._data)
+
+    def html(self) -> str:
+        """The page with this explanation in it: one file, which needs no network."""
+        from chainrule.explain.page import page
+
+        return page(self.to_json())
+
+    def save(self, path: str | Path) -> Path:
+        """Write the page (.html), the data (.json) or the picture (.svg)."""
+        target = Path(path)
+        write = {".html": self.html, ".json": self.to_json, ".svg": self.svg}.get(target.suffix)
+        if write is None:
+            raise InputTypeError(f"Explanation.save: {target.name!r} ends in neither .html, .json nor .svg")
+        target.write_text(write(), encoding="utf-8")
+        return target
+
+    def show(self) -> Path:
+        """Open the page in the browser; gives the file that was written for it."""
+        folder = Path(tempfile.mkdtemp(prefix="chainrule-"))
+        path = self.save(folder / "explanation.html")
+        webbrowser.open(path.as_uri())
+        return path
+
+    def _repr_html_(self) -> str:
+        from chainrule.explain.page import in_notebook
+
+        return in_notebook(self.to_json(), self.svg())
+
+
+class Explain:
+    """`explain(f)`: call it with the arguments of `f`."""
+
+    def __init__(self, f: Callable[..., Any], argnums: Argnums, detail: str) -> None:
+        self._f, self._argnums, self._detail = f, checked_argnums("explain", f, argnums, least=1), detail
+        self._known: tuple[Any, ...] | None = None
+        if detail not in ("auto", "operations", "lines"):
+            raise InputTypeError(f"explain of {name_of(f)}: detail={detail!r} is none of 'auto', 'operations', 'lines'")
+
+    def __call__(self, *args: Any) -> Explanation:
+        """The explanation at a point."""
+        problem = pick("explain", self._f, self._argnums, args)
+        require_inputs(problem, False)
+        graph, evaluator = self._prepared(problem, args)
+        data, kept = document(graph, problem, evaluator, problem.leaves)
+        return Explanation(data, kept)
+
+    def _prepared(self, problem: Any, args: Sequence[Any]) -> tuple[Any, Any]:
+        """The graph and its evaluator; kept for points of the same shapes, where the other arguments are the same."""
+        numbers = [k % len(args) for k in places(self._argnums)]
+        others = [x for k, a in enumerate(args) if k not in numbers for x in jax.tree.leaves(a)]
+        shapes = (problem.tree, tuple((x.shape, x.dtype) for x in problem.leaves), len(args))
+        if self._known is not None:
+            known, kept, found = self._known
+            if known == shapes and len(kept) == len(others) and all(a is b for a, b in zip(kept, others, strict=True)):
+                return found
+        closed = jax.make_jaxpr(lambda *x: jax.tree.leaves(problem.function(*x)))(*problem.leaves)
+        flat = flatten(closed, problem.leaves)
+        graph = graph_of(flat, input_names(self._f, numbers, args), self._detail)
+        found = graph, Evaluator(graph, problem)
+        self._known = None if flat.chosen else (shapes, others, found)
+        return found
+
+    def values(self, *args: Any) -> Callable[[Any], Any]:
+        """f as a function of many points [k, n] at once, where one array is differentiated."""
+        problem = pick("explain", self._f, self._argnums, args)
+        if len(problem.leaves) != 1:
+            raise ShapeError(f"explain of {name_of(self._f)}: points are given for one array of inputs only")
+        return values_at(problem, problem.leaves[0].shape)

@@ -1,0 +1,137 @@
+"""A traced function as one straight list of equations, each with the frames that it was traced in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from chainrule._jax import (
+    Literal,
+    as_callable,
+    dependent,
+    inner_jaxpr,
+    part_of,
+    primitive,
+    run_equation,
+    straight_line,
+    variable,
+)
+from chainrule.explain.source import Frame, frames_of
+
+
+@dataclass(frozen=True, eq=False)
+class Operation:
+    """An equation and its frames, the outermost first."""
+
+    eqn: Any
+    stack: tuple[Frame, ...]
+    branch: str = ""  # "branch 2 of 3": which one of a cond was taken
+
+
+@dataclass(eq=False)
+class Flat:
+    """The equations of a function without calls and branches; `chosen`: whether a branch was taken for the point."""
+
+    invars: list[Any]
+    outvars: list[Any] = field(default_factory=list)
+    constants: dict[Any, Any] = field(default_factory=dict)
+    operations: list[Operation] = field(default_factory=list)
+    chosen: bool = False
+
+    def part(self, invars: Sequence[Any], outvars: Sequence[Any], among: Any = None) -> tuple[Any, list[Any]]:
+        """The equations (of these operations) that lead from variables to others, and their constants."""
+        eqns = [o.eqn for o in (self.operations if among is None else among)]
+        part = part_of(straight_line((), invars, outvars, eqns), invars, outvars)
+        used = {v for e in part.eqns for v in e.invars if not isinstance(v, Literal)}
+        used.update(v for v in outvars if not isinstance(v, Literal))
+        kept = {v: self.constants[v] for v in used if v in self.constants}
+        return straight_line(list(kept), invars, outvars, part.eqns), list(kept.values())
+
+    def active(self) -> set[Any]:
+        """The variables that depend on the inputs."""
+        found = set(self.invars)
+        for operation in self.operations:
+            eqn = operation.eqn
+            marks = [not isinstance(v, Literal) and v in found for v in eqn.invars]
+            if any(marks):
+                found.update(v for v, own in zip(eqn.outvars, dependent(eqn, marks), strict=True) if own)
+        return found
+
+
+def flatten(closed: Any, leaves: Sequence[Any]) -> Flat:
+    """Inline the calls of a closed jaxpr, and of its conds the branches that are taken at the point."""
+    invars = [variable(v) for v in closed.jaxpr.invars]
+    flat = Flat(invars)
+    known = dict(zip(closed.jaxpr.invars, invars, strict=True))
+    _Inliner(flat, leaves).run(closed.jaxpr, closed.consts, known, (), "call", "")
+    flat.outvars = [_read(known, v) for v in closed.jaxpr.outvars]
+    _fold_constants(flat)
+    return flat
+
+
+def _fold_constants(flat: Flat) -> None:
+    """Evaluate what does not depend on the inputs: it becomes a constant."""
+    active, kept = flat.active(), []
+    for operation in flat.operations:
+        eqn = operation.eqn
+        if any(v in active for v in eqn.outvars) or eqn.effects:
+            kept.append(operation)
+            continue
+        operands = [v.val if isinstance(v, Literal) else flat.constants[v] for v in eqn.invars]
+        flat.constants.update(zip(eqn.outvars, run_equation(eqn, operands), strict=True))
+    flat.operations = kept
+
+
+def _read(known: dict[Any, Any], v: Any) -> Any:
+    return v if isinstance(v, Literal) else known[v]
+
+
+@dataclass
+class _Inliner:
+    flat: Flat
+    leaves: Sequence[Any]
+
+    def run(
+        self,
+        jaxpr: Any,
+        consts: Sequence[Any],
+        known: dict[Any, Any],
+        outer: tuple[Frame, ...],
+        entry: str,
+        branch: str,
+    ) -> None:
+        for v, value in zip(jaxpr.constvars, consts, strict=True):
+            known[v] = variable(v)
+            self.flat.constants[known[v]] = value
+        for eqn in jaxpr.eqns:
+            stack = (*outer, *frames_of(eqn, entry))
+            operands = [_read(known, v) for v in eqn.invars]
+            inner, way, said = self._inner(eqn, operands)
+            if inner is None:
+                outs = [variable(v) for v in eqn.outvars]
+                known.update(zip(eqn.outvars, outs, strict=True))
+                self.flat.operations.append(Operation(eqn.replace(invars=operands, outvars=outs), stack, branch))
+                continue
+            operands = operands[1:] if way == "branch" else operands
+            own = dict(zip(inner[0].invars, operands, strict=True))
+            self.run(inner[0], inner[1], own, stack, way, said or branch)
+            known.update((v, _read(own, w)) for v, w in zip(eqn.outvars, inner[0].outvars, strict=True))
+
+    def _inner(self, eqn: Any, operands: Sequence[Any]) -> tuple[Any, str, str]:
+        if eqn.primitive is primitive("cond"):
+            branches = eqn.params["branches"]
+            index = int(np.clip(self._value(operands[0]), 0, len(branches) - 1))
+            self.flat.chosen = True
+            taken = branches[index]
+            return (taken.jaxpr, taken.consts), "branch", f"branch {index + 1} of {len(branches)}"
+        return inner_jaxpr(eqn), "jit", ""
+
+    def _value(self, v: Any) -> Any:
+        if isinstance(v, Literal):
+            return v.val
+        jaxpr, consts = self.flat.part(self.flat.invars, [v])
+        return jax.jit(as_callable(jaxpr, consts))(*self.leaves)[0]
