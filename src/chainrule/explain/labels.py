@@ -173,7 +173,7 @@ def _times(edge: Edge, tree: ast.BinOp, diagonal: Any) -> tuple[Formula, str] | 
     if not sides:
         u = symbol(tree.left)
         return (diagonal(m.product([m.digits(2), u])), "") if u else None
-    fixed = [side for side in sides if isinstance(side, ast.Constant)]
+    fixed: list[ast.expr] = [side for side in sides if isinstance(side, ast.Constant)]
     if len(sides) == 2 and not fixed:
         return None
     sides = fixed or sides
