@@ -300,3 +300,7 @@ def test_other_refusals():
             of(jnp.sin, rtol=-1)
     with pytest.raises(cr.InputTypeError, match="the first argument must be a function"):
         cr.divergence(3)
+
+
+def test_a_potential_at_no_points():
+    assert cr.potential(lambda x: x, batched=True)(jnp.zeros((0, 2)), jnp.zeros(2)).shape == (0,)

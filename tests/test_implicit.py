@@ -259,6 +259,8 @@ class TestInverse:
             _ = cr.inverse(lambda x: x**2, jnp.zeros(1)).radius
         with pytest.raises(cr.InputTypeError, match="must be a function"):
             cr.inverse(3, jnp.zeros(1))
+        with pytest.raises(cr.InputTypeError, match="ask for the radius outside"):
+            jax.jit(lambda x0: cr.inverse(polar, x0).radius)(jnp.ones(2))
 
 
 def test_whole_numbers_that_are_mapped_around_a_solution():

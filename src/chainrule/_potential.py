@@ -177,7 +177,7 @@ def _line_integral(F: Callable[[Any], Any], X: Any, X0: Any, nodes: int) -> tupl
         return products.sum(1), abs(products).sum(1)
 
     rule = jnp.asarray((1 + t) / 2, X.dtype), jnp.asarray(w / 2, X.dtype)
-    return jax.tree.map(lambda a: a.sum(0), jax.lax.map(term, rule, batch_size=_AT_ONCE))
+    return jax.tree.map(lambda a: a.sum(0), jax.lax.map(term, rule, batch_size=_AT_ONCE if len(X) else None))
 
 
 def _refined(run: Callable[[int], tuple[Any, Any]], nodes: int, *more: int) -> Any:
