@@ -202,7 +202,7 @@ def fixed_point(
     >>> z = cr.fixed_point(lambda x, z: 0.5 * jnp.cos(z) + x, jnp.zeros(1))
     >>> J = cr.jacobian(z)(jnp.array([0.2]))  # 1 / (1 + sin(z) / 2)
     >>> round(float(J[0, 0]), 4)
-    0.7683
+    0.7774
     """
 
     def find(f: Callable[[Any], Any], z0: Any) -> tuple[Any, Any]:

@@ -112,11 +112,13 @@ class LocalInverse:
 
         β = ‖J(x0)⁻¹‖, and L bounds ‖J(x) - J(x0)‖ / ‖x - x0‖ for ‖x - x0‖ ≤ 1 / (β L), where f is injective (Krantz and
         Parks 2002, section 3.3, by the contraction x -> x - J(x0)⁻¹ (f(x) - y)). L is the largest that is seen along
-        random directions, so that this is an estimate and no proof; inf where J does not change. A number, which there is
-        none of where x0 is traced.
+        random directions, so that this is an estimate and no proof; inf where J does not change. It needs an x0
+        that is not traced.
         """
         if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(self.x0)):
-            raise InputTypeError(f"{self.__name__}: x0 is traced (inside jit, vmap or grad); ask for the radius outside")
+            raise InputTypeError(
+                f"{self.__name__}: x0 is traced (inside jit, vmap or grad); ask for the radius outside"
+            )
         J = jacobian(self.f)(self.x0)
         F, n = J.factorize(), J.shape[1]
         dtype = flat(self.x0).dtype

@@ -252,7 +252,7 @@ class LinearAlgebra:
     def det(self) -> Inexact[Array, "*batch"]:
         """The determinant: the signed factor by which J scales volumes. Raises ShapeError where J is not square.
 
-        Where J is singular, the derivative is nan if J is banded, sparse, or one of these plus a map of low rank.
+        Where J is singular, its derivative is nan if J is banded or sparse, else that of `jax.numpy.linalg.det`.
         """
         self._require_square("det", ANY_J)
         return _det(self)
