@@ -7,9 +7,10 @@ import subprocess
 import time
 
 import numpy as np
-from bundle import PAGE, WEB, absent
-from documents import FIELD, NET
-from test_page import near, number, read, until
+
+from browser.bundle import PAGE, WEB, absent
+from browser.documents import FIELD, NET
+from browser.test_page import near, number, read, until
 
 
 def deep(blocks: int = 12, per: int = 170) -> dict:

@@ -7,9 +7,10 @@ from xml.etree import ElementTree
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from bundle import WEB, absent
-from documents import FIELD, NET, SOFT, Example, Step, stored
-from test_page import last, near, number, numbers
+
+from browser.bundle import WEB, absent
+from browser.documents import FIELD, NET, SOFT, Example, Step, stored
+from browser.test_page import last, near, number, numbers
 
 
 def grouped() -> tuple[Example, dict]:

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from documents import EXAMPLES, FIELD, NET, SOFT, WIDE, B, C, W
+
+from browser.documents import EXAMPLES, FIELD, NET, SOFT, WIDE, B, C, W
 
 
 def number(text: str) -> float:
