@@ -19,7 +19,6 @@ from chainrule._errors import (
     SingularError,
 )
 from chainrule._linalg.iterative import require_method
-from chainrule._matrix_free import MatrixFree
 from chainrule._newton import newton_loop
 from chainrule._options import optional, require_count, require_tolerance
 from chainrule._space import flat, name_of
@@ -374,7 +373,7 @@ def _refuse_unsolved(what: str, y: Any, given: Any) -> None:
 
 def _refuse_singular(what: str, g: Callable[..., Any], x: Any, y: Any, args: Any, J: Any) -> None:
     """Where ∂g/∂y is singular, say so, at which point, and how badly it is conditioned."""
-    if isinstance(J, MatrixFree):
+    if J._products_only:
         J = J @ jnp.ones(J.shape[1], J.dtype)
     if _all_finite(J) is not False or not _all_finite((x, y, args)):
         return

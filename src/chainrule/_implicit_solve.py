@@ -15,9 +15,7 @@ import numpy as np
 from chainrule._api import jacobian, linearize
 from chainrule._assembled import Assembled, whole
 from chainrule._errors import MemoryLimitError
-from chainrule._jax import as_callable
 from chainrule._linalg.iterative import KRYLOV
-from chainrule._matrix_free import MatrixFree
 from chainrule._space import flat
 
 DENSE = 1000  # unknowns, beyond which a system without zeros is solved by products
@@ -41,6 +39,8 @@ def implicit_jacobian(of_x: Any, of_y: Any, x: Any, y: Any, method: str) -> Any:
 def _products(A: Any, B: Any, method: str) -> Any:
     """-A⁻¹ B as a map of products."""
     solve = A.factorize().solve if method == "auto" and isinstance(A, Assembled) else _by(A, method)
+    from chainrule._matrix_free import MatrixFree
+
     return MatrixFree.of(lambda v: -solve(B._apply(v)), A._columns, B._columns)
 
 
@@ -89,6 +89,8 @@ def converted(f: Callable[[Any, Any], Any], x: Any, y: Any) -> tuple[Callable[..
 
     Whole numbers as well, which `jax.closure_convert` leaves where a custom derivative cannot see them.
     """
+    from chainrule._jax import as_callable
+
     closed, shapes = jax.make_jaxpr(f, return_shape=True)(x, y)
     traced = [isinstance(c, jax.core.Tracer) for c in closed.consts]
 
