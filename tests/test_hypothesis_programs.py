@@ -33,14 +33,6 @@ def run_seed(testrun_uid):
     return int(os.environ.get("CHAINRULE_SEED") or int(testrun_uid, 16) % 2**32)
 
 
-@pytest.fixture
-def quick_compile():
-    """Programs this small take longer to optimize than to run."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def inputs_of(shapes, seed):
     rng = np.random.default_rng(seed)
     return tuple(jnp.asarray(rng.uniform(-2, 2, size=s)) for s in shapes)
@@ -120,7 +112,6 @@ def agree(ours, theirs, near):
         np.testing.assert_allclose(got, expected, rtol=near, atol=near * scale)
 
 
-@pytest.mark.usefixtures("quick_compile")
 @pytest.mark.parametrize("group", range(GROUPS))
 def test_random_programs(group, run_seed):
     @seed(run_seed + group)

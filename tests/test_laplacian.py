@@ -11,12 +11,11 @@ from hypothesis import HealthCheck, assume, given, note, seed, settings
 from hypothesis import strategies as st
 from jax import lax
 from jax.flatten_util import ravel_pytree
-from test_hypothesis_programs import inputs_of, quick_compile, shapes, tolerance  # noqa: F401
+from test_hypothesis_programs import inputs_of, shapes, tolerance
 
 import chainrule as cr
 from chainrule._jax import walk
 
-pytestmark = pytest.mark.usefixtures("quick_compile")
 RNG = np.random.default_rng(0)
 A, B = RNG.normal(size=(6, 6)), RNG.normal(size=(6, 6))
 SPD = A @ A.T + np.eye(6)

@@ -171,23 +171,23 @@ class LowRankUpdate(Jacobian):
         return self._A.structural_rank == self.shape[0]
 
     def _solve(self, factors: Any, b: Any, transposed: bool) -> Any:
-        fixed, own = jax.lax.stop_gradient(self), b.astype(working(self.dtype))
+        return self._by_factors(factors, b.astype(working(self.dtype)), transposed, judged=True).astype(b.dtype)
 
-        def wrong(x: Any, b: Any, transposed: bool) -> Any:
-            J = fixed.T if transposed else fixed
-            unsolved = lost(x, b, J._magnitudes()._apply)
-            if factors is None:
-                return unsolved
-            # what lies in the image of a singular J has solutions, which no residual tells apart
-            small = _suspicious(fixed, *factors[1:])
-            return unsolved | jax.lax.cond(small, lambda J: kernel(J).dimension > 0, lambda _: jnp.array(False), fixed)
-
-        return self._by_factors(factors, own, transposed, wrong).astype(b.dtype)
-
-    def _by_factors(self, factors: Any, b: Any, transposed: bool, wrong: Any = None) -> Any:
-        """[r, n] -> [r, n]; without `wrong`, whatever a singular J gives."""
-        run = functools.partial(_by_parts, jax.lax.stop_gradient(self), factors)
+    def _by_factors(self, factors: Any, b: Any, transposed: bool, judged: bool = False) -> Any:
+        """[r, n] -> [r, n]; unless judged, whatever a singular J gives."""
+        fixed = jax.lax.stop_gradient(self)
+        run = functools.partial(_by_parts, fixed, factors)
+        wrong = functools.partial(fixed._wrong, factors) if judged else None
         return implicit_solve(self._products, run, b, transposed, wrong)
+
+    def _wrong(self, factors: Any, x: Any, b: Any, transposed: bool) -> Any:
+        """[r, 1]: where x has no digit to trust, or is one of many solutions."""
+        unsolved = lost(x, b, (self.T if transposed else self)._magnitudes()._apply)
+        if factors is None:
+            return unsolved
+        # what lies in the image of a singular J has solutions, which no residual tells apart
+        small = _suspicious(self, *factors[1:])
+        return unsolved | jax.lax.cond(small, lambda J: kernel(J).dimension > 0, lambda _: jnp.array(False), self)
 
     def _magnitudes(self) -> LowRankUpdate:
         """|A| + |U| |V|"""
