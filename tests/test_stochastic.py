@@ -259,6 +259,37 @@ def test_log_dets_and_their_derivatives(method):
     assert_unbiased(np.asarray(second), float(-jnp.trace(inverse @ inverse)))
 
 
+@pytest.mark.parametrize("method", ["lanczos", "normal"])
+@pytest.mark.parametrize("estimator", ["hutch++", "xtrace"])
+def test_log_dets_by_a_split_trace(method, estimator):
+    A = DETERMINANTS[method]
+
+    def estimate(c, key, **options):
+        transform = cr.log_det_estimate(lambda x: A @ x + c * x, method=method, estimator=estimator, **options)
+        return transform(X, key=key)
+
+    e = jax.tree.map(np.asarray, jax.vmap(lambda key: estimate(0.1, key, probes=18))(KEYS[:200]))
+    exact = float(jnp.linalg.slogdet(A + 0.1 * jnp.eye(N))[1])
+    assert_unbiased(e.value, exact)
+    assert (abs(e.value - exact) <= 2.5 * e.standard_error).mean() > 0.88
+    assert e.method == f"{method}, {estimator}"
+    slope = jax.vmap(jax.grad(lambda c, key: estimate(c, key).value), (None, 0))(0.1, KEYS[:200])
+    assert_unbiased(np.asarray(slope), float(jnp.trace(jnp.linalg.inv(A + 0.1 * jnp.eye(N)))))
+
+
+def test_a_split_trace_is_exact_for_the_identity_and_low_rank():
+    def f(x):
+        return x + U.T @ (U @ x)
+
+    U = 3 * jax.random.normal(KEYS[0], (3, 60))
+    exact = jnp.linalg.slogdet(jnp.eye(60) + U.T @ U)[1]
+    errors = {}
+    for estimator in ("hutchinson", "hutch++", "xtrace"):
+        e = cr.log_det_estimate(f, method="lanczos", probes=16, estimator=estimator)(jnp.ones(60), key=KEYS[1])
+        errors[estimator] = abs(float(e.value - exact))
+    assert max(errors["hutch++"], errors["xtrace"]) < 1e-9 * exact < 1e-3 * errors["hutchinson"]
+
+
 def test_log_det_chooses():
     e = cr.log_det_estimate(jnp.exp)(X)
     assert e.exact and "diagonal" in e.reason
@@ -281,7 +312,7 @@ def test_log_det_chooses():
 
 def test_lanczos_stops_where_the_space_is_used_up():
     A = jnp.diag(jnp.repeat(jnp.array([2.0, 5.0]), 4))
-    main, side = tridiagonal(lambda v: A @ v, jnp.ones(8) / np.sqrt(8), 6)
+    main, side, _ = tridiagonal(lambda v: A @ v, jnp.ones(8) / np.sqrt(8), 6)
     assert (side[1:] == 0).all() and (main[2:] == 1).all()
     T = jnp.array([[main[0], side[0]], [side[0], main[1]]])
     np.testing.assert_allclose(jnp.linalg.eigvalsh(T), [2, 5])
@@ -301,6 +332,9 @@ def test_lanczos_stops_where_the_space_is_used_up():
         (lambda: cr.trace_estimate(jnp.sin, probes=2, method="hutch++"), cr.InputTypeError, "from 3 on"),
         (lambda: cr.trace_estimate(jnp.sin, distribution="cauchy"), cr.InputTypeError, "rademacher"),
         (lambda: cr.log_det_estimate(jnp.sin, terms=True), cr.InputTypeError, "terms=True"),
+        (lambda: cr.log_det_estimate(jnp.sin, estimator="best"), cr.InputTypeError, "estimator='best'"),
+        (lambda: cr.log_det_estimate(jnp.sin, method="series", estimator="xtrace"), cr.InputTypeError, "at random"),
+        (lambda: cr.log_det_estimate(jnp.sin, probes=2, estimator="hutch++"), cr.InputTypeError, "probes=2"),
         (lambda: cr.trace_estimate(lambda x: x[1:])(X), cr.ShapeError, "29×30.*only a square J has a trace"),
         (lambda: cr.trace_estimate(cr.jacobian(lambda x: x[1:])(X)), cr.ShapeError, "not square"),
         (lambda: cr.trace_estimate(lambda x: B @ jnp.sin(B @ x), probes=2)(X), cr.InputTypeError, "jax.random.key"),

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from chainrule._linalg.host import working
+from chainrule._probing import drawn, trace
 
 _GOES_ON = 0.9  # the chance that the power series takes one more term; its square root bounds the contraction
 
@@ -24,8 +25,13 @@ def log_dets(A: Any, x: Any, key: Any, method: str, terms: int) -> Any:
     """
     if method == "series":
         return _series(lambda v: _rows(A, v) - v, x, key, terms)
-    product, power = (A._apply, 1.0) if method == "lanczos" else (lambda v: A.T._apply(A._apply(v)), 0.5)
-    return power * jax.vmap(lambda v: _quadrature(product, v, min(terms, x.shape[1])))(x)
+    product, power = _symmetric(A, method)
+    return power * jax.vmap(lambda v: _quadrature(product, v, terms))(x)
+
+
+def _symmetric(A: Any, method: str) -> tuple[Callable[[Any], Any], float]:
+    """The symmetric map of which Lanczos' method takes the logarithm, and its power in A."""
+    return (A._apply, 1.0) if method == "lanczos" else (lambda v: A.T._apply(A._apply(v)), 0.5)
 
 
 @log_dets.defjvp
@@ -33,6 +39,34 @@ def _log_dets_jvp(method: str, terms: int, given: Any, tangents: Any) -> Any:
     A, x, key = given
     moved = jax.jvp(lambda A: _rows(A, x), (A,), tangents[:1])[1]
     return log_dets(A, x, key, method, terms), (_solved(A, x, method) * moved).sum(1)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4, 5, 6, 7))
+def split_log_det(
+    A: Any, key: Any, method: str, terms: int, estimator: str, n: int, probes: int, distribution: str
+) -> tuple[Any, Any]:
+    """tr log A by Hutch++ or XTrace, and its standard error; `log_dets` says what A is.
+
+    The derivative is that of Hutchinson's estimate with as many probes: the subspaces that are split off log A tell
+    nothing of A⁻¹ dA.
+    """
+    product, power = _symmetric(A, method)
+
+    def logarithm(x: Any) -> Any:
+        return power * jax.vmap(lambda v: _log_times(product, v, terms))(x)
+
+    return trace(estimator, logarithm, key, n, probes, distribution, A._columns.dtype)
+
+
+@split_log_det.defjvp
+def _split_log_det_jvp(
+    method: str, terms: int, estimator: str, n: int, probes: int, distribution: str, given: Any, tangents: Any
+) -> Any:
+    A, key = given
+    value, error = split_log_det(A, key, method, terms, estimator, n, probes, distribution)
+    x = drawn(key, (probes, n), value.dtype, "rademacher")
+    moved = jax.jvp(lambda A: _rows(A, x), (A,), tangents[:1])[1]
+    return (value, error), ((_solved(A, x, method) * moved).sum(1).mean(0), jnp.zeros_like(error))
 
 
 def _rows(A: Any, x: Any) -> Any:
@@ -48,19 +82,32 @@ def _solved(A: Any, x: Any, method: str) -> Any:
     return jax.vmap(lambda v: A._apply(cg(lambda u: A.T._apply(A._apply(u)), v)[0]))(x)
 
 
-def _quadrature(product: Callable[[Any], Any], v: Any, steps: int) -> Any:
+def _quadrature(product: Callable[[Any], Any], v: Any, terms: int) -> Any:
     """vᵀ log(A) v of a symmetric positive definite A by Gauss quadrature: the nodes are Ritz values; nan for others."""
-    dtype, size = working(v.dtype), jnp.linalg.norm(v)
-    main, side = tridiagonal(product, v / size, steps)
-    T = jnp.diag(main) + jnp.diag(side[:-1], 1) + jnp.diag(side[:-1], -1)
-    nodes, vectors = jnp.linalg.eigh(T.astype(dtype))
+    size = jnp.linalg.norm(v)
+    nodes, vectors, _ = _ritz(product, v / size, terms)
     return size**2 * (vectors[0] ** 2 @ jnp.log(nodes)).astype(v.dtype)
 
 
-def tridiagonal(product: Callable[[Any], Any], q: Any, steps: int) -> tuple[Any, Any]:
-    """Lanczos' diagonals [steps] and side diagonals [steps] from a unit vector q, each vector made orthogonal twice.
+def _log_times(product: Callable[[Any], Any], v: Any, terms: int) -> Any:
+    """log(A) v = ‖v‖ Qᵀ log(T) e₁, likewise; 0 for v = 0."""
+    size = jnp.linalg.norm(v)
+    nodes, vectors, Q = _ritz(product, jnp.where(size > 0, v / jnp.where(size > 0, size, 1), 0), terms)
+    return size * ((vectors @ (jnp.log(nodes) * vectors[0])).astype(v.dtype) @ Q)
 
-    Where the Krylov space is used up, ones follow on the diagonal: they have no part in what starts from q.
+
+def _ritz(product: Callable[[Any], Any], q: Any, terms: int) -> tuple[Any, Any, Any]:
+    """The eigenvalues and eigenvectors of Lanczos' matrix from a unit vector q, and the basis Q [steps, n] it is in."""
+    main, side, Q = tridiagonal(product, q, min(terms, len(q)))
+    T = jnp.diag(main) + jnp.diag(side[:-1], 1) + jnp.diag(side[:-1], -1)
+    return *jnp.linalg.eigh(T.astype(working(q.dtype))), Q
+
+
+def tridiagonal(product: Callable[[Any], Any], q: Any, steps: int) -> tuple[Any, Any, Any]:
+    """Lanczos' diagonals [steps], side diagonals [steps] and basis [steps, n] from a unit vector q.
+
+    Each vector is made orthogonal twice. Where the Krylov space is used up, ones follow on the diagonal: they have no
+    part in what starts from q.
     """
     eps = float(jnp.finfo(q.dtype).eps)
 
@@ -80,7 +127,8 @@ def tridiagonal(product: Callable[[Any], Any], q: Any, steps: int) -> tuple[Any,
         return (Q, following, largest), (jnp.where(going, main, 1), side)
 
     start = jnp.zeros((steps, len(q)), q.dtype), q, jnp.zeros((), q.dtype)
-    return jax.lax.scan(step, start, jnp.arange(steps))[1]
+    (Q, *_), (main, side) = jax.lax.scan(step, start, jnp.arange(steps))
+    return main, side, Q
 
 
 def _series(contract: Callable[[Any], Any], x: Any, key: Any, terms: int) -> Any:

@@ -16,7 +16,7 @@ from chainrule._compiled import Transform
 from chainrule._errors import InputTypeError, MemoryLimitError
 from chainrule._expense import exact_cost
 from chainrule._jacobian import Jacobian
-from chainrule._lanczos import log_dets
+from chainrule._lanczos import log_dets, split_log_det
 from chainrule._options import ANY_J, require_count
 from chainrule._probing import Estimate, averaged, diagonal, drawn, trace
 from chainrule._space import name_of
@@ -45,6 +45,7 @@ class _Wanted:
     probes: int
     distribution: str | None
     terms: int = 0
+    estimator: str = "hutchinson"  # of the trace of a logarithm
 
     @property
     def name(self) -> str:
@@ -202,6 +203,7 @@ def log_det_estimate(
     method: str = "auto",
     probes: int = 16,
     terms: int = 20,
+    estimator: str = "hutchinson",
     distribution: str | None = None,
 ) -> Any:
     """log |det J|, the logarithm of the local volume factor.
@@ -219,6 +221,9 @@ def log_det_estimate(
         Random vectors.
     terms : int
         Steps of Lanczos' method for each of them, or terms of the power series before chance decides on more.
+    estimator : {'hutchinson', 'hutch++', 'xtrace'}
+        Of the trace of the logarithm, as the methods of `trace_estimate`: the last two are far more accurate where the
+        logarithm has few large eigenvalues, as that of I + a matrix of low rank; not for 'series'.
     distribution : {'rademacher', 'normal'}, optional
         Of the probes; signs unless given.
 
@@ -250,7 +255,7 @@ def log_det_estimate(
     >>> e.value.item(), e.method
     (3.0, 'exact')
     """
-    return _transform(_Wanted("log_det", method, probes, distribution, terms), f, argnums)
+    return _transform(_Wanted("log_det", method, probes, distribution, terms, estimator), f, argnums)
 
 
 def _transform(wanted: _Wanted, f: Any, argnums: Argnums) -> Any:
@@ -286,7 +291,15 @@ def _require_wanted(wanted: _Wanted, f: Any) -> None:
         raise InputTypeError(f"{what}: method={wanted.method!r} is none of {', '.join(map(repr, known))}")
     if wanted.distribution not in (None, "rademacher", "normal"):
         raise InputTypeError(f"{what}: distribution={wanted.distribution!r} is none of 'rademacher', 'normal'")
-    least = _LEAST.get(_AUTO[wanted.what] if wanted.method == "auto" else wanted.method, 1)
+    if wanted.estimator not in _LEAST:
+        raise InputTypeError(f"{what}: estimator={wanted.estimator!r} is none of {', '.join(map(repr, _LEAST))}")
+    if wanted.method == "series" and wanted.estimator != "hutchinson":
+        raise InputTypeError(
+            f"{what}: the power series is cut at random for each probe, which estimator={wanted.estimator!r} cannot "
+            "take; give estimator='hutchinson', or method='normal'"
+        )
+    method = _AUTO[wanted.what] if wanted.method == "auto" else wanted.method
+    least = _LEAST.get(wanted.estimator if wanted.what == "log_det" else method, 1)
     counts = {"probes": (wanted.probes, least)} | ({"terms": (wanted.terms, 1)} if wanted.what == "log_det" else {})
     for name, (count, fewest) in counts.items():
         require_count(what, name, count, fewest)
@@ -339,17 +352,22 @@ def _estimated(wanted: _Wanted, J: Any, key: Any, reason: str) -> Estimate:
     dtype, n = J._columns.dtype, J.shape[0]
     if jnp.issubdtype(J.dtype, jnp.complexfloating):
         raise InputTypeError(f"{wanted.name}: {J._says('J')} is complex; only method='exact' takes it")
-    distribution = wanted.distribution or ("normal" if method == "xtrace" and wanted.what == "trace" else "rademacher")
+    trace_of = wanted.estimator if wanted.what == "log_det" else method
+    resphered = trace_of == "xtrace" and wanted.what != "diagonal"
+    distribution = wanted.distribution or ("normal" if resphered else "rademacher")
     push, pull = _rows_through(lambda: J), _rows_through(lambda: J.T)
     if wanted.what == "trace":
         value, error = trace(method, push, key, n, wanted.probes, distribution, dtype)
     elif wanted.what == "diagonal":
         value, error = diagonal(method, push, pull, key, n, wanted.probes, distribution, dtype)
+    elif trace_of != "hutchinson":
+        value, error = split_log_det(J, key, method, wanted.terms, trace_of, n, wanted.probes, distribution)
+        method = f"{method}, {trace_of}"
     else:
         first, second = jax.random.split(key)
         x = drawn(first, (wanted.probes, n), dtype, distribution)
         value, error = averaged(log_dets(J, x, second, method, wanted.terms))
-    taken = min(wanted.probes, 2 * n) if method == "xtrace" else wanted.probes  # no more probes than dimensions
+    taken = min(wanted.probes, 2 * n) if trace_of == "xtrace" else wanted.probes  # no more probes than dimensions
     return Estimate(value, error, taken, method, False, reason)
 
 
