@@ -9,6 +9,7 @@ import platform
 import statistics
 import sys
 import time
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +106,17 @@ def environment() -> dict[str, Any]:
         "load average": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
         "jax": jax.__version__,
+        **{name: _version(name) for name in ("numpy", "scipy", "asdex", "sparsejac")},
         "dtype": "float64",
         "date": time.strftime("%Y-%m-%d"),
     }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def show(rows: list[Row]) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
+import charts  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
@@ -239,6 +240,7 @@ def main() -> int:
     whole = not options.smoke and not options.problems
     if options.out or whole:
         report.write(rows, options.out or HERE / "report")
+        charts.write(options.out or HERE / "report")
     for problem in wrong(rows):
         Console(stderr=True).print(f"WRONG VALUES: {problem}")
     return 1 if wrong(rows) else 0

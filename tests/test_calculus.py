@@ -240,7 +240,7 @@ def random_scalar(kind, seed):
 KINDS = st.sampled_from(["polynomial", "trigonometric", "network"])
 
 
-@settings(max_examples=5)
+@settings(max_examples=3)
 @given(KINDS, st.integers(0, 2**31))
 def test_the_curl_of_a_gradient_is_zero(kind, seed):
     V, x = random_scalar(kind, seed), point(3, seed)
@@ -251,7 +251,7 @@ def test_the_curl_of_a_gradient_is_zero(kind, seed):
     assert float(cr.divergence(f)(x)) == pytest.approx(float(jnp.trace(jax.hessian(V)(x))), abs=1e-11 * size)
 
 
-@settings(max_examples=5)
+@settings(max_examples=3)
 @given(KINDS, st.integers(0, 2**31))
 def test_the_divergence_of_a_curl_is_zero(kind, seed):
     parts, x = [random_scalar(kind, seed + k) for k in range(3)], point(3, seed)

@@ -185,20 +185,25 @@ def test_dtypes(name):
     close(x, np.linalg.solve(A, b.astype(np.float32)))
 
 
+@jax.jit
+def _complex(J, b, B, c):
+    return (J.solve(b), J.solve(c)), J.T.factorize().solve(B), J.slogdet(), J.inverse().dense()
+
+
 @EVERY_METHOD
 def test_complex_entries(name):
     f, n = SYSTEMS[name][:2]
     z, (b, B, c) = jax.lax.complex(point(n), 0.3 * point(n)[::-1]), right_hand_sides(n)
     J, A = cr.jacobian(f, holomorphic=True)(z), np.asarray(by_jax(f, holomorphic=True)(z))
     assert J.dtype == np.complex128
-    for found, matrix in zip(_solved(J, b, B, c), (A, A.T), strict=True):
-        for x, right in zip(found, (b, B, c, B, B, B), strict=True):
-            close(x.reshape(right.shape), np.linalg.solve(matrix, right), 9)
-    assert_allclose(J.slogdet(), np.linalg.slogdet(A), rtol=1e-9)
+    straight, transposed, slogdet, inverse = _complex(J, b, B, c)
+    close(straight[0], np.linalg.solve(A, b), 9)
+    close(straight[1], np.linalg.solve(A, c), 9)
+    close(transposed, np.linalg.solve(A.T, B), 9)
+    assert_allclose(slogdet, np.linalg.slogdet(A), rtol=1e-9)
+    close(inverse, np.linalg.inv(A), 9)
     if n < 500:  # more overflows
         assert_allclose(J.det(), np.linalg.det(A), rtol=1e-8)
-    close(J.inverse().dense(), np.linalg.inv(A), 9)
-    assert_allclose(J.singular_values(), np.linalg.svd(A, compute_uv=False), rtol=1e-8)
 
 
 def test_a_pytree_comes_back_as_the_inputs_are():

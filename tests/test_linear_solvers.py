@@ -349,7 +349,7 @@ def patterns(draw):
     return mask
 
 
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(mask=patterns(), seed=st.integers(0, 99))
 def test_any_pattern(mask, seed):
     n = len(mask)
