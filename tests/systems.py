@@ -62,8 +62,8 @@ def permuted(places, n):
 
 
 def reaction_diffusion(x):
-    """One implicit step of the Brusselator on 20×20 points: general sparse."""
-    u, v = x.reshape(2, 20, 20)
+    """One implicit step of the Brusselator on 12×12 points: general sparse."""
+    u, v = x.reshape(2, 12, 12)
 
     def laplacian(a):
         return sum(jnp.roll(a, shift, axis) for shift in (1, -1) for axis in (0, 1)) - 4 * a
@@ -105,10 +105,10 @@ SYSTEMS = {
     "permuted triangular": System(
         of_places(permuted(np.nonzero(np.tri(6)), 6), 6), 6, "permuted triangular", "Triangular"
     ),
-    "sparse lower": System(of_places(triangle(500, 0.01), 500), 500, "lower triangular", "Triangular"),
-    "sparse upper": System(of_places(triangle(500, 0.01)[::-1], 500), 500, "upper triangular", "Triangular"),
+    "sparse lower": System(of_places(triangle(150, 0.02), 150), 150, "lower triangular", "Triangular"),
+    "sparse upper": System(of_places(triangle(150, 0.02)[::-1], 150), 150, "upper triangular", "Triangular"),
     "sparse permuted triangular": System(
-        of_places(permuted(triangle(500, 0.02), 500), 500), 500, "permuted triangular", "Triangular"
+        of_places(permuted(triangle(150, 0.03), 150), 150), 150, "permuted triangular", "Triangular"
     ),
     "block-triangular": System(
         of_places(permuted(blocks([3, 4, 2, 7], [(1, 0), (3, 2), (2, 0)]), 16), 16),
@@ -117,7 +117,7 @@ SYSTEMS = {
     "deep block-triangular": System(
         of_places(permuted(blocks([2] * 12, _deep(12)), 24), 24), 24, "block-triangular", "BlockTriangular"
     ),
-    "sparse": System(reaction_diffusion, 800, "sparse", "Sparse"),
+    "sparse": System(reaction_diffusion, 288, "sparse", "Sparse"),
     "dense": System(of_places(np.nonzero(np.ones((9, 9))), 9), 9, "dense", "Blocks"),
 }
 

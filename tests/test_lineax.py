@@ -484,9 +484,9 @@ def test_stiff_solvers_of_diffrax(method):
 
     def run(k, linear):
         solver = method(root_finder=diffrax.VeryChord(rtol=1e-6, atol=1e-6, linear_solver=linear))
-        term = diffrax.ODETerm(lambda t, x, k: 50.0 * reaction(x, k, 16))
+        term = diffrax.ODETerm(lambda t, x, k: 50.0 * reaction(x, k, 11))
         first = 1e-3 if euler else 1e-4
-        x = jnp.zeros(256)
+        x = jnp.zeros(121)
         found = diffrax.diffeqsolve(term, solver, 0.0, 0.02, first, x, k, stepsize_controller=steps, max_steps=200)
         return found.ys[0]
 
