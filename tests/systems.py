@@ -108,7 +108,7 @@ SYSTEMS = {
     "sparse lower": System(of_places(triangle(150, 0.02), 150), 150, "lower triangular", "Triangular"),
     "sparse upper": System(of_places(triangle(150, 0.02)[::-1], 150), 150, "upper triangular", "Triangular"),
     "sparse permuted triangular": System(
-        of_places(permuted(triangle(150, 0.03), 150), 150), 150, "permuted triangular", "Triangular"
+        of_places(permuted(triangle(200, 0.03), 200), 200), 200, "permuted triangular", "Triangular"
     ),
     "block-triangular": System(
         of_places(permuted(blocks([3, 4, 2, 7], [(1, 0), (3, 2), (2, 0)]), 16), 16),
