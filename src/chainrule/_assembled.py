@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from chainrule._jacobian import Jacobian
 from chainrule._layout import Entry, Layout
 from chainrule._linalg.stored import StoredEntries
 from chainrule._linear import taken
+from chainrule._mesh import within_automatic
 from chainrule._space import Space, converted, promoted
 from chainrule._structure import Structure
 
@@ -108,16 +109,23 @@ class Assembled(StoredEntries, Jacobian):
         """The transpose: `J.T @ w` is the pullback of w."""
         return Assembled(self._layout.transposed, self._values)
 
+    def with_specs(self, place: Callable[[Any, Sequence[Any]], Any]) -> Assembled:
+        """Each value as `place` puts it that is told how the rows, and where axes are left the columns, are split."""
+        specs = [self._layout.spec(e) for e in self._layout.entries if e.known is None] or [()]
+        return Assembled(self._layout, tuple(place(v, spec) for v, spec in zip(self._values, specs, strict=True)))
+
     def _blocks(self) -> list[tuple[int, Block]]:
         left = iter(self._values)
         vals = [_rejoined(next(left), e) if e.known is None else e.known for e in self._layout.entries]
         return [(e.offset, Block(e.shape, e.cols, v, e.rows)) for e, v in zip(self._layout.entries, vals, strict=True)]
 
+    @within_automatic
     def coo(self) -> tuple[np.ndarray, np.ndarray, Inexact[Array, "*batch nnz"]]:
         """Give (rows, cols, values), unique and row-major; rows and cols are NumPy arrays [nnz]."""
         p = self._layout.pattern
         return p.rows, p.cols, _collect(self)
 
+    @within_automatic
     def dense(self) -> Inexact[Array, "*batch m n"]:
         """Give the (m, n) array. Raises MemoryLimitError before it allocates what would not fit."""
         self._require_memory("dense")

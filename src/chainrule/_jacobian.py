@@ -14,6 +14,7 @@ from chainrule._display import braille_spy, html, plot
 from chainrule._errors import ChainruleError, InputTypeError, ShapeError
 from chainrule._linalg.interface import LinearAlgebra
 from chainrule._memory import require_memory
+from chainrule._mesh import within_automatic
 from chainrule._space import Space, converted, flat
 from chainrule._structure import Structure
 
@@ -142,6 +143,7 @@ class Jacobian(LinearAlgebra):
     def _require_memory(self, what: str) -> None:
         require_memory(f"{what} of {self._says('J')}", self.shape, np.dtype(self.dtype).itemsize, self._without_matrix)
 
+    @within_automatic
     def tree(self) -> Any:
         """Give exactly what `jax.jacobian` returns: the outputs' pytree of the inputs' pytrees of arrays.
 
@@ -159,6 +161,7 @@ class Jacobian(LinearAlgebra):
             outs.append(jax.tree.unflatten(columns.tree, ins))
         return jax.tree.unflatten(rows.tree, outs)
 
+    @within_automatic
     def bcoo(self) -> Any:
         """Give a `jax.experimental.sparse.BCOO` array of shape (m, n)."""
         from jax.experimental.sparse import BCOO
@@ -207,6 +210,7 @@ class Jacobian(LinearAlgebra):
             raise ShapeError(f"lineax: {self._says('J')} is a batch of Jacobians; call it inside vmap")
         return lineax_operator(self, tags)
 
+    @within_automatic
     def __matmul__(self, other: Any) -> Any:
         """The map applied: a pushforward, or the chain rule.
 
@@ -276,6 +280,7 @@ class Jacobian(LinearAlgebra):
         where = f"  ({name} at {place})" if place else ""
         return f"{letter}_{name or 'f'} : {self.shape[0]}×{self.shape[1]}{where}"
 
+    @within_automatic
     def __add__(self, other: Any) -> Jacobian:
         if not isinstance(other, Jacobian):
             return NotImplemented
@@ -292,6 +297,7 @@ class Jacobian(LinearAlgebra):
     def __sub__(self, other: Any) -> Jacobian:
         return self + (-other) if isinstance(other, Jacobian) else NotImplemented
 
+    @within_automatic
     def __mul__(self, scalar: Any) -> Jacobian:
         if not isinstance(scalar, (int, float, complex, Jacobian)) and not hasattr(scalar, "dtype"):
             return NotImplemented
@@ -305,6 +311,7 @@ class Jacobian(LinearAlgebra):
     def __truediv__(self, scalar: Any) -> Jacobian:
         return NotImplemented if isinstance(scalar, Jacobian) else self * (1 / scalar)
 
+    @within_automatic
     def __getitem__(self, index: Any) -> Any:
         """`J[i, j]`: an entry; `J[i]`: a row; else what NumPy's indexing of the dense array would give."""
         whole = slice(None)
@@ -333,6 +340,7 @@ class Jacobian(LinearAlgebra):
             raise ShapeError(f"Jacobian index {index} is out of range for the {size} {('rows', 'columns')[axis]} of J")
         return int(index) % size
 
+    @within_automatic
     def row(self, i: int) -> Inexact[Array, "*batch n"]:
         """Row i, an (n,) array: the gradient of output i."""
         rows, cols, values = self.coo()
@@ -345,6 +353,7 @@ class Jacobian(LinearAlgebra):
         """Column j, an (m,) array: the effect of input j."""
         return self.T.row(self._inside(j, 1))
 
+    @within_automatic
     def diagonal(self) -> Inexact[Array, "*batch k"]:
         """The entries J[i, i], a (min(m, n),) array."""
         rows, cols, values = self.coo()
@@ -352,6 +361,7 @@ class Jacobian(LinearAlgebra):
         zeros = jnp.zeros((*values.shape[:-1], min(self.shape)), self.dtype)
         return zeros.at[..., rows[mine]].set(values[..., mine])
 
+    @within_automatic
     def trace(self) -> Inexact[Array, "*batch"]:
         """The sum of the diagonal. Raises ShapeError where J is not square."""
         if self.shape[0] != self.shape[1]:

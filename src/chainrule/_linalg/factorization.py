@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from chainrule._errors import ShapeError
+from chainrule._mesh import within_automatic
 
 
 @jax.tree_util.register_pytree_node_class
@@ -36,6 +37,14 @@ class Factorization:
         return cls(J, factors, transposed)
 
     @property
+    def _rows(self) -> Any:
+        return self.J._rows
+
+    @property
+    def _columns(self) -> Any:
+        return self.J._columns
+
+    @property
     def J(self) -> Any:
         """The Jacobian that `solve` solves with."""
         return self._own.T if self._transposed else self._own
@@ -45,6 +54,7 @@ class Factorization:
         """The transpose, by the same factors."""
         return Factorization(self._own, self._factors, not self._transposed)
 
+    @within_automatic
     def solve(self, b: Any) -> Any:
         """Solve J x = b; see `Jacobian.solve`."""
         J = self.J
@@ -53,10 +63,12 @@ class Factorization:
         columns, back = J._right_hand_sides("solve", b)
         return J._refuse_nan("solve", back(_factored_solve(self._own, self._factors, columns, self._transposed)), b)
 
+    @within_automatic
     def det(self) -> Any:
         """The determinant."""
         return self._own.det()
 
+    @within_automatic
     def slogdet(self) -> tuple[Any, Any]:
         """Sign and natural logarithm of |det J|."""
         return self._own.slogdet()

@@ -15,6 +15,7 @@ from chainrule._linalg.differentiable import each
 from chainrule._linalg.factorization import Factorization, batched
 from chainrule._linalg.host import working
 from chainrule._linalg.iterative import KRYLOV, krylov, require_method, require_options
+from chainrule._mesh import within_automatic
 from chainrule._options import ANY_J, require_tolerance
 from chainrule._space import flat, promoted
 from chainrule._trace import require_numbers
@@ -103,6 +104,7 @@ class LinearAlgebra:
 
     # what all of them share ----------------------------------------------------------------------
 
+    @within_automatic
     def solve(
         self,
         b: Any,
@@ -222,6 +224,7 @@ class LinearAlgebra:
             f"did not converge. rank() and cond() say how far; {way_out} gives the best x."
         )
 
+    @within_automatic
     def factorize(self) -> Factorization:
         """Factor once, for many solves.
 
@@ -241,6 +244,7 @@ class LinearAlgebra:
         self._require_structural_rank("factorize")
         return Factorization(self, _factorized(self))
 
+    @within_automatic
     def slogdet(self) -> tuple[Inexact[Array, "*batch"], Inexact[Array, "*batch"]]:
         """Sign and natural logarithm of |det J|, the local volume factor; (0, -inf) where J is singular.
 
@@ -249,6 +253,7 @@ class LinearAlgebra:
         self._require_square("slogdet", ANY_J)
         return _slogdet(self)
 
+    @within_automatic
     def det(self) -> Inexact[Array, "*batch"]:
         """The determinant: the signed factor by which J scales volumes. Raises ShapeError where J is not square.
 
@@ -257,6 +262,7 @@ class LinearAlgebra:
         self._require_square("det", ANY_J)
         return _det(self)
 
+    @within_automatic
     def inverse(self) -> Any:
         """J⁻¹ as a Jacobian from the outputs to the inputs: as many blocks as J has parts.
 
@@ -268,10 +274,12 @@ class LinearAlgebra:
         found = jax.vmap(lambda J: J._inverse())(self) if self._batch else _inverse(self)
         return self._refuse_nan("inverse", found)
 
+    @within_automatic
     def singular_values(self) -> Inexact[Array, "*batch k"]:
         """The min(m, n) singular values, the largest first: how far J stretches."""
         return _singular_values(self)
 
+    @within_automatic
     def cond(self) -> Inexact[Array, "*batch"]:
         """The condition number: the largest singular value by the smallest; inf where J is singular."""
         s = self.singular_values()
@@ -280,6 +288,7 @@ class LinearAlgebra:
         least = s[..., -1]
         return jnp.where(least == 0, jnp.inf, s[..., 0] / jnp.where(least == 0, 1, least))
 
+    @within_automatic
     def rank(self, tolerance: float | None = None) -> Int[Array, "*batch"]:
         """The dimension of the image: singular values above `tolerance` times the largest (max(m, n) · eps)."""
         require_tolerance("rank", "tolerance", tolerance)
@@ -302,6 +311,7 @@ class LinearAlgebra:
         square = self.shape[0] == self.shape[1]
         return self.rank() == self.shape[0] if square else jnp.zeros(self.rank().shape, bool)
 
+    @within_automatic
     def null_space(self, dimension: int | None = None) -> Inexact[Array, "*batch n k"]:
         """An orthonormal basis of the kernel, (n, n - rank): the directions that J does not see.
 
@@ -312,6 +322,7 @@ class LinearAlgebra:
         V = jnp.conj(jnp.swapaxes(jnp.linalg.svd(self._matrix(), full_matrices=True)[2], -1, -2))
         return V[..., n - kept :].astype(self.dtype)
 
+    @within_automatic
     def range(self, dimension: int | None = None) -> Inexact[Array, "*batch m k"]:
         """An orthonormal basis of the image, (m, rank).
 
@@ -334,6 +345,7 @@ class LinearAlgebra:
             raise ShapeError(f"{what}: the ranks of this batch differ: {np.unique(rank)}; take its members one by one")
         return of_rank(int(rank.reshape(-1)[0]))
 
+    @within_automatic
     def lstsq(self, b: Any) -> Any:
         """The x that makes ‖J x - b‖ least, and of these the shortest.
 
