@@ -12,4 +12,3 @@ def test_on_eight_devices(axes: str) -> None:
     command = [sys.executable, str(Path(__file__).with_name("sharded.py")), axes]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-5000:]
-    assert done.stdout.endswith("done\n")

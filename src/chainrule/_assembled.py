@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from jaxtyping import Inexact
 
 
+@within_automatic("coo", "dense")
 class Assembled(StoredEntries, Jacobian):
     """A Jacobian of stored entries."""
 
@@ -119,13 +120,11 @@ class Assembled(StoredEntries, Jacobian):
         vals = [_rejoined(next(left), e) if e.known is None else e.known for e in self._layout.entries]
         return [(e.offset, Block(e.shape, e.cols, v, e.rows)) for e, v in zip(self._layout.entries, vals, strict=True)]
 
-    @within_automatic
     def coo(self) -> tuple[np.ndarray, np.ndarray, Inexact[Array, "*batch nnz"]]:
         """Give (rows, cols, values), unique and row-major; rows and cols are NumPy arrays [nnz]."""
         p = self._layout.pattern
         return p.rows, p.cols, _collect(self)
 
-    @within_automatic
     def dense(self) -> Inexact[Array, "*batch m n"]:
         """Give the (m, n) array. Raises MemoryLimitError before it allocates what would not fit."""
         self._require_memory("dense")

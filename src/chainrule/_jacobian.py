@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jaxtyping import Inexact
 
 
+@within_automatic("tree", "bcoo", "__matmul__", "__add__", "__mul__", "__getitem__", "row", "diagonal", "trace")
 class Jacobian(LinearAlgebra):
     """The m×n linear map `dx -> J dx` that best approximates a function at a point.
 
@@ -143,7 +144,6 @@ class Jacobian(LinearAlgebra):
     def _require_memory(self, what: str) -> None:
         require_memory(f"{what} of {self._says('J')}", self.shape, np.dtype(self.dtype).itemsize, self._without_matrix)
 
-    @within_automatic
     def tree(self) -> Any:
         """Give exactly what `jax.jacobian` returns: the outputs' pytree of the inputs' pytrees of arrays.
 
@@ -161,7 +161,6 @@ class Jacobian(LinearAlgebra):
             outs.append(jax.tree.unflatten(columns.tree, ins))
         return jax.tree.unflatten(rows.tree, outs)
 
-    @within_automatic
     def bcoo(self) -> Any:
         """Give a `jax.experimental.sparse.BCOO` array of shape (m, n)."""
         from jax.experimental.sparse import BCOO
@@ -210,7 +209,6 @@ class Jacobian(LinearAlgebra):
             raise ShapeError(f"lineax: {self._says('J')} is a batch of Jacobians; call it inside vmap")
         return lineax_operator(self, tags)
 
-    @within_automatic
     def __matmul__(self, other: Any) -> Any:
         """The map applied: a pushforward, or the chain rule.
 
@@ -280,7 +278,6 @@ class Jacobian(LinearAlgebra):
         where = f"  ({name} at {place})" if place else ""
         return f"{letter}_{name or 'f'} : {self.shape[0]}×{self.shape[1]}{where}"
 
-    @within_automatic
     def __add__(self, other: Any) -> Jacobian:
         if not isinstance(other, Jacobian):
             return NotImplemented
@@ -297,7 +294,6 @@ class Jacobian(LinearAlgebra):
     def __sub__(self, other: Any) -> Jacobian:
         return self + (-other) if isinstance(other, Jacobian) else NotImplemented
 
-    @within_automatic
     def __mul__(self, scalar: Any) -> Jacobian:
         if not isinstance(scalar, (int, float, complex, Jacobian)) and not hasattr(scalar, "dtype"):
             return NotImplemented
@@ -311,7 +307,6 @@ class Jacobian(LinearAlgebra):
     def __truediv__(self, scalar: Any) -> Jacobian:
         return NotImplemented if isinstance(scalar, Jacobian) else self * (1 / scalar)
 
-    @within_automatic
     def __getitem__(self, index: Any) -> Any:
         """`J[i, j]`: an entry; `J[i]`: a row; else what NumPy's indexing of the dense array would give."""
         whole = slice(None)
@@ -340,7 +335,6 @@ class Jacobian(LinearAlgebra):
             raise ShapeError(f"Jacobian index {index} is out of range for the {size} {('rows', 'columns')[axis]} of J")
         return int(index) % size
 
-    @within_automatic
     def row(self, i: int) -> Inexact[Array, "*batch n"]:
         """Row i, an (n,) array: the gradient of output i."""
         rows, cols, values = self.coo()
@@ -353,7 +347,6 @@ class Jacobian(LinearAlgebra):
         """Column j, an (m,) array: the effect of input j."""
         return self.T.row(self._inside(j, 1))
 
-    @within_automatic
     def diagonal(self) -> Inexact[Array, "*batch k"]:
         """The entries J[i, i], a (min(m, n),) array."""
         rows, cols, values = self.coo()
@@ -361,7 +354,6 @@ class Jacobian(LinearAlgebra):
         zeros = jnp.zeros((*values.shape[:-1], min(self.shape)), self.dtype)
         return zeros.at[..., rows[mine]].set(values[..., mine])
 
-    @within_automatic
     def trace(self) -> Inexact[Array, "*batch"]:
         """The sum of the diagonal. Raises ShapeError where J is not square."""
         if self.shape[0] != self.shape[1]:

@@ -120,9 +120,21 @@ def spec_of(shape: tuple[int, ...], spaces: Sequence[Space]) -> tuple[Any, ...]:
     return ()
 
 
-def within_automatic(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method of a Jacobian of typed spaces, computed with automatic axes; what it gives is typed as they are."""
+def within_automatic(*names: str) -> Callable[[type], Any]:
+    """Of a class of Jacobians, the methods that are computed with automatic axes where J is typed.
 
+    What they give is typed like the outputs and inputs that it is like.
+    """
+
+    def decorate(kind: type) -> type:
+        for name in names:
+            setattr(kind, name, _within_automatic(getattr(kind, name)))
+        return kind
+
+    return decorate
+
+
+def _within_automatic(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def run(self: Any, *args: Any, **options: Any) -> Any:
         shardings = self._columns.shardings

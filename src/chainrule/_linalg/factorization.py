@@ -14,6 +14,7 @@ from chainrule._mesh import within_automatic
 
 
 @jax.tree_util.register_pytree_node_class
+@within_automatic("solve", "det", "slogdet")
 class Factorization:
     """A square Jacobian factored once, for many solves and its determinant: `J.factorize()`. It is a pytree.
 
@@ -54,7 +55,6 @@ class Factorization:
         """The transpose, by the same factors."""
         return Factorization(self._own, self._factors, not self._transposed)
 
-    @within_automatic
     def solve(self, b: Any) -> Any:
         """Solve J x = b; see `Jacobian.solve`."""
         J = self.J
@@ -63,12 +63,10 @@ class Factorization:
         columns, back = J._right_hand_sides("solve", b)
         return J._refuse_nan("solve", back(_factored_solve(self._own, self._factors, columns, self._transposed)), b)
 
-    @within_automatic
     def det(self) -> Any:
         """The determinant."""
         return self._own.det()
 
-    @within_automatic
     def slogdet(self) -> tuple[Any, Any]:
         """Sign and natural logarithm of |det J|."""
         return self._own.slogdet()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from chainrule._structure import Structure
 
 
+@within_automatic("solve", "factorize", "slogdet", "det", "inverse", "singular_values", "null_space", "range", "lstsq")
 class LinearAlgebra:
     """Linear algebra that uses the structure; a kind of Jacobian provides `_eliminated`, `_solve` and `_slogdet`.
 
@@ -104,7 +105,6 @@ class LinearAlgebra:
 
     # what all of them share ----------------------------------------------------------------------
 
-    @within_automatic
     def solve(
         self,
         b: Any,
@@ -157,10 +157,10 @@ class LinearAlgebra:
         require_method("solve", method)
         iterative = method in KRYLOV or (method == "auto" and self._products_only)
         require_options("solve", method, iterative, preconditioner, tolerance, max_steps)
-        if not iterative:
-            return self._solved("solve", b, _by_klu if method == "klu" else functools.partial(_direct, klu=False))
-        own = krylov(self, method, preconditioner, tolerance, max_steps)
-        return self._solved("solve", b, own)
+        own = _by_klu if method == "klu" else functools.partial(_direct, klu=False)
+        return self._solved(
+            "solve", b, krylov(self, method, preconditioner, tolerance, max_steps) if iterative else own
+        )
 
     _products_only = False  # whether products are all that there is
 
@@ -224,7 +224,6 @@ class LinearAlgebra:
             f"did not converge. rank() and cond() say how far; {way_out} gives the best x."
         )
 
-    @within_automatic
     def factorize(self) -> Factorization:
         """Factor once, for many solves.
 
@@ -244,7 +243,6 @@ class LinearAlgebra:
         self._require_structural_rank("factorize")
         return Factorization(self, _factorized(self))
 
-    @within_automatic
     def slogdet(self) -> tuple[Inexact[Array, "*batch"], Inexact[Array, "*batch"]]:
         """Sign and natural logarithm of |det J|, the local volume factor; (0, -inf) where J is singular.
 
@@ -253,7 +251,6 @@ class LinearAlgebra:
         self._require_square("slogdet", ANY_J)
         return _slogdet(self)
 
-    @within_automatic
     def det(self) -> Inexact[Array, "*batch"]:
         """The determinant: the signed factor by which J scales volumes. Raises ShapeError where J is not square.
 
@@ -262,7 +259,6 @@ class LinearAlgebra:
         self._require_square("det", ANY_J)
         return _det(self)
 
-    @within_automatic
     def inverse(self) -> Any:
         """J⁻¹ as a Jacobian from the outputs to the inputs: as many blocks as J has parts.
 
@@ -274,12 +270,10 @@ class LinearAlgebra:
         found = jax.vmap(lambda J: J._inverse())(self) if self._batch else _inverse(self)
         return self._refuse_nan("inverse", found)
 
-    @within_automatic
     def singular_values(self) -> Inexact[Array, "*batch k"]:
         """The min(m, n) singular values, the largest first: how far J stretches."""
         return _singular_values(self)
 
-    @within_automatic
     def cond(self) -> Inexact[Array, "*batch"]:
         """The condition number: the largest singular value by the smallest; inf where J is singular."""
         s = self.singular_values()
@@ -288,7 +282,6 @@ class LinearAlgebra:
         least = s[..., -1]
         return jnp.where(least == 0, jnp.inf, s[..., 0] / jnp.where(least == 0, 1, least))
 
-    @within_automatic
     def rank(self, tolerance: float | None = None) -> Int[Array, "*batch"]:
         """The dimension of the image: singular values above `tolerance` times the largest (max(m, n) · eps)."""
         require_tolerance("rank", "tolerance", tolerance)
@@ -308,10 +301,8 @@ class LinearAlgebra:
 
     def is_invertible(self) -> Bool[Array, "*batch"]:
         """Whether f has a local inverse here (the inverse function theorem): square, and of full rank."""
-        square = self.shape[0] == self.shape[1]
-        return self.rank() == self.shape[0] if square else jnp.zeros(self.rank().shape, bool)
+        return (self.rank() == self.shape[0]) & (self.shape[0] == self.shape[1])
 
-    @within_automatic
     def null_space(self, dimension: int | None = None) -> Inexact[Array, "*batch n k"]:
         """An orthonormal basis of the kernel, (n, n - rank): the directions that J does not see.
 
@@ -322,7 +313,6 @@ class LinearAlgebra:
         V = jnp.conj(jnp.swapaxes(jnp.linalg.svd(self._matrix(), full_matrices=True)[2], -1, -2))
         return V[..., n - kept :].astype(self.dtype)
 
-    @within_automatic
     def range(self, dimension: int | None = None) -> Inexact[Array, "*batch m k"]:
         """An orthonormal basis of the image, (m, rank).
 
@@ -345,7 +335,6 @@ class LinearAlgebra:
             raise ShapeError(f"{what}: the ranks of this batch differ: {np.unique(rank)}; take its members one by one")
         return of_rank(int(rank.reshape(-1)[0]))
 
-    @within_automatic
     def lstsq(self, b: Any) -> Any:
         """The x that makes ‖J x - b‖ least, and of these the shortest.
 
@@ -367,9 +356,7 @@ class LinearAlgebra:
 
 @functools.partial(jax.jit, static_argnames="klu")
 def _direct(J: Any, b: Any, klu: bool) -> Any:
-    if klu:
-        return J._solve_klu(b)
-    return J._solve(J._eliminated(), b, False)
+    return J._solve_klu(b) if klu else J._solve(J._eliminated(), b, False)
 
 
 def _by_klu(J: Any, b: Any) -> Any:
