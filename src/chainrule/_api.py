@@ -141,6 +141,15 @@ def jacobian(
     >>> J = cr.jacobian(lambda x: jnp.stack([x[0] ** 2 + x[1], x[0] * x[1]]))(jnp.array([1.0, 2.0]))
     >>> J.dense().tolist()
     [[2.0, 1.0], [2.0, 1.0]]
+
+    Dense columns, split over all devices:
+
+    >>> import jax
+    >>> mesh = jax.make_mesh((jax.device_count(),), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    >>> with jax.set_mesh(mesh):
+    ...     J = cr.jacobian(jnp.cumsum, order="forward", shard_axis="d")(jnp.ones(2))
+    >>> J.dense().tolist()
+    [[1.0, 0.0], [1.0, 1.0]]
     """
     finish = _with_aux if has_aux else _bare
     return _accumulating(

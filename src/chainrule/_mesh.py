@@ -138,7 +138,7 @@ def _within_automatic(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def run(self: Any, *args: Any, **options: Any) -> Any:
         shardings = self._columns.shardings
-        if not shardings or set(get_abstract_mesh().axis_types) == {AxisType.Auto}:  # or called by another such method
+        if not shardings or _is_automatic(get_abstract_mesh()):  # or called by another such method
             return method(self, *args, **options)
         mesh = concrete_mesh(jax.tree.leaves((self, args))) or shardings[0].mesh
         with automatic(mesh):
@@ -147,6 +147,10 @@ def _within_automatic(method: Callable[..., Any]) -> Callable[..., Any]:
         return with_types(found, mesh, (self._rows, self._columns))
 
     return run
+
+
+def _is_automatic(mesh: Any) -> bool:
+    return bool(mesh.axis_names) and not is_explicit(mesh)
 
 
 def with_types(value: Any, mesh: Any, spaces: Sequence[Space]) -> Any:
