@@ -1,5 +1,6 @@
 """Every example runs as a user would run it, and what it computes is true."""
 
+import json
 import runpy
 import subprocess
 import sys
@@ -98,6 +99,17 @@ def quadratic_program(run: Run, printed: str) -> None:
     assert float(prices.max()) > 1e-3 and float(y.sum()) == 1
 
 
+def distributed(run: Run, printed: str) -> None:
+    """One process: a second step finds the equation solved; the log-determinant is that of the samples' own blocks."""
+    found, again = json.loads(printed.split(": ", 1)[1]), run["main"](rounds=2)
+    rng = np.random.default_rng(0)
+    rng.random((2, 16, 16), np.float32)
+    samples, w = rng.random((16, 4), np.float32), rng.random((4, 8), np.float32)
+    own = jax.vmap(jax.jacfwd(lambda r: run["network"](r, w)))(samples)
+    np.testing.assert_allclose(found["log |det|"], np.linalg.slogdet(np.float64(own))[1].sum(), rtol=1e-4)
+    assert again["|F|"] < 1e-3 * found["|F|"]
+
+
 CHECKS: dict[str, Callable[[Run, str], None]] = {
     check.__name__: check
     for check in (
@@ -105,6 +117,7 @@ CHECKS: dict[str, Callable[[Run, str], None]] = {
         brusselator,
         bundle_adjustment,
         deep_equilibrium,
+        distributed,
         mlp_per_sample,
         quadratic_program,
         rosenbrock,
@@ -118,7 +131,10 @@ def test_every_example_has_a_check() -> None:
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_example_runs_and_is_true(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_example_runs_and_is_true(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [f"{name}.py"])
     # a user's JAX promotes as it comes; the suite's does not
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         run = runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")

@@ -10,34 +10,29 @@ from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from chainrule._assembled import Assembled
-from chainrule._block import WAY_OUT, Block
-from chainrule._body import planning
+from chainrule._chunks import in_chunks, largest_chunks
 from chainrule._errors import InputTypeError, MemoryLimitError, NotReversibleError
+from chainrule._explicit import with_automatic_axes
 from chainrule._jax import has_custom_vjp, walk
-from chainrule._layout import Layout
-from chainrule._memory import limited, require_memory
+from chainrule._memory import limited
+from chainrule._mesh import is_explicit, split_over
 from chainrule._plan.body import chain_of
 from chainrule._plan.node import Body
 from chainrule._plan.order import Chain
 from chainrule._plan.plan import Plan, counted, with_bodies
 from chainrule._plan.planner import cuts_of, planned
 from chainrule._plan.weights import weights
-from chainrule._program import Tangent
-from chainrule._propagate import require_tangent, sweep
 from chainrule._recorded import (
     Accumulated,
     Recorded,
     carried_out,
-    entries,
     in_links,
     in_one_link,
     recorded_program,
     swept,
 )
-from chainrule._space import Space, name_of, promoted, space_of
+from chainrule._space import name_of
 from chainrule._trace import Problem, flat_output, no_forward_program, no_reverse_program, require_inputs
 
 Kind = Literal["forward", "reverse"]
@@ -54,6 +49,7 @@ class Options:
     holomorphic: bool = False
     chunk_size: int | Literal["auto"] | None = None
     memory_limit: int | None = None
+    shard_axis: str | None = None
 
 
 def accumulate(problem: Problem, options: Options) -> Accumulated:
@@ -61,82 +57,38 @@ def accumulate(problem: Problem, options: Options) -> Accumulated:
     has_aux, order, holomorphic = options.has_aux, options.order, options.holomorphic
     if not isinstance(order, Plan) and order not in get_args(Order):
         raise InputTypeError(f"{problem.what}: order={order!r} is not one of {', '.join(get_args(Order))}, nor a Plan")
-    if options.chunk_size is not None and order not in get_args(Chunked):
+    if (options.chunk_size or options.shard_axis) is not None and order not in get_args(Chunked):
         raise InputTypeError(f"{problem.what}: chunks are parts of one sweep; give order='forward' or 'reverse'")
     require_inputs(problem, holomorphic)
+    if is_explicit(problem.mesh):
+        return with_automatic_axes(problem, has_aux, options.shard_axis, lambda bare: accumulate(bare, options))
     if order == "reverse" and not holomorphic:
         _require_real_outputs(problem, has_aux)
     with limited(options.memory_limit):
-        if options.chunk_size is None:
-            return _whole(problem, has_aux, order, holomorphic)
+        whole = options.chunk_size is None or options.chunk_size == "auto"
+        if whole and options.shard_axis is None:
+            try:
+                return _whole(problem, has_aux, order, holomorphic)
+            except MemoryLimitError:
+                if options.chunk_size is None:
+                    raise
         assert not isinstance(order, Plan) and order != "factored"  # refused above
-        if options.chunk_size != "auto":
-            return in_chunks(problem, has_aux, order, holomorphic, options.chunk_size)
-        try:
-            return _whole(problem, has_aux, order, holomorphic)
-        except MemoryLimitError:
-            return _largest_chunks(problem, has_aux, order, holomorphic)
+        return _parts(problem, order, options)
 
 
-def _largest_chunks(problem: Problem, has_aux: bool, order: Chunked, holomorphic: bool) -> Accumulated:
-    size = 1024
-    while True:
-        try:
-            return in_chunks(problem, has_aux, order, holomorphic, size)
-        except MemoryLimitError:
-            if size == 1:
-                raise
-            size //= 2
-
-
-def in_chunks(problem: Problem, has_aux: bool, order: Chunked, holomorphic: bool, size: int) -> Accumulated:
-    """A dense Jacobian, `size` columns (or rows) at a time: each chunk is one step of a loop."""
+def _parts(problem: Problem, order: Chunked, options: Options) -> Accumulated:
+    """Dense columns or rows in parts, split over devices where an axis of the mesh is named."""
+    has_aux, size = options.has_aux, options.chunk_size
+    axis = options.shard_axis
+    split = None if axis is None else split_over(problem.what, axis, problem.mesh)
     if order == "auto":
         traced, out = _primal(problem, has_aux)
         m, n = (sum(math.prod(a.shape) for a in arrays) for arrays in (out, problem.leaves))
-        order = _only_order(traced, out, holomorphic) or ("reverse" if m < n and not holomorphic else "forward")
-    function, found = flat_output(problem, has_aux)
-    with no_forward_program(problem.what, "order='reverse'"), no_reverse_program(problem.what):
-        if order == "reverse":
-            y, run, aux = jax.vjp(function, *problem.leaves, has_aux=True)
-        else:
-            y, run, aux = jax.linearize(function, *problem.leaves, has_aux=True)
-    columns, rows = space_of(problem.tree, problem.leaves, problem.f), space_of(found["tree"], y, problem.f)
-    seeded, other = (rows, columns) if order == "reverse" else (columns, rows)
-    shapes = [jax.ShapeDtypeStruct(s, d) for s, d in zip(seeded.shapes, seeded.dtypes, strict=True)]
-    closed = jax.make_jaxpr((lambda *t: run(list(t))) if order == "reverse" else run)(*shapes)
-    size, dtype = min(size, max(seeded.size, 1)), promoted(*other.dtypes)
-    count, part = -(-seeded.size // size), Space(jax.tree.structure(0), ((size,),), (dtype,))
-    require_memory(f"{problem.what}: J", (other.size, count * size), dtype.itemsize, WAY_OUT)
-    spent: list[Any] = []
-
-    def one(start: Any) -> Any:
-        values, context = sweep(
-            problem.what, closed.jaxpr, closed.consts, _chunk_of_seeds(seeded, start, size), planning(())
-        )
-        spent[:] = [context]
-        last = zip(values, other.shapes, other.dtypes, strict=True)
-        blocks = entries([require_tangent(*parts) for parts in last], other)
-        return Assembled.of(Layout(other, part, (), dtype), blocks).dense()
-
-    chunks = jax.lax.map(one, jnp.arange(count, dtype=jnp.int32) * np.int32(size))  # [chunks, swept, size]
-    dense = jnp.moveaxis(chunks, 0, 1).reshape(other.size, count * size)[:, : seeded.size]
-    cost, general = (spent[0].cost * count, tuple(spent[0].fallbacks)) if spent else (0, ())
-    layout = Layout(rows, columns, (), dtype, order == "reverse", order, cost, general)
-    every = np.arange(seeded.size, dtype=np.int32)[None]
-    whole = [(0, Block((other.size,), every, dense))] if dense.size else []
-    return Accumulated(jax.tree.unflatten(found["tree"], y), aux, Assembled.of(layout, whole))
-
-
-def _chunk_of_seeds(space: Space, start: Any, size: int) -> list[Tangent]:
-    """Columns start … start + size − 1 of the identity, as columns 0 … size − 1."""
-    seeds = []
-    for shape, offset, dtype in zip(space.shapes, space.offsets, space.dtypes, strict=True):
-        own = offset + np.arange(math.prod(shape), dtype=np.int32).reshape((*shape, 1))
-        every = np.arange(size, dtype=np.int32).reshape((*[1] * len(shape), size))
-        vals = (own - start == every).astype(dtype)
-        seeds.append(Tangent(shape, dtype, () if 0 in shape else (Block(shape, every, vals),)))
-    return seeds
+        few = m < n and not options.holomorphic
+        order = _only_order(traced, out, options.holomorphic) or ("reverse" if few else "forward")
+    if size == "auto":
+        return largest_chunks(problem, has_aux, order, split)
+    return in_chunks(problem, has_aux, order, size, split)
 
 
 def _whole(problem: Problem, has_aux: bool, order: Order | Plan, holomorphic: bool) -> Accumulated:

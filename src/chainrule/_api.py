@@ -37,7 +37,7 @@ def checked_argnums(name: str, f: Any, argnums: Argnums, least: int = 0) -> int 
     return numbers if isinstance(argnums, (tuple, list)) else numbers[0]
 
 
-def _require_sizes(name: str, f: Any, chunk_size: Any, memory_limit: Any) -> None:
+def _require_sizes(name: str, f: Any, chunk_size: Any, memory_limit: Any, shard_axis: Any) -> None:
     """Refuse what is no number of columns, or of bytes, before equal numbers share a program (True is 1)."""
     what = f"{name} of {name_of(f)}"
     if chunk_size not in (None, "auto") and not _is_count(chunk_size):
@@ -46,6 +46,8 @@ def _require_sizes(name: str, f: Any, chunk_size: Any, memory_limit: Any) -> Non
         )
     if memory_limit is not None and not _is_count(memory_limit):
         raise InputTypeError(f"{what}: memory_limit={memory_limit!r} is not a positive whole number of bytes")
+    if shard_axis is not None and not isinstance(shard_axis, str):
+        raise InputTypeError(f"{what}: shard_axis={shard_axis!r} is not the name of an axis of the mesh, nor None")
 
 
 def _is_count(size: Any) -> bool:
@@ -61,7 +63,7 @@ def _accumulating(
 ) -> Transform:
     """A transform of the accumulated Jacobian; the options are those of `Options`."""
     numbers = checked_argnums(name, f, argnums)
-    _require_sizes(name, f, *options[-2:])
+    _require_sizes(name, f, *options[-3:])
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
         from chainrule._accumulate import Options, accumulate
@@ -80,6 +82,7 @@ def jacobian(
     order: Order | Plan = "auto",
     chunk_size: ChunkSize = None,
     memory_limit: int | None = None,
+    shard_axis: str | None = None,
 ) -> Transform:
     """Assemble the Jacobian of `f`, sparse where it is sparse.
 
@@ -103,6 +106,10 @@ def jacobian(
         pattern is not looked for. 'auto' does so only where the whole would not fit, in parts that do.
     memory_limit : int, optional
         Bytes that one array may take; 80 % of the device's free memory unless given.
+    shard_axis : str, optional
+        Compute a dense Jacobian's columns (in reverse order: its rows) split over the devices along this axis of the
+        mesh, that of `jax.set_mesh` or of the arguments; its pattern is not looked for. A number of columns that the
+        devices do not divide is padded on the way.
 
     Returns
     -------
@@ -134,9 +141,20 @@ def jacobian(
     >>> J = cr.jacobian(lambda x: jnp.stack([x[0] ** 2 + x[1], x[0] * x[1]]))(jnp.array([1.0, 2.0]))
     >>> J.dense().tolist()
     [[2.0, 1.0], [2.0, 1.0]]
+
+    Dense columns, split over all devices:
+
+    >>> import jax
+    >>> mesh = jax.make_mesh((jax.device_count(),), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
+    >>> with jax.set_mesh(mesh):
+    ...     J = cr.jacobian(jnp.cumsum, order="forward", shard_axis="d")(jnp.ones(2))
+    >>> J.dense().tolist()
+    [[1.0, 0.0], [1.0, 1.0]]
     """
     finish = _with_aux if has_aux else _bare
-    return _accumulating("jacobian", f, argnums, finish, has_aux, order, holomorphic, chunk_size, memory_limit)
+    return _accumulating(
+        "jacobian", f, argnums, finish, has_aux, order, holomorphic, chunk_size, memory_limit, shard_axis
+    )
 
 
 def value_and_jacobian(
@@ -148,6 +166,7 @@ def value_and_jacobian(
     order: Order | Plan = "auto",
     chunk_size: ChunkSize = None,
     memory_limit: int | None = None,
+    shard_axis: str | None = None,
 ) -> Transform:
     """Give (f(x), Jacobian), or ((f(x), aux), Jacobian) with `has_aux`, from one run; see `jacobian`.
 
@@ -159,7 +178,7 @@ def value_and_jacobian(
     ([0.0, 0.0, 0.0], [1.0, 1.0, 1.0])
     """
     finish = _value_and_aux if has_aux else _value
-    options = (has_aux, order, holomorphic, chunk_size, memory_limit)
+    options = (has_aux, order, holomorphic, chunk_size, memory_limit, shard_axis)
     return _accumulating("value_and_jacobian", f, argnums, finish, *options)
 
 
@@ -187,12 +206,13 @@ def hessian(
     order: Order | Plan = "auto",
     chunk_size: ChunkSize = None,
     memory_limit: int | None = None,
+    shard_axis: str | None = None,
 ) -> Transform:
     """The Hessian of a scalar function: the Jacobian of its gradient, sparse where it is sparse.
 
     Parameters
     ----------
-    f, argnums, has_aux, order, chunk_size, memory_limit
+    f, argnums, has_aux, order, chunk_size, memory_limit, shard_axis
         As for `jacobian`; `f` gives one real number.
 
     Returns
@@ -213,7 +233,7 @@ def hessian(
     """
 
     numbers = checked_argnums("hessian", f, argnums, least=1)
-    _require_sizes("hessian", f, chunk_size, memory_limit)
+    _require_sizes("hessian", f, chunk_size, memory_limit, shard_axis)
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
         from chainrule._accumulate import Options, accumulate
@@ -221,10 +241,10 @@ def hessian(
         scalar = scalar_function("hessian", function, has_aux)
         require_inputs(pick("hessian", function, numbers, args), False)
         problem = pick("hessian", jax.grad(scalar, numbers, has_aux=has_aux), numbers, args)
-        found = accumulate(problem, Options(has_aux, order, False, chunk_size, memory_limit))
+        found = accumulate(problem, Options(has_aux, order, False, chunk_size, memory_limit, shard_axis))
         return _with_aux(found) if has_aux else _bare(found)
 
-    key = ("hessian", numbers, has_aux, order, chunk_size, memory_limit)
+    key = ("hessian", numbers, has_aux, order, chunk_size, memory_limit, shard_axis)
     return Transform("hessian", f, places(numbers), body, key, patterned=True)
 
 

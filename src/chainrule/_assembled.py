@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from chainrule._jacobian import Jacobian
 from chainrule._layout import Entry, Layout
 from chainrule._linalg.stored import StoredEntries
 from chainrule._linear import taken
+from chainrule._mesh import within_automatic
 from chainrule._space import Space, converted, promoted
 from chainrule._structure import Structure
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from jaxtyping import Inexact
 
 
+@within_automatic("coo", "dense")
 class Assembled(StoredEntries, Jacobian):
     """A Jacobian of stored entries."""
 
@@ -107,6 +109,11 @@ class Assembled(StoredEntries, Jacobian):
     def T(self) -> Assembled:
         """The transpose: `J.T @ w` is the pullback of w."""
         return Assembled(self._layout.transposed, self._values)
+
+    def with_specs(self, place: Callable[[Any, Sequence[Any]], Any]) -> Assembled:
+        """Each value as `place` puts it that is told how the rows, and where axes are left the columns, are split."""
+        specs = [self._layout.spec(e) for e in self._layout.entries if e.known is None] or [()]
+        return Assembled(self._layout, tuple(place(v, spec) for v, spec in zip(self._values, specs, strict=True)))
 
     def _blocks(self) -> list[tuple[int, Block]]:
         left = iter(self._values)

@@ -46,7 +46,12 @@ def known(value: Any) -> Coefficient:
     """A coefficient: in NumPy where it is known while tracing."""
     if not is_static(value) or _is_key(value):
         return Coefficient(value)
-    return Coefficient(np.asarray(value))
+    array = np.asarray(value)
+    if isinstance(value, jax.Array) and array.dtype.kind in "fcV" and not value.is_fully_replicated:
+        # numbers that are split over devices stay so; what shapes a pattern is where they vanish
+        support = array != 0
+        return Coefficient(jax.lax.with_sharding_constraint(array, value.sharding), None if support.all() else support)
+    return Coefficient(array)
 
 
 def evaluate(eqn: Any, values: list[Any]) -> list[Value]:

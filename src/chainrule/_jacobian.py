@@ -14,6 +14,7 @@ from chainrule._display import braille_spy, html, plot
 from chainrule._errors import ChainruleError, InputTypeError, ShapeError
 from chainrule._linalg.interface import LinearAlgebra
 from chainrule._memory import require_memory
+from chainrule._mesh import within_automatic
 from chainrule._space import Space, converted, flat
 from chainrule._structure import Structure
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from jaxtyping import Inexact
 
 
+@within_automatic("tree", "bcoo", "__matmul__", "__add__", "__mul__", "__getitem__", "row", "diagonal", "trace")
 class Jacobian(LinearAlgebra):
     """The m×n linear map `dx -> J dx` that best approximates a function at a point.
 

@@ -225,6 +225,31 @@ def part_of(jaxpr: Jaxpr, invars: Sequence[Any], outvars: Sequence[Any]) -> Jaxp
     return jex.Jaxpr(jaxpr.constvars, list(invars), list(outvars), eqns, debug_info=_debug_info())
 
 
+def without_types(eqn: Equation, inner: Callable[[Jaxpr, Sequence[Any]], Any]) -> Equation:
+    """The equation for the axes of the mesh that is in force, on values without explicit shardings.
+
+    How it would split its result is left to the compiler. inner : does the same for a jaxpr and its constants.
+    """
+
+    def own(v: Any) -> Any:
+        if isinstance(v, jex.Literal) or not isinstance(v.aval, jax.core.ShapedArray):
+            return v
+        return jex.Var(jax.core.ShapedArray(v.aval.shape, v.aval.dtype, weak_type=v.aval.weak_type))
+
+    def bare(name: str, value: Any) -> Any:
+        if isinstance(value, jex.ClosedJaxpr):
+            return inner(value.jaxpr, value.consts)
+        if isinstance(value, jex.Jaxpr):
+            return inner(value, ()).jaxpr
+        if isinstance(value, (tuple, list)) and any(isinstance(v, (jex.Jaxpr, jex.ClosedJaxpr)) for v in value):
+            return type(value)(bare(name, v) for v in value)
+        return None if name in ("out_sharding", "sharding") else value
+
+    params = {name: bare(name, value) for name, value in eqn.params.items()}
+    here = jax.make_jaxpr(lax.neg)(0.0).jaxpr.eqns[0].ctx
+    return eqn.replace(invars=[*map(own, eqn.invars)], outvars=[*map(own, eqn.outvars)], params=params, ctx=here)
+
+
 def variable(like: Any) -> Any:
     """A new variable for values like those of another one."""
     return jex.Var(like.aval)

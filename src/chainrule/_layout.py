@@ -108,6 +108,24 @@ class Layout:
             start += stored.size
         return np.asarray(self.pattern.collect(blocks, np.int64))
 
+    def spec(self, e: Entry) -> tuple[Any, ...]:
+        """How the values of an entry are split: as the array whose rows they are, then as that of their columns."""
+        swept, other = (self.columns, self.rows) if self.flipped else (self.rows, self.columns)
+        if not swept.shardings or e.rows is not None:
+            return ()
+        leaf = int(np.searchsorted(swept.offsets, e.offset, side="right")) - 1
+        rows, used = [None] * len(e.shape), set[Any]()
+        if e.shape == swept.shapes[leaf]:
+            rows = [*swept.shardings[leaf].spec, *rows][: len(e.shape)]
+            rows = [axis if n == size else None for axis, n, size in zip(rows, e.vals_shape, e.shape, strict=False)]
+            used = {axis for axis in rows if axis is not None}
+        leaf = int(np.searchsorted(other.offsets, e.cols.max(initial=0), side="right")) - 1
+        of_columns = [*other.shardings[leaf].spec, *[None] * len(e.split)]
+        first = len(other.shapes[leaf]) - len(e.split)
+        fits = e.split and other.shapes[leaf][first:] == e.split
+        columns = of_columns[first : first + len(e.split)] if fits else [None]
+        return (*rows, *(None if axis in used else axis for axis in columns))[: len(e.vals_shape) - 1 + len(e.split)]
+
     @cached_property
     def transposed(self) -> Layout:
         """The layout of the transpose: the same one each time, with all that has been found of it."""

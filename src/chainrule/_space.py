@@ -24,6 +24,7 @@ class Space:
     dtypes: tuple[Any, ...]
     name: str = ""
     place: str = ""  # file:line of that function
+    shardings: tuple[Any, ...] = ()  # on a mesh with explicit axes: the types of the arrays
 
     @cached_property
     def sizes(self) -> list[int]:

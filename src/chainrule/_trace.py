@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from chainrule._errors import ChainruleError, InputTypeError, MissingRuleError, NotReversibleError, ShapeError
+from chainrule._mesh import mesh_of
 from chainrule._space import name_of
 
 
@@ -24,6 +25,7 @@ class Problem:
     what: str
     leaves: tuple[Any, ...]
     tree: Any
+    mesh: Any = None  # that arguments lie on, or that is in force
 
 
 def pick(transform: str, f: Callable[..., Any], argnums: int | tuple[int, ...], args: Sequence[Any]) -> Problem:
@@ -47,7 +49,8 @@ def pick(transform: str, f: Callable[..., Any], argnums: int | tuple[int, ...], 
         return f(*full)
 
     require_arrays(what, leaves)
-    return Problem(function, f, what, tuple(jnp.asarray(x) for x in leaves), tree)
+    mesh = mesh_of(jax.tree.leaves(args))
+    return Problem(function, f, what, tuple(jnp.asarray(x) for x in leaves), tree, mesh)
 
 
 def require_arrays(what: str, leaves: Sequence[Any]) -> None:

@@ -10,9 +10,11 @@ import jax
 import numpy as np
 
 from chainrule._errors import ShapeError
+from chainrule._mesh import within_automatic
 
 
 @jax.tree_util.register_pytree_node_class
+@within_automatic("solve", "det", "slogdet")
 class Factorization:
     """A square Jacobian factored once, for many solves and its determinant: `J.factorize()`. It is a pytree.
 
@@ -34,6 +36,14 @@ class Factorization:
     def tree_unflatten(cls, transposed: bool, children: Any) -> Factorization:
         J, factors = children
         return cls(J, factors, transposed)
+
+    @property
+    def _rows(self) -> Any:
+        return self.J._rows
+
+    @property
+    def _columns(self) -> Any:
+        return self.J._columns
 
     @property
     def J(self) -> Any:

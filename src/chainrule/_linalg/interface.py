@@ -15,6 +15,7 @@ from chainrule._linalg.differentiable import each
 from chainrule._linalg.factorization import Factorization, batched
 from chainrule._linalg.host import working
 from chainrule._linalg.iterative import KRYLOV, krylov, require_method, require_options
+from chainrule._mesh import within_automatic
 from chainrule._options import ANY_J, require_tolerance
 from chainrule._space import flat, promoted
 from chainrule._trace import require_numbers
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from chainrule._structure import Structure
 
 
+@within_automatic("solve", "factorize", "slogdet", "det", "inverse", "singular_values", "null_space", "range", "lstsq")
 class LinearAlgebra:
     """Linear algebra that uses the structure; a kind of Jacobian provides `_eliminated`, `_solve` and `_slogdet`.
 
@@ -155,10 +157,10 @@ class LinearAlgebra:
         require_method("solve", method)
         iterative = method in KRYLOV or (method == "auto" and self._products_only)
         require_options("solve", method, iterative, preconditioner, tolerance, max_steps)
-        if not iterative:
-            return self._solved("solve", b, _by_klu if method == "klu" else functools.partial(_direct, klu=False))
-        own = krylov(self, method, preconditioner, tolerance, max_steps)
-        return self._solved("solve", b, own)
+        own = _by_klu if method == "klu" else functools.partial(_direct, klu=False)
+        return self._solved(
+            "solve", b, krylov(self, method, preconditioner, tolerance, max_steps) if iterative else own
+        )
 
     _products_only = False  # whether products are all that there is
 
@@ -299,8 +301,7 @@ class LinearAlgebra:
 
     def is_invertible(self) -> Bool[Array, "*batch"]:
         """Whether f has a local inverse here (the inverse function theorem): square, and of full rank."""
-        square = self.shape[0] == self.shape[1]
-        return self.rank() == self.shape[0] if square else jnp.zeros(self.rank().shape, bool)
+        return (self.rank() == self.shape[0]) & (self.shape[0] == self.shape[1])
 
     def null_space(self, dimension: int | None = None) -> Inexact[Array, "*batch n k"]:
         """An orthonormal basis of the kernel, (n, n - rank): the directions that J does not see.
@@ -355,9 +356,7 @@ class LinearAlgebra:
 
 @functools.partial(jax.jit, static_argnames="klu")
 def _direct(J: Any, b: Any, klu: bool) -> Any:
-    if klu:
-        return J._solve_klu(b)
-    return J._solve(J._eliminated(), b, False)
+    return J._solve_klu(b) if klu else J._solve(J._eliminated(), b, False)
 
 
 def _by_klu(J: Any, b: Any) -> Any:

@@ -96,7 +96,7 @@ def krylov(
 
         return implicit_solve(product, solve, b.astype(working(b.dtype)), False).astype(b.dtype)
 
-    return run
+    return jax.jit(run)  # outside of jit JAX's methods would move b to one device
 
 
 def _with_transpose(M: Callable[[Any], Any] | None) -> Callable[..., Any] | None:
