@@ -19,6 +19,8 @@ from chainrule._calculus import is_incompressible as is_incompressible
 from chainrule._calculus import jacobian_determinant as jacobian_determinant
 from chainrule._check import check as check
 from chainrule._check_report import CheckReport as CheckReport
+from chainrule._chunks import Chunk as Chunk
+from chainrule._chunks import jacobian_chunks as jacobian_chunks
 from chainrule._continuous import integrate_density as integrate_density
 from chainrule._density import log_abs_det as log_abs_det
 from chainrule._density import slogdet as slogdet
