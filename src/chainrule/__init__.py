@@ -66,6 +66,9 @@ from chainrule._solution import Solution as Solution
 from chainrule._stochastic import diagonal_estimate as diagonal_estimate
 from chainrule._stochastic import log_det_estimate as log_det_estimate
 from chainrule._stochastic import trace_estimate as trace_estimate
+from chainrule._store import save_jacobian as save_jacobian
+from chainrule._stored_jacobian import StoredJacobian as StoredJacobian
+from chainrule._stored_jacobian import open_jacobian as open_jacobian
 from chainrule._triangular_inverse import triangular_inverse as triangular_inverse
 from chainrule.explain import explain as explain
 

@@ -86,6 +86,7 @@ class Pieces:
         self._restricts = by_rows != source.flipped
         self._problem = Problem(lambda: None, None, what, (), None)  # the linear program stands for the function
         self.shape, self.dtype = (source.rows.size, source.columns.size), promoted(source.rows.dtype, source.columns.dtype)
+        self.spaces = source.rows, source.columns
         self.space = source.rows if by_rows else source.columns
 
     def places(self, piece: Piece) -> int:
@@ -192,7 +193,7 @@ def _columns_of(own: Restricted, space: Space) -> np.ndarray:
 def _placed(local: Assembled, spaces: tuple[Space, Space], columns: np.ndarray | None) -> Assembled:
     """A Jacobian in other spaces; its columns are those of these numbers in the new one."""
     layout, (rows, wide) = local._layout, spaces
-    like = replace(layout, rows=rows, columns=wide, entries=())
+    like = replace(layout, rows=rows, columns=wide, entries=(), passing=True)
     blocks = local._blocks()
     if columns is None:
         return Assembled.of(like, blocks)
