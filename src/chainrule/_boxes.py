@@ -40,7 +40,9 @@ def places(box: Box, shape: Sequence[int]) -> np.ndarray:
     total = np.zeros((1,) * len(box), np.int64)
     for k, (a, b) in enumerate(box):
         stride = math.prod(shape[k + 1 :])
-        total = total + (np.arange(a, b, dtype=np.int64) * stride).reshape([-1 if j == k else 1 for j in range(len(box))])
+        total = total + (np.arange(a, b, dtype=np.int64) * stride).reshape(
+            [-1 if j == k else 1 for j in range(len(box))]
+        )
     return total
 
 

@@ -85,7 +85,10 @@ class Pieces:
         # where JAX has a program in the other direction only, its seeds are restricted in place of its results
         self._restricts = by_rows != source.flipped
         self._problem = Problem(lambda: None, None, what, (), None)  # the linear program stands for the function
-        self.shape, self.dtype = (source.rows.size, source.columns.size), promoted(source.rows.dtype, source.columns.dtype)
+        self.shape, self.dtype = (
+            (source.rows.size, source.columns.size),
+            promoted(source.rows.dtype, source.columns.dtype),
+        )
         self.spaces = source.rows, source.columns
         self.space = source.rows if by_rows else source.columns
 
@@ -171,7 +174,7 @@ def _seeds(space: Space, piece: Piece) -> list[Tangent]:
     return found
 
 
-def _starts(own: Restricted | None) -> list[tuple[np.ndarray, ...]]:
+def _starts(own: Restricted | None) -> list[tuple[Any, ...]]:
     """Where each window starts: numbers that a compiled program is given."""
     return [] if own is None else [tuple(np.int32(a) for a, _ in w.box) for w in own.windows]
 

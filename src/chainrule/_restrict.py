@@ -197,9 +197,7 @@ def _assembled(
         gives = tuple(None if b is None else held.find(v, b)[0] for v, b in zip(step.outs, boxes, strict=True))
         steps.append(Taken(step, part, reads, gives))
         key.append((number, part.run.func.__name__, part.run.args, reads, gives))
-    inputs = tuple(
-        (k, held.find(v, box)[0], v, box) for k, v in enumerate(program.inputs) for box in held.boxes(v)
-    )
+    inputs = tuple((k, held.find(v, box)[0], v, box) for k, v in enumerate(program.inputs) for box in held.boxes(v))
     found = [(v, held.find(v, box) if isinstance(v, Linear) else (None, box)) for v, box in wanted]
     outputs = tuple((v, place, own) for v, (place, own) in found)
     shapes = tuple((place, sizes(box)) for _, place, _, box in inputs)

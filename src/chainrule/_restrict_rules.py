@@ -74,7 +74,9 @@ def _bind_and_cut(own: Box, eqn: Any, *operands: Any) -> list[Any]:
     return [_cut(_bind(eqn, *operands)[0], own)]
 
 
-@_rule("mul", "div", "neg", "add", "add_any", "sub", "convert_element_type", "copy", "copy_p", "real", "imag", "complex")
+@_rule(
+    "mul", "div", "neg", "add", "add_any", "sub", "convert_element_type", "copy", "copy_p", "real", "imag", "complex"
+)
 @_rule("conj", "select_n", "reduce_precision")
 def _each(step: Step, boxes: Sequence[Box]) -> Part | None:
     """Element by element; a number, or an axis of size 1, goes with every one."""
@@ -82,7 +84,9 @@ def _each(step: Step, boxes: Sequence[Box]) -> Part | None:
     if any(v.shape and len(v.shape) != len(out) for v in step.operands):
         return None
     demands = [
-        tuple(own if n == full else (0, n) for own, n, full in zip(boxes[0], v.shape, out, strict=True)) if v.shape else ()
+        tuple(own if n == full else (0, n) for own, n, full in zip(boxes[0], v.shape, out, strict=True))
+        if v.shape
+        else ()
         for v in step.operands
     ]
     return Part(tuple(demands), partial(_bind))
@@ -112,7 +116,9 @@ def _transpose(step: Step, boxes: Sequence[Box]) -> Part:
 @_rule("rev")
 def _rev(step: Step, boxes: Sequence[Box]) -> Part:
     dims, shape = step.equation.params["dimensions"], step.outs[0].shape
-    demand = tuple((n - b, n - a) if k in dims else (a, b) for k, (n, (a, b)) in enumerate(zip(shape, boxes[0], strict=True)))
+    demand = tuple(
+        (n - b, n - a) if k in dims else (a, b) for k, (n, (a, b)) in enumerate(zip(shape, boxes[0], strict=True))
+    )
     return Part((demand,), partial(_bind))
 
 
@@ -154,7 +160,9 @@ def _pad(step: Step, boxes: Sequence[Box]) -> Part | None:
         demand.append((start, stop))
         left.append((start + low - a, b - stop - low, 0))
     empty = any(a >= b for a, b in demand)
-    return Part((None if empty else tuple(demand), ()), partial(_padded, sizes(boxes[0]), None if empty else tuple(left)))
+    return Part(
+        (None if empty else tuple(demand), ()), partial(_padded, sizes(boxes[0]), None if empty else tuple(left))
+    )
 
 
 def _padded(shape: tuple[int, ...], config: Any, _: Any, x: Any, value: Any) -> list[Any]:
@@ -223,7 +231,9 @@ def _parts(windows: Sequence[Box | None], squeezed: int | None, _: Any, x: Any) 
 @_rule("reshape", "squeeze", "expand_dims")
 def _reshape(step: Step, boxes: Sequence[Box]) -> Part | None:
     """Axes that are laid flat together and cut anew: of each group of them a range of places."""
-    if len(step.operands) != 1 or step.equation.params.get("dimensions") and step.equation.primitive.name == "reshape":
+    if len(step.operands) != 1 or (
+        step.equation.params.get("dimensions") and step.equation.primitive.name == "reshape"
+    ):
         return None
     demand, ranges = list[tuple[int, int]](), []
     for old, new in _groups(step.operands[0].shape, step.outs[0].shape):
@@ -315,7 +325,9 @@ def _gather(step: Step, boxes: Sequence[Box]) -> Part | None:
         used = indices.value[tuple(slice(a, b) for a, b in which)].reshape(-1, indices.shape[-1])
         low, high = used.min(axis=0), used.max(axis=0)
         ends = [int(high[k]) + own["slice_sizes"][axis] for k, axis in enumerate(numbers.start_index_map)]
-        if (low >= 0).all() and all(e <= operand.shape[axis] for e, axis in zip(ends, numbers.start_index_map, strict=True)):
+        if (low >= 0).all() and all(
+            e <= operand.shape[axis] for e, axis in zip(ends, numbers.start_index_map, strict=True)
+        ):
             shift = [int(k) for k in low]
             for first, end, axis in zip(shift, ends, numbers.start_index_map, strict=True):
                 demand[axis] = (first, end)
@@ -323,7 +335,8 @@ def _gather(step: Step, boxes: Sequence[Box]) -> Part | None:
 
 
 def _gathered(shift: tuple[int, ...], after: Box, eqn: Any, x: Any, indices: Any) -> list[Any]:
-    own = indices - np.asarray(shift, indices.dtype) if any(shift) else indices
+    first = np.asarray(shift, indices.dtype).reshape((1,) * (indices.ndim - 1) + (-1,))
+    own = indices - first if any(shift) else indices
     return _bind_and_cut(after, eqn, x, own)
 
 

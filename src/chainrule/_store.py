@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from chainrule._chunks import Chunks
@@ -156,7 +155,6 @@ class _Writer:
                     chunks=(_CHUNK,),
                     dtype=dtype,
                     compressors=[self._zarr.codecs.ZstdCodec(level=1), self._zarr.codecs.Crc32cCodec()],
-                    config={"write_empty_chunks": True},  # one that is not there is missing
                 )
         return group
 
@@ -197,8 +195,12 @@ class _Writer:
         if len(values):
             if array.shape[0] < start + len(values):
                 array.resize((start + len(values),))
-            array[start : start + len(values)] = values
+            self._put(name, start, values)
         self._written[name] = start + len(values)
+
+    def _put(self, name: str, start: int, values: np.ndarray) -> None:
+        with self._zarr.config.set({"array.write_empty_chunks": True}):  # a chunk that is not there is missing
+            self._group[name][start : start + len(values)] = values
 
     def finish(self) -> None:
         """Write what is left, and the attributes that make the store a Jacobian."""
@@ -206,7 +208,7 @@ class _Writer:
             start, tail = self._written[name], self._tails[name]
             self._group[name].resize((start + len(tail),))
             if len(tail):
-                self._group[name][start:] = tail
+                self._put(name, start, tail)
         rows, columns = self._spaces
         self._group.attrs.update(
             format=FORMAT, shape=[rows.size, columns.size], digest=self._digest, rows=described(rows),
@@ -221,7 +223,14 @@ def _bar(shown: bool, what: str, rows: int, done: int) -> Iterator[Callable[[int
         yield lambda _: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
                TextColumn("left"), TimeRemainingColumn())  # fmt: skip

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._assembled import from_coo
-from chainrule._errors import ChainruleError, InputTypeError, ShapeError
+from chainrule._errors import ChainruleError, ShapeError
 from chainrule._jacobian import Jacobian
-from chainrule._layout import Layout
+from chainrule._linalg.interface import LinearAlgebra
 from chainrule._options import optional
 from chainrule._space import Space, promoted
 from chainrule._structure import Structure
@@ -32,7 +32,7 @@ class StoredJacobian(Jacobian):
     """A Jacobian whose entries lie in a store; `open_jacobian` gives it.
 
     Products stream through the entries, and rows are read as they are asked for. What needs all entries at once
-    (`solve`, sums, composition) needs them in memory: `.assemble()`. It is no pytree: nothing of it can be traced.
+    (`solve`, sums, composition) takes those of `.assemble()`, in memory. It is no pytree: nothing of it can be traced.
     """
 
     order, cost = "stored", 0
@@ -120,9 +120,9 @@ class StoredJacobian(Jacobian):
 
     def __matmul__(self, other: Any) -> Any:
         """J @ v of a vector, a pytree or a matrix, streamed; of a Jacobian the composition, in memory."""
-        if not isinstance(other, Jacobian) and np.ndim(getattr(other, "shape", None) or ()) == 1 and len(other.shape) == 2:
-            if other.shape[0] == self.shape[1] and not self._columns.holds(other):
-                return self._apply(jnp.asarray(other))
+        shape = () if isinstance(other, Jacobian) else tuple(getattr(other, "shape", ()))
+        if len(shape) == 2 and shape[0] == self.shape[1] and not self._columns.holds(other):
+            return self._apply(jnp.asarray(other))
         return super().__matmul__(other)
 
     def __rmatmul__(self, other: Any) -> Any:
@@ -138,10 +138,17 @@ class StoredJacobian(Jacobian):
 
     def rows(self, start: int, stop: int) -> Jacobian:
         """Rows start … stop − 1, in memory: a `Jacobian` of that many outputs."""
-        part = self.scipy(start, stop).tocoo()
-        flat = Space(jax.tree.structure(0), ((part.shape[0],),), (self._rows.dtype,), self._rows.name, self._rows.place)
-        like = Layout(flat, self._columns, (), jnp.dtype(self.dtype), order=self.order)
-        return from_coo(like, part.coords[0], part.coords[1], jnp.asarray(part.data))
+        part = self.scipy(start, stop)
+        own = Space(jax.tree.structure(0), ((part.shape[0],),), (self._rows.dtype,), self._rows.name, self._rows.place)
+        return self._in_memory(part, own)
+
+    def _in_memory(self, matrix: Any, rows: Space) -> Any:
+        from chainrule._assembled import from_coo
+        from chainrule._layout import Layout
+
+        places = matrix.tocoo()
+        like = Layout(rows, self._columns, (), jnp.dtype(self.dtype), order=self.order)
+        return from_coo(like, places.coords[0], places.coords[1], jnp.asarray(places.data))
 
     def scipy(self, start: int = 0, stop: int | None = None) -> Any:
         """Rows start … stop − 1 (all of them) as a `scipy.sparse.csr_array`."""
@@ -157,9 +164,7 @@ class StoredJacobian(Jacobian):
 
     def assemble(self) -> Any:
         """The same map in memory, as an assembled `Jacobian`."""
-        rows, cols, values = self.coo()
-        like = Layout(self._rows, self._columns, (), jnp.dtype(self.dtype), order=self.order)
-        return from_coo(like, rows, cols, values)
+        return self._in_memory(self.scipy(), self._rows)
 
     # what a Jacobian provides, of all entries ------------------------------------------------------
 
@@ -196,8 +201,16 @@ class StoredJacobian(Jacobian):
     def _times(self, scalar: Any) -> Jacobian:
         return self.assemble()._times(scalar)
 
-    def _no_entries(self, what: str) -> ChainruleError:
-        return ChainruleError(f"{what} needs the entries of {self._says('J')} in memory: call .assemble() first")
+
+def _loaded(name: str) -> Callable[..., Any]:
+    def method(self: StoredJacobian, *args: Any, **keywords: Any) -> Any:
+        return getattr(self.assemble(), name)(*args, **keywords)
+
+    return functools.update_wrapper(method, getattr(LinearAlgebra, name))
+
+
+for _name in (name for name, found in vars(LinearAlgebra).items() if not name.startswith("_") and callable(found)):
+    setattr(StoredJacobian, _name, _loaded(_name))  # solves and what else needs all entries
 
 
 def open_jacobian(path: Any) -> StoredJacobian:
@@ -220,6 +233,15 @@ def open_jacobian(path: Any) -> StoredJacobian:
     ChainruleError
         There is no such store, it is incomplete (it says how far), or a chunk is missing or its checksum wrong, which
         shows when it is read.
+
+    Examples
+    --------
+    >>> import chainrule as cr, jax.numpy as jnp, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = cr.save_jacobian(lambda x: x**2, jnp.arange(1.0, 4.0), folder + "/J.zarr")
+    ...     J = cr.open_jacobian(folder + "/J.zarr")
+    ...     J[1:3].tolist(), (jnp.ones(3) @ J).tolist()
+    ([[0.0, 4.0, 0.0], [0.0, 0.0, 6.0]], [2.0, 4.0, 6.0])
     """
     zarr, path = optional("open_jacobian", "zarr", "store"), Path(path)
     if not path.is_dir():
@@ -229,14 +251,12 @@ def open_jacobian(path: Any) -> StoredJacobian:
     try:
         group = zarr.open_group(str(path), mode="r")
         meta = dict(group.attrs)
-        if meta.get("format") != FORMAT:
-            raise InputTypeError(f"open_jacobian: {path} holds no Jacobian, but {meta.get('format', 'something else')!r}")
         spaces = _space(meta["rows"]), _space(meta["columns"])
         return StoredJacobian(path, group, spaces)
-    except ChainruleError:
-        raise
     except Exception as error:
-        raise ChainruleError(f"open_jacobian: {path} cannot be read: {type(error).__name__}: {error}") from error
+        raise ChainruleError(
+            f"open_jacobian: {path} cannot be read as a Jacobian: {type(error).__name__}: {error}"
+        ) from error
 
 
 def incomplete(path: Path) -> ChainruleError:
