@@ -5,7 +5,8 @@
 Families: stencils by the nonzeros of J, per-sample networks by the batch, loops by their steps. Of each size a fresh
 function is traced, its pattern found, compiled and run; run times are the shortest of some. A slope is fitted over the
 sizes where a figure has left its constant part behind. Beside the run stands a copy of as many bytes as the program
-writes: its slope, above 1 where arrays outgrow the caches, is the machine's own. Writes growth.json, growth.md and growth.svg.
+writes: its slope, above 1 where arrays outgrow the caches, is the machine's own. Writes growth.json, growth.md and
+growth.svg.
 """
 
 from __future__ import annotations

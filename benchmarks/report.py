@@ -24,8 +24,8 @@ LEGEND = (
     "Times are medians in ms. coo: our sorted (rows, cols, values) in place of blocks. ÷ hand and ÷ rival: our time "
     "over that of the code by hand and of the best rival; compile ÷: our compile time over that of jacfwd. Peak: "
     "temporary and output memory of our program; nnz: 8 bytes for each nonzero. * marks a figure past its target. "
-    "Moved: the point and the stored values of J, once each; GB/s: these over our time; of copy: that over the bandwidth of a "
-    "large copy on the same device (more than 100 % where a cache holds them)."
+    "Moved: the point and the stored values of J, once each; GB/s: these over our time; of copy: that over "
+    "the bandwidth of a large copy on the same device (more than 100 % where a cache holds them)."
 )
 ORDER_COLUMNS = ("problem", "chosen", *(f"{name}, multiply-adds" for name in ORDERS), "structure gain", "order gain",
                  *(f"{name}, ms" for name in ORDERS), "÷ best order")  # fmt: skip
@@ -94,9 +94,8 @@ def summary(rows: list[Row]) -> list[str]:
     large = [row for row in rows if row["of bandwidth"] > 0 and row["moved_bytes"] > _BEYOND]
     if large:
         shares = ", ".join(f"{row['problem']} {row['of bandwidth']:.0%}" for row in large)
-        lines.append(
-            f"Of the copy's {large[0]['bandwidth'] / 1e9:.3g} GB/s, where more than {_BEYOND / 1e6:.0f} MB move: {shares}."
-        )
+        rate = f"{large[0]['bandwidth'] / 1e9:.3g} GB/s"
+        lines.append(f"Of the copy's {rate}, where more than {_BEYOND / 1e6:.0f} MB move: {shares}.")
     for name, target in TARGETS.items():
         past = [f"{row['problem']} {row[name]:.2f}" for row in rows if row[name] > target]
         lines.append(f"{name} ≤ {target}: " + (f"missed by {'; '.join(past)}." if past else "reached everywhere."))
