@@ -42,6 +42,7 @@ FUNCTIONS = {
     "Brusselator": (brusselator, RNG.normal(size=(2, 6, 8))),
     "batched MLP": (lambda x: jnp.tanh(x @ W) @ V, RNG.normal(size=(8, 12))),
     "attention": (lambda x: jax.nn.softmax(x @ x.T) @ x, RNG.normal(size=(6, 3))),
+    "queries": (lambda x: jax.nn.softmax(x @ KEYS.T) @ KEYS, RNG.normal(size=(6, 3))),
     "causal": (
         lambda x: jax.nn.softmax(jnp.where(np.tri(6, dtype=bool), x @ x.T, -jnp.inf)) @ x,
         RNG.normal(size=(6, 3)),
@@ -49,11 +50,11 @@ FUNCTIONS = {
     "gather": (lambda x: jnp.sin(x)[PLACES] * x[0], RNG.normal(size=24)),
     "scatter": (lambda x: jnp.zeros(24).at[PLACES].add(x**2), RNG.normal(size=30)),
     "convolution": (
-        lambda x: lax.conv_general_dilated(x, RNG2, (2, 1), ((1, 1), (0, 2)), rhs_dilation=(1, 2)) ** 2,
+        lambda x: lax.conv_general_dilated(x, KERNEL, (2, 1), ((1, 1), (0, 2)), rhs_dilation=(1, 2)) ** 2,
         RNG.normal(size=(2, 2, 9, 7)),
     ),
     "image's transpose": (
-        lambda x: lax.conv_general_dilated(x, RNG2, (1, 1), ((1, 1), (0, 1)), lhs_dilation=(2, 1)),
+        lambda x: lax.conv_general_dilated(x, KERNEL, (1, 1), ((1, 1), (0, 1)), lhs_dilation=(2, 1)),
         RNG.normal(size=(2, 2, 4, 3)),
     ),
     "shapes": (
@@ -80,9 +81,19 @@ FUNCTIONS = {
     "pytrees": (tree, {"p": jnp.arange(1.0, 5.0), "q": jnp.ones(2)}),
     "reals to complex": (lambda x: jnp.exp(lax.complex(x, x))[:3], RNG.normal(size=6)),
 }  # fmt: skip
-SIZES = {"Brusselator": 16, "convolution": 40, "gather": 8, "scatter": 8, "attention": 6, "causal": 6, "loop": 8}
+SIZES = {
+    "Brusselator": 16,
+    "convolution": 40,
+    "gather": 8,
+    "scatter": 8,
+    "attention": 6,
+    "queries": 6,
+    "causal": 6,
+    "loop": 8,
+}
 SIZES |= {"periodic": 10, "shapes": 8, "batched MLP": 24, "image's transpose": 24, "pads": 20}
-RNG2 = np.random.default_rng(4).normal(size=(3, 2, 3, 2))
+KEYS = np.random.default_rng(5).normal(size=(7, 3))
+KERNEL = np.random.default_rng(4).normal(size=(3, 2, 3, 2))
 
 
 @jax.custom_vjp
@@ -156,12 +167,13 @@ def programs_of(chunks, *args):
         ("Brusselator", {"rows": 8}, 6),
         ("Brusselator", {"columns": 8}, 6),
         ("batched MLP", {"rows": 9}, 1),
-        ("attention", {"rows": 3}, 1),
+        ("queries", {"rows": 3}, 1),
         ("periodic", {"rows": 4}, 3),
     ],
 )
 def test_equal_pieces_share_a_program(name, options, most):
-    f, x = FUNCTIONS[name]
+    own, x = FUNCTIONS[name]
+    f = lambda x: own(x)  # noqa: E731  # a new function: what other tests compiled belongs to the old one
     chunks = cr.jacobian_chunks(f, **options)
     pieces = list(chunks(x))
     assert len(pieces) >= 6 and programs_of(chunks, x) <= most
@@ -184,11 +196,9 @@ def test_pieces_by_memory():
     x = RNG.normal(size=(2, 40, 50))
     pieces = list(cr.jacobian_chunks(brusselator, by_memory=200_000)(x))
     assert max(p.jacobian.nnz for p in pieces) * 56 <= 200_000 and len(pieces) <= 12
-    dense = list(
-        cr.jacobian_chunks(lambda x: jnp.tanh(jnp.outer(x, x).reshape(-1) * x.sum()), by_memory=50_000)(x[0, 0])
-    )
-    assert max(p.jacobian.nnz for p in dense) * 56 <= 50_000 < 3 * min(p.jacobian.nnz for p in dense) * 56
-    assert sum(p.jacobian.nnz for p in dense) == 50**3
+    dense = list(cr.jacobian_chunks(lambda x: jnp.tanh(np.linspace(1, 2, 2500) * x.sum()), by_memory=500_000)(x[0, 0]))
+    assert max(p.jacobian.nnz for p in dense) * 56 <= 500_000 and len(dense) <= 25
+    assert sum(p.jacobian.nnz for p in dense) == 2500 * 50
     assert len(list(cr.jacobian_chunks(brusselator)(x))) == 1
 
 
@@ -235,7 +245,7 @@ def test_refusals_of_points():
     with pytest.raises(cr.InputTypeError, match="jacobian_chunks of diffusion: inputs must be floating point"):
         cr.jacobian_chunks(diffusion)(jnp.arange(4))
     with pytest.raises(cr.InputTypeError, match="holomorphic"):
-        cr.jacobian_chunks(diffusion)(jnp.ones(4) + 1j)
+        cr.jacobian_chunks(diffusion)(jnp.ones(4, complex))
     z = RNG.normal(size=5) + 1j
     (piece,) = cr.jacobian_chunks(diffusion, holomorphic=True)(z)
     np.testing.assert_allclose(piece.jacobian.dense(), jax.jacfwd(diffusion, holomorphic=True)(z), rtol=1e-12)
