@@ -75,6 +75,14 @@ def compiled(f: Any, x: Any) -> Candidate:
     return Candidate(program, x, trace_s, compile_s)
 
 
+def copy_bandwidth(numbers: int = 2**26) -> float:
+    """Bytes each second that a copy of a large array reads and writes on the device; the best of some runs."""
+    x = jax.block_until_ready(jax.numpy.zeros(numbers))
+    copy = jax.jit(lambda x: x + 1).lower(x).compile()
+    seconds = min(timed(lambda: jax.block_until_ready(copy(x)))[1] for _ in range(7))
+    return 2 * x.nbytes / seconds
+
+
 def ours(p: Problem) -> Callable[[], Any]:
     """Gives a fresh transform at each call: compiled programs belong to the function, so it must be a new one."""
     return lambda: (cr.hessian if p.hessian else cr.jacobian)(lambda x: p.f(x))

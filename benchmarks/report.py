@@ -20,11 +20,13 @@ from rich.table import Table
 
 TARGETS = {"ours/by hand": 1.2, "ours/best rival": 1.05, "compile/jacfwd": 1.5}
 COLUMNS = ("problem", "m × n", "nnz", "order", "f", "ours", "coo", "by hand", *RIVALS, "trace", "pattern", "compile",
-           "peak MB", "nnz MB", "÷ hand", "÷ rival", "compile ÷")  # fmt: skip
+           "peak MB", "nnz MB", "moved MB", "GB/s", "of copy", "÷ hand", "÷ rival", "compile ÷")  # fmt: skip
 LEGEND = (
     "Times are medians in ms. coo: our sorted (rows, cols, values) in place of blocks. ÷ hand and ÷ rival: our time "
     "over that of the code by hand and of the best rival; compile ÷: our compile time over that of jacfwd. Peak: "
-    "temporary and output memory of our program; nnz: 8 bytes for each nonzero. * marks a figure past its target."
+    "temporary and output memory of our program; nnz: 8 bytes for each nonzero. * marks a figure past its target. "
+    "Moved: the point and the stored values of J, once each; GB/s: these over our time; of copy: that over "
+    "the bandwidth of a large copy on the same device (more than 100 % where a cache holds them)."
 )
 ORDER_COLUMNS = ("problem", "chosen", *(f"{name}, multiply-adds" for name in ORDERS), "structure gain", "order gain",
                  *(f"{name}, ms" for name in ORDERS), "÷ best order")  # fmt: skip
@@ -34,6 +36,7 @@ ORDER_LEGEND = (
     "order: the time of the chosen order over that of the fastest that was measured."
 )
 Row = dict[str, Any]
+_BEYOND = 16e6  # bytes, of which caches do not hold most
 
 
 def cells(row: Row) -> list[str]:
@@ -49,6 +52,9 @@ def cells(row: Row) -> list[str]:
         _ms(row["compile_s"]["ours"]),
         f"{(row['peak_bytes']['ours'] or math.nan) / 1e6:.3g}",
         f"{row['nnz_bytes'] / 1e6:.3g}",
+        f"{row['moved_bytes'] / 1e6:.3g}",
+        "–" if math.isnan(row["of bandwidth"]) else f"{row['bytes per second'] / 1e9:.3g}",
+        "–" if math.isnan(row["of bandwidth"]) else f"{row['of bandwidth']:.0%}",
         *[_ratio(row[name], target) for name, target in TARGETS.items()],
     ]
 
@@ -86,6 +92,11 @@ def summary(rows: list[Row]) -> list[str]:
     lines = [f"Against the best rival: {_speedup(rows, 'ours/best rival')} faster in geometric mean."]
     if any("coo" in row["median_s"] for row in rows):
         lines.append(f"The values of .coo() against the best rival: {_speedup(rows, 'coo/best rival')} faster.")
+    large = [row for row in rows if row["of bandwidth"] > 0 and row["moved_bytes"] > _BEYOND]
+    if large:
+        shares = ", ".join(f"{row['problem']} {row['of bandwidth']:.0%}" for row in large)
+        rate = f"{large[0]['bandwidth'] / 1e9:.3g} GB/s"
+        lines.append(f"Of the copy's {rate}, where more than {_BEYOND / 1e6:.0f} MB move: {shares}.")
     for name, target in TARGETS.items():
         past = [f"{row['problem']} {row[name]:.2f}" for row in rows if row[name] > target]
         lines.append(f"{name} ≤ {target}: " + (f"missed by {'; '.join(past)}." if past else "reached everywhere."))

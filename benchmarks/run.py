@@ -27,7 +27,7 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import report  # noqa: E402
 import scipy.sparse  # noqa: E402
-from candidates import Candidate, Limits, compiled, dense, orders, ours, plan_of, rivals, timed  # noqa: E402
+from candidates import Candidate, Limits, compiled, copy_bandwidth, dense, orders, ours, plan_of, rivals, timed  # noqa: E402
 from problem import Problem  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: E402
@@ -186,6 +186,8 @@ def _row(
         "compile_s": {**{name: c.compile_s for name, c in candidates.items()}, **compiling},
         "peak_bytes": {name: c.peak_bytes for name, c in candidates.items()},
         "nnz_bytes": 8 * J.nnz,
+        # what any program has to read and to write: the point, and the values of J as they are stored
+        "moved_bytes": sum(v.nbytes for v in jax.tree.leaves((p.x, J))),
         "relative_error": errors,
         "left_out": left_out,
         "ours/by hand": medians["ours"] / medians["by hand"],
@@ -193,6 +195,13 @@ def _row(
         "coo/best rival": medians.get("coo", math.nan) / best,
         "compile/jacfwd": compiling["ours"] / compiling.get("jacfwd", math.nan),
     }
+
+
+def of_bandwidth(row: dict[str, Any], bandwidth: float) -> dict[str, Any]:
+    """Bytes each second of ours on a sparse problem, and the share of what a copy reaches; nan for a dense one."""
+    sparse = row["nnz"] < row["m"] * row["n"]
+    rate = row["moved_bytes"] / row["median_s"]["ours"] if sparse else math.nan
+    return {"bandwidth": bandwidth, "bytes per second": rate, "of bandwidth": rate / bandwidth}
 
 
 def wrong(rows: list[dict[str, Any]]) -> list[str]:
@@ -236,6 +245,8 @@ def main() -> int:
             progress.advance(task)
     if not rows:
         raise SystemExit(f"no problem is called like {options.problems!r}: {', '.join(p.name for p in all_problems())}")
+    bandwidth = copy_bandwidth(2**22 if options.smoke else 2**26)
+    rows = [row | of_bandwidth(row, bandwidth) for row in rows]
     report.show(rows)
     whole = not options.smoke and not options.problems
     if options.out or whole:

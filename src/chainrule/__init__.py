@@ -19,6 +19,8 @@ from chainrule._calculus import is_incompressible as is_incompressible
 from chainrule._calculus import jacobian_determinant as jacobian_determinant
 from chainrule._check import check as check
 from chainrule._check_report import CheckReport as CheckReport
+from chainrule._chunks import Chunk as Chunk
+from chainrule._chunks import jacobian_chunks as jacobian_chunks
 from chainrule._continuous import integrate_density as integrate_density
 from chainrule._density import log_abs_det as log_abs_det
 from chainrule._density import slogdet as slogdet
@@ -64,6 +66,9 @@ from chainrule._solution import Solution as Solution
 from chainrule._stochastic import diagonal_estimate as diagonal_estimate
 from chainrule._stochastic import log_det_estimate as log_det_estimate
 from chainrule._stochastic import trace_estimate as trace_estimate
+from chainrule._store import save_jacobian as save_jacobian
+from chainrule._stored_jacobian import StoredJacobian as StoredJacobian
+from chainrule._stored_jacobian import open_jacobian as open_jacobian
 from chainrule._triangular_inverse import triangular_inverse as triangular_inverse
 from chainrule.explain import explain as explain
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
-from chainrule._chunks import in_chunks, largest_chunks
+from chainrule._dense_parts import in_chunks, largest_chunks
 from chainrule._errors import InputTypeError, MemoryLimitError, NotReversibleError
 from chainrule._explicit import with_automatic_axes
 from chainrule._jax import has_custom_vjp, walk
@@ -191,9 +191,13 @@ def _cheapest(problem: Problem, has_aux: bool, holomorphic: bool) -> Accumulated
     if only is not None:
         done = _reverse(problem, has_aux) if only == "reverse" and not sole else None
         return done or _sweep(problem, has_aux, sole and only == "reverse")
-    recorded = recorded_program(problem, has_aux, False)
+    return best_of(problem, recorded_program(problem, has_aux, False), lambda: _reverse(problem, has_aux))
+
+
+def best_of(problem: Problem, recorded: Recorded, reverse: Callable[[], Accumulated | None]) -> Accumulated:
+    """The order of a forward program that costs least; `reverse` makes the reverse sweep, where there is one."""
     if len(recorded.program.inputs) * len(recorded.program.steps) > _BROAD:
-        return _counted(problem, has_aux, recorded)
+        return _counted(problem, recorded, reverse)
     chain = chain_of(recorded.program, weights())
     node = chain.best_node
     try:
@@ -203,20 +207,20 @@ def _cheapest(problem: Problem, has_aux: bool, holomorphic: bool) -> Accumulated
         if node.kind == "forward" and not chain.rough:
             return swept(problem, recorded)
     except (NotReversibleError, MemoryLimitError):
-        return _reverse(problem, has_aux) or swept(problem, recorded)
+        return reverse() or swept(problem, recorded)
     if not chain.rough:
-        return _reverse(problem, has_aux) or swept(problem, recorded)
-    return _counted(problem, has_aux, recorded)
+        return reverse() or swept(problem, recorded)
+    return _counted(problem, recorded, reverse)
 
 
-def _counted(problem: Problem, has_aux: bool, recorded: Recorded) -> Accumulated:
+def _counted(problem: Problem, recorded: Recorded, reverse: Callable[[], Accumulated | None]) -> Accumulated:
     """The cheaper of both sweeps by the blocks that they meet; the other is made only where it may be the cheaper."""
-    if _few_outputs(recorded) and (reverse := _reverse(problem, has_aux)):
-        return reverse
+    if _few_outputs(recorded) and (few := reverse()):
+        return few
     forward = _forward(problem, recorded)
     if forward and _near(forward):
         return forward
-    sweeps = _fitting(forward, _reverse(problem, has_aux))
+    sweeps = _fitting(forward, reverse())
     return sweeps[_cheaper(recorded, sweeps)] if sweeps else swept(problem, recorded)  # the error of the first
 
 

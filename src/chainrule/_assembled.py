@@ -123,18 +123,18 @@ class Assembled(StoredEntries, Jacobian):
     def coo(self) -> tuple[np.ndarray, np.ndarray, Inexact[Array, "*batch nnz"]]:
         """Give (rows, cols, values), unique and row-major; rows and cols are NumPy arrays [nnz]."""
         p = self._layout.pattern
-        return p.rows, p.cols, _collect(self)
+        return p.rows, p.cols, _run(_collect, self)
 
     def dense(self) -> Inexact[Array, "*batch m n"]:
         """Give the (m, n) array. Raises MemoryLimitError before it allocates what would not fit."""
         self._require_memory("dense")
-        return _dense(self)
+        return _run(_dense, self)
 
     def _positions(self) -> tuple[np.ndarray, np.ndarray]:
         return self._layout.pattern.rows, self._layout.pattern.cols
 
     def _apply(self, v: Inexact[Array, " n"]) -> Inexact[Array, " m"]:
-        return _product(self, v)
+        return _run(_product, self, v)
 
     def _times(self, scalar: Any) -> Assembled:
         dtype = promoted(self.dtype, scalar)
@@ -212,12 +212,16 @@ def _scaled(vals: Any, by: Any, dtype: Any) -> Any:
     return jnp.asarray(vals).astype(dtype) * by
 
 
+def _run(function: Any, J: Assembled, *operands: Any) -> Any:
+    return (function.__wrapped__ if J._layout.passing else function)(J, *operands)
+
+
 @jax.jit
 def _collect(J: Assembled) -> Any:
     if J._batch:
         return jax.vmap(_collect)(J)
     if J.nnz == J.shape[0] * J.shape[1]:
-        return _dense(J).reshape(J.nnz)
+        return _run(_dense, J).reshape(J.nnz)
     return J._layout.pattern.collect([b for _, b in J._blocks()], J.dtype)
 
 

@@ -69,6 +69,7 @@ class Layout:
     order: str = "forward"
     cost: int = 0
     fallbacks: tuple[str, ...] = ()
+    passing: bool = False  # one of many pieces: no compiled program is kept for it, or each would hold its pattern
 
     @cached_property
     def key(self) -> Any:

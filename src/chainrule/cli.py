@@ -25,6 +25,7 @@ from jax.flatten_util import ravel_pytree
 from rich.console import Console
 
 import chainrule as cr
+from chainrule import _save_command
 from chainrule.explain.commands import add_to
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -325,6 +326,7 @@ def _target(target: str, at: str | None) -> tuple[Any, Any, Any]:
 
 
 add_to(app, _target)
+_save_command.add_to(app, _target)
 
 
 # the check ---------------------------------------------------------------------------------------
