@@ -114,7 +114,7 @@ def jacobian_of(J: Any, shape: tuple[int, int], detail: Detail = Detail.FULL) ->
     structure = J.structure
     said: dict[str, Any] = {"shape": list(J.shape), "structure": structure_of(structure, shape), "nnz": int(J.nnz)}
     said["entries"], said["order"] = J.shape[0] * J.shape[1], J.order
-    if hasattr(J, "parts"):
+    if getattr(J, "parts", None) is not None:
         return said | _low_rank(J, detail)
     rows, cols, values = J.coo()
     known = np.asarray(values, np.float64)
@@ -159,9 +159,11 @@ def _stored(structure: Structure, rows: Any, cols: Any, values: Any, shape: tupl
 
 def _low_rank(J: Any, detail: Detail) -> dict[str, Any]:
     A, U, V = J.parts
-    dense = np.asarray(J.dense(), np.float64)
+    rows, cols, values = J.coo()
+    dense = np.zeros(J.shape)
+    dense[rows, cols] = values
     rank, stored = int(U.shape[-1]), int(A.nnz + U.size + V.size)
-    said = _sizes(dense) | {"stored": stored, "multiply_adds": stored, "rank": rank}
+    said = _sizes(dense) | {"nnz": stored, "stored": stored, "multiply_adds": stored, "rank": rank}
     plain = A.structure.kind in ("zero", "identity", "scaled identity", "diagonal")
     if plain and _fits(stored, detail):
         diagonal = None if A.structure.kind == "zero" else numbers(A.diagonal())

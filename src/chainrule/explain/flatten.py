@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,8 +47,8 @@ class Flat:
         """The equations (of these operations) that lead from variables to others, and their constants."""
         eqns = [o.eqn for o in (self.operations if among is None else among)]
         part = part_of(straight_line((), invars, outvars, eqns), invars, outvars)
-        used = {v for e in part.eqns for v in e.invars if not isinstance(v, Literal)}
-        used.update(v for v in outvars if not isinstance(v, Literal))
+        used = dict.fromkeys(v for e in part.eqns for v in e.invars if not isinstance(v, Literal))
+        used |= dict.fromkeys(v for v in outvars if not isinstance(v, Literal))
         kept = {v: self.constants[v] for v in used if v in self.constants}
         return straight_line(list(kept), invars, outvars, part.eqns), list(kept.values())
 
@@ -135,3 +136,56 @@ class _Inliner:
             return v.val
         jaxpr, consts = self.flat.part(self.flat.invars, [v])
         return jax.jit(as_callable(jaxpr, consts))(*self.leaves)[0]
+
+
+# equal programs -----------------------------------------------------------------------------------
+
+
+def signature(jaxpr: Any) -> Any:
+    """What a jaxpr without its constants computes: equal for equal equations, however their variables are called."""
+    numbers: dict[Any, int] = {}
+
+    def written(v: Any) -> Any:
+        if isinstance(v, Literal):
+            return digest(v.val)
+        return numbers.setdefault(v, len(numbers)), kind_of(v)
+
+    ends = tuple(written(v) for v in (*jaxpr.constvars, *jaxpr.invars))
+    eqns = tuple(
+        (
+            e.primitive,
+            tuple((name, _hashable(value)) for name, value in sorted(e.params.items())),
+            tuple(written(v) for v in (*e.invars, *e.outvars)),
+        )
+        for e in jaxpr.eqns
+    )
+    return len(jaxpr.constvars), ends, eqns, tuple(written(v) for v in jaxpr.outvars)
+
+
+def kind_of(v: Any) -> Any:
+    """Shape and dtype of a variable, to be compared."""
+    aval = v.aval
+    return (aval.shape, aval.dtype, aval.weak_type) if isinstance(aval, jax.core.ShapedArray) else str(aval)
+
+
+def _hashable(value: Any) -> Any:
+    """A parameter of an equation; of one that cannot be compared the object itself."""
+    if isinstance(value, (list, tuple)):
+        return tuple(_hashable(v) for v in value)
+    try:
+        hash(value)
+    except TypeError:
+        return id(value)
+    return type(value), value
+
+
+def digest(constant: Any) -> Any:
+    """A constant by its content."""
+    if not isinstance(constant, (jax.Array, np.ndarray, np.generic)) or not _plain(constant.dtype):
+        return _hashable(constant) if not hasattr(constant, "shape") else id(constant)
+    known = np.asarray(constant)
+    return known.shape, str(known.dtype), hashlib.blake2b(known.tobytes()).digest()
+
+
+def _plain(dtype: Any) -> bool:
+    return not jax.dtypes.issubdtype(dtype, jax.dtypes.extended)
