@@ -184,6 +184,59 @@ def test_custom_rules_are_followed():
     close(found.jacobian, np.asarray(jax.jacrev(lambda x: F.clipped(x) * 5.0)(POINT)))
 
 
+@pytest.mark.parametrize("f", [F.bent, F.called_back, lambda x: jnp.sin(F.cut(x * 2.0)).sum()])
+def test_a_step_without_a_linear_derivative_is_opaque(f):
+    found = cr.explain(f)(POINT)
+    data = found.to_dict()
+    whole = next(e for e in data["edges"] if e["jacobian"]["note"])
+    assert (whole["jacobian"]["form"], whole["jacobian"]["note"]) == ("structure", "no linear derivative")
+    assert data["jacobian"]["form"] == "structure" and "no linear derivative" in data["jacobian"]["note"]
+    last = data["nodes"][-1]
+    close(entries(last["value"]), np.ravel(f(POINT)))
+    assert "no linear derivative" in str(found) and found.svg() and found.html()
+    with pytest.raises(cr.ShapeError, match="no linear derivative"):
+        found.paths(0, 0)
+
+
+def test_complex_steps_are_two_real_numbers_each():
+    def spectrum(x):
+        z = jnp.fft.rfft(x)
+        return jnp.abs(z) ** 2
+
+    x = jnp.array([1.0, 2.0, 4.0, -1.0])
+    found = cr.explain(spectrum)(x)
+    data = found.to_dict()
+    z = next(n for n in data["nodes"] if n["name"] == "z")
+    wanted = np.fft.rfft(x)
+    close(entries(z["value"]), [*wanted.real, *wanted.imag])
+    assert (z["shape"], z["dtype"]) == ([2, 3], "complex128")
+    close(found.jacobian, jax.jacobian(spectrum)(x))
+    own = found.paths(1, 2)
+    close(sum(encode.read(p["product"]) for p in own["top"]) + encode.read(own["rest"]["sum"]), found.jacobian[1, 2])
+    J = jax.jacfwd(jnp.fft.fft)(x)
+    close(cr.explain(jnp.fft.fft)(x).jacobian, np.vstack([J.real, J.imag]))
+
+
+def test_whole_numbers_among_the_outputs_do_not_change():
+    found = cr.explain(lambda x: {"a": x * 2.0, "n": jnp.argmax(x), "three": 3})(POINT)
+    close(found.jacobian, [[2.0, 0.0], [0.0, 2.0], [0.0, 0.0], [0.0, 0.0]])
+    assert [o["node"] for o in found.to_dict()["outputs"]][1:] == [None, None]
+
+
+def test_branches_are_chosen_anew_at_each_point():
+    @cr.explain
+    def explain(x):
+        up = jax.lax.cond(x[0] > 0.0, lambda v: v * v, lambda v: 3.0 * v, x)
+        return jax.lax.cond(up[1] > 1.0, jnp.sin, lambda v: v, up)
+
+    slopes = {(1.0, 0.5): [2.0, 1.0], (2.0, 0.3): [4.0, 0.6], (-1.0, 0.1): [3.0, 3.0], (0.5, 0.5): [1.0, 1.0]}
+    for x, wanted in slopes.items():
+        close(explain(jnp.array(x)).jacobian, np.diag(wanted))
+    assert len(explain._known) == 2  # graphs: of points that take the same branches one
+    x = jnp.array([2.0, 3.0])
+    close(explain(x).jacobian, np.diag(2 * x * np.cos(x**2)))
+
+
 def test_softmax_is_a_diagonal_and_rank_one():
     W = np.random.default_rng(0).normal(size=(30, 20))
 
@@ -276,7 +329,7 @@ def test_a_transformer_is_folded():
     assert count_equations(closed.jaxpr) >= 2000
     explain = Explain(model, 0, "auto")
     found = explain(jnp.asarray(x))
-    graph, evaluator = explain._known[-1]
+    graph, evaluator = explain._known[0][-1]
     assert len(graph.nodes) > 900 and len(evaluator._pieces) <= 20  # of equal steps one is compiled
     close(found.jacobian.ravel(), np.ravel(jax.grad(model)(x)))
     data = found.to_dict()

@@ -17,11 +17,11 @@ from chainrule._errors import ChainruleError
 from chainrule._jax import Literal, as_callable
 from chainrule._trace import Problem
 from chainrule.explain.flatten import digest, signature
-from chainrule.explain.graph import Edge, Graph, Group, Node
+from chainrule.explain.graph import Edge, Graph, Group, Node, real_shape
 from chainrule.explain.products import Product, pushed, stacked
 from chainrule.explain.tree import Step
 
-_MOST_ENTRIES = 1 << 20  # of a Jacobian whose numbers are computed
+MOST_ENTRIES = 1 << 20  # of a Jacobian whose numbers are computed
 _TOGETHER = 64  # so many steps at most are compiled as one program
 LARGE = 400  # more equations are not compiled as a whole
 _QUICKLY = {"xla_backend_optimization_level": 0}  # what is run once is compiled with less effort
@@ -63,7 +63,7 @@ class Evaluator:
         for group in reversed(self.graph.groups):  # those within come first
             own = [e for e in self._own(group) if e.id in local]
             for start in group.inputs:
-                reached = pushed(start, own, local, _MOST_ENTRIES)
+                reached = pushed(start, own, local, MOST_ENTRIES)
                 across = (e for e in self.group_edges if e.group is group and e.start is start)
                 local |= {e.id: reached[e.stop.id] for e in across}
         return Evaluated(values, local, whole if whole is not None else self._multiplied(local))
@@ -78,11 +78,11 @@ class Evaluator:
     def _multiplied(self, local: dict[str, Any]) -> Any:
         """The whole Jacobian of a program that is too long to be compiled in a moment: the product of its steps."""
         graph = self.graph
-        if not self.large or None in graph.outputs or self._entries > _MOST_ENTRIES:
+        if not self.large or None in graph.outputs or self._entries > MOST_ENTRIES:
             return None
         edges, columns = self._own(None), []
         for start in graph.inputs:
-            reached = pushed(start, edges, local, _MOST_ENTRIES)
+            reached = pushed(start, edges, local, MOST_ENTRIES)
             parts = [_end(start, stop, reached) for stop in graph.outputs if stop is not None]
             if any(p is None for p in parts):
                 return None
@@ -91,7 +91,7 @@ class Evaluator:
 
     @property
     def _entries(self) -> int:
-        rows = sum(math.prod(v.aval.shape) for v in self.graph.flat.outvars)
+        rows = sum(math.prod(real_shape(v.aval)) for v in self.graph.flat.outvars)
         return rows * sum(n.size for n in self.graph.inputs)
 
     # steps ----------------------------------------------------------------------------------------
@@ -117,8 +117,15 @@ class Evaluator:
         for v, operands, piece, arguments in self._steps:
             values[v], found = piece([values[u] for u in operands], arguments)
             local |= {e.id: J for e, J in zip(self._into.get(v, ()), found, strict=True)}
-        whole = self._whole(*leaves) if self._entries <= _MOST_ENTRIES and not self.large else None
+        whole = self._at(leaves) if self._entries <= MOST_ENTRIES and not self.large else None
         return {k.id: values[k.variable] for k in graph.nodes}, local, whole
+
+    def _at(self, leaves: Sequence[Any]) -> Any:
+        """The whole Jacobian; None where a step has no linear derivative."""
+        try:
+            return self._whole(*leaves)
+        except ChainruleError:
+            return None
 
 
 def _in_order(graph: Graph) -> list[tuple[Any, Step]]:
@@ -181,7 +188,10 @@ def _piece(jaxpr: Any, consts: Sequence[Any], given: Sequence[int], chosen: Sequ
 
     def run(operands: Sequence[Any], arguments: Sequence[Any]) -> Any:
         def local(k: int) -> Any:
-            J = _local(lambda x: step([*operands[:k], x, *operands[k + 1 :]], arguments), operands[k], jaxpr)
+            def by_one(x: Any) -> Any:
+                return parts(step([*operands[:k], joined(x, operands[k].dtype), *operands[k + 1 :]], arguments))
+
+            J = _local(by_one, parts(operands[k]), jaxpr)
             return J if J is None else (J, J.assemble().coo()[2])
 
         return step(operands, arguments), [local(k) for k in chosen]
@@ -197,13 +207,26 @@ def _compiled(run: Any, operands: Sequence[Any], arguments: Sequence[Any], pool:
 
 
 def _local(f: Callable[..., Any], x: Any, jaxpr: Any) -> Any:
-    """The Jacobian of a step by one operand; None where it is not formed."""
-    m, n = jaxpr.outvars[0].aval.size, x.size
-    if m * n > _MOST_ENTRIES:
+    """The Jacobian of a step by one operand; None where it is too large, or where the step has no linear derivative."""
+    m, n = math.prod(real_shape(jaxpr.outvars[0].aval)), x.size
+    if m * n > MOST_ENTRIES:
         return None
     if m == n > 8 and len(jaxpr.eqns) >= _CHAINED and (found := _update(jacobian(f, order="factored"), x)):
         return found
-    return jacobian(f)(x)
+    try:
+        return jacobian(f)(x)
+    except ChainruleError:
+        return None
+
+
+def parts(x: Any) -> Any:
+    """An array of real numbers: of complex ones the real parts, then the imaginary ones."""
+    return jnp.stack([x.real, x.imag]) if jnp.issubdtype(x.dtype, jnp.complexfloating) else x
+
+
+def joined(x: Any, dtype: Any) -> Any:
+    """What `parts` took apart."""
+    return jax.lax.complex(x[0], x[1]) if jnp.issubdtype(dtype, jnp.complexfloating) else x
 
 
 def _update(chained: Callable[..., Any], x: Any) -> Any:
@@ -215,9 +238,15 @@ def _update(chained: Callable[..., Any], x: Any) -> Any:
     return factors[0] if len(factors) == 1 and hasattr(factors[0], "parts") else None
 
 
+def real_output(out: Any) -> Any:
+    """An output as a list of real numbers; whole numbers do not change with the inputs."""
+    flat = jnp.asarray(out)
+    return jnp.ravel(parts(flat) if jnp.issubdtype(flat.dtype, jnp.inexact) else flat.astype(float))
+
+
 def _flat_function(problem: Problem) -> Callable[..., Any]:
     def function(*leaves: Any) -> Any:
-        outs = [jnp.ravel(jnp.asarray(o)) for o in jax.tree.leaves(problem.function(*leaves))]
+        outs = [real_output(o) for o in jax.tree.leaves(problem.function(*leaves))]
         return outs[0] if len(outs) == 1 else tuple(outs)
 
     function.__name__ = getattr(problem.f, "__name__", "f")

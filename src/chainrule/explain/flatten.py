@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from chainrule._jax import (
@@ -35,13 +36,17 @@ class Operation:
 
 @dataclass(eq=False)
 class Flat:
-    """The equations of a function without calls and branches; `chosen`: whether a branch was taken for the point."""
+    """The equations of a function without calls and branches; `choices`: which branches the point takes."""
 
     invars: list[Any]
     outvars: list[Any] = field(default_factory=list)
     constants: dict[Any, Any] = field(default_factory=dict)
     operations: list[Operation] = field(default_factory=list)
-    chosen: bool = False
+    choices: list[tuple[Callable[..., Any], int]] = field(default_factory=list)  # (index of one at a point, this one)
+
+    def taken(self, leaves: Sequence[Any]) -> bool:
+        """Whether another point takes the same branches."""
+        return all(int(index(*leaves)) == k for index, k in self.choices)
 
     def part(self, invars: Sequence[Any], outvars: Sequence[Any], among: Any = None) -> tuple[Any, list[Any]]:
         """The equations (of these operations) that lead from variables to others, and their constants."""
@@ -125,17 +130,18 @@ class _Inliner:
     def _inner(self, eqn: Any, operands: Sequence[Any]) -> tuple[Any, str, str]:
         if eqn.primitive is primitive("cond"):
             branches = eqn.params["branches"]
-            index = int(np.clip(self._value(operands[0]), 0, len(branches) - 1))
-            self.flat.chosen = True
+            index = self._chosen(operands[0], len(branches))
             taken = branches[index]
             return (taken.jaxpr, taken.consts), "branch", f"branch {index + 1} of {len(branches)}"
         return inner_jaxpr(eqn), "jit", ""
 
-    def _value(self, v: Any) -> Any:
+    def _chosen(self, v: Any, count: int) -> int:
         if isinstance(v, Literal):
-            return v.val
+            return int(np.clip(v.val, 0, count - 1))
         jaxpr, consts = self.flat.part(self.flat.invars, [v])
-        return jax.jit(as_callable(jaxpr, consts))(*self.leaves)[0]
+        index = jax.jit(lambda *leaves: jnp.clip(as_callable(jaxpr, consts)(*leaves)[0], 0, count - 1))
+        self.flat.choices.append((index, int(index(*self.leaves))))
+        return self.flat.choices[-1][1]
 
 
 # equal programs -----------------------------------------------------------------------------------

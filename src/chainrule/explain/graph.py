@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,11 +37,17 @@ class Node:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self.variable.aval.shape)
+        return real_shape(self.variable.aval)
 
     @property
     def size(self) -> int:
-        return int(self.variable.aval.size)
+        return math.prod(self.shape)
+
+
+def real_shape(aval: Any) -> tuple[int, ...]:
+    """The shape as real numbers: complex ones are two each."""
+    both = hasattr(aval, "dtype") and jnp.issubdtype(aval.dtype, jnp.complexfloating)
+    return (2, *aval.shape) if both else tuple(aval.shape)
 
 
 @dataclass(eq=False)
