@@ -168,12 +168,31 @@ def test_calls_loops_and_branches_fold():
     assert outer[0] == ("jit", "act", 1)
     assert [(k, t) for k, _, t in outer[1:3]] == [("repeat", 4), ("repeat", 3)]
     scan = next(n for n in data["nodes"] if n["loop"])
-    assert (scan["loop"], scan["symbol"]) == ({"kind": "scan", "times": 4}, "r")
+    assert (scan["loop"]["kind"], scan["loop"]["times"], scan["symbol"]) == ("scan", 4, "r")
     assert any("cos" in n["text"] for n in data["nodes"])  # the branch that was taken
     other = cr.explain(F.nested)(POINT * 0 - 100.0).to_dict()
     assert [n["symbol"] for n in data["nodes"] if n["text"].startswith("a = ") or n["name"] == "a"] == ["a"]
     assert [o["node"] for o in data["outputs"]][1] == "n0"  # x itself
     assert other["outputs"][1]["node"] == "n0"
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_loop_has_the_value_of_each_iteration(reverse):
+    ts = jnp.arange(1.0, 5.0)
+
+    def f(x):
+        return jax.lax.scan(lambda s, t: ((jnp.sin(s[0]) * t, s[1] + 1), t), (x * 2.0, 0), ts, reverse=reverse)[0][0]
+
+    node = cr.explain(f)(POINT).to_dict()["nodes"][-1]
+    s, wanted = POINT * 2.0, []
+    for t in ts[::-1] if reverse else ts:
+        s = jnp.sin(s) * t
+        wanted.append(s)
+    close(node["loop"]["values"], wanted)
+    close(node["loop"]["values"][-1], entries(node["value"]))
+    assert all(n["loop"] is None or n["loop"]["values"] for n in cr.explain(F.nested)(POINT).to_dict()["nodes"])
+    long = cr.explain(lambda x: jax.lax.fori_loop(0, 2000, lambda _, v: v * 0.5, x))(POINT).to_dict()["nodes"][-1]
+    assert long["loop"]["values"] is None  # as a document is to stay small
 
 
 def test_custom_rules_are_followed():
@@ -335,6 +354,8 @@ def test_a_transformer_is_folded():
     data = found.to_dict()
     blocks, *_ = [g for g in data["groups"] if g["parent"] is None]
     assert (blocks["kind"], blocks["name"], blocks["times"]) == ("repeat", "layer", 12)
+    heads = [g for g in data["groups"] if (g["kind"], g["times"]) == ("repeat", 8)]
+    assert [g["size"] for g in heads] == [64] * 12  # the loop over the heads of each layer, eight lines long
     assert len(found.table().splitlines()) <= 6
     assert len(found.to_json()) < 2.5e6
     own = found.paths(0, 5)

@@ -87,7 +87,8 @@ def _ends(nodes: Sequence[Node | None], avals: Sequence[Any]) -> list[dict[str, 
     return found
 
 
-def _node(node: Node, graph: Graph, value: Any, histogram: bool) -> dict[str, Any]:
+def _node(node: Node, graph: Graph, found: tuple[Any, Any], histogram: bool) -> dict[str, Any]:
+    value, history = found
     step = node.step
     eqns = [o.eqn for o in step.operations] if step else []
     primitives, end = step.primitives if step else [], node.role != "step"
@@ -107,16 +108,17 @@ def _node(node: Node, graph: Graph, value: Any, histogram: bool) -> dict[str, An
         "dtype": str(node.variable.aval.dtype),
         "value": encode.value_of(parts(value), histogram or end, encode.STORED if end else encode.FULL),
         "group": node.group and node.group.id,
-        "loop": _loop(eqns),
+        "loop": _loop(eqns, history),
         "custom": any(p.startswith("custom_") and p != "custom_linear_solve" for p in primitives),
         "output_of": [k for k, n in enumerate(graph.outputs) if n is node],
     }
 
 
-def _loop(eqns: Sequence[Any]) -> dict[str, Any] | None:
+def _loop(eqns: Sequence[Any], history: Any) -> dict[str, Any] | None:
     for eqn in eqns:
         if eqn.primitive.name in ("scan", "while"):
-            return {"kind": eqn.primitive.name, "times": eqn.params.get("length")}
+            values = None if history is None else [encode.numbers(v) for v in history]
+            return {"kind": eqn.primitive.name, "times": eqn.params.get("length"), "values": values}
     return None
 
 

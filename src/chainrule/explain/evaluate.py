@@ -18,6 +18,7 @@ from chainrule._jax import Literal, as_callable
 from chainrule._trace import Problem
 from chainrule.explain.flatten import digest, signature
 from chainrule.explain.graph import Edge, Graph, Group, Node, real_shape
+from chainrule.explain.iterations import iterations
 from chainrule.explain.products import Product, pushed, stacked
 from chainrule.explain.tree import Step
 
@@ -32,7 +33,10 @@ Numbers = dict[str, Any]
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Of one point: values by node, Jacobians by edge (None: not formed), the whole Jacobian."""
+    """Of one point: (value, value after each iteration of a loop) by node, Jacobians by edge, the whole Jacobian.
+
+    None stands for a Jacobian that is not formed, and for the iterations of what is no loop.
+    """
 
     values: dict[str, Any]
     jacobians: dict[str, Any]
@@ -113,12 +117,14 @@ class Evaluator:
 
     def _numbers(self, leaves: Sequence[Any]) -> tuple[Numbers, Numbers, Any]:
         graph = self.graph
-        values, local = dict(zip(graph.flat.invars, leaves, strict=True)), dict[str, Any]()
+        values, histories = dict(zip(graph.flat.invars, leaves, strict=True)), dict[Any, Any]()
+        local: Numbers = {}
         for v, operands, piece, arguments in self._steps:
-            values[v], found = piece([values[u] for u in operands], arguments)
+            values[v], histories[v], found = piece([values[u] for u in operands], arguments)
             local |= {e.id: J for e, J in zip(self._into.get(v, ()), found, strict=True)}
         whole = self._at(leaves) if self._entries <= MOST_ENTRIES and not self.large else None
-        return {k.id: values[k.variable] for k in graph.nodes}, local, whole
+        known = {k.id: (values[k.variable], histories.get(k.variable)) for k in graph.nodes}
+        return known, local, whole
 
     def _at(self, leaves: Sequence[Any]) -> Any:
         """The whole Jacobian; None where a step has no linear derivative."""
@@ -178,13 +184,19 @@ def _full(constant: Any) -> bool:
 
 
 def _piece(jaxpr: Any, consts: Sequence[Any], given: Sequence[int], chosen: Sequence[int]) -> Callable[..., Any]:
-    """The value of a step and its Jacobians by the chosen operands, each with the numbers of its entries."""
+    """The value of a step, that after each iteration of a loop, and the Jacobians by the chosen operands.
+
+    With each Jacobian come the numbers of its entries.
+    """
 
     def step(operands: Sequence[Any], arguments: Sequence[Any]) -> Any:
+        return as_callable(jaxpr, filled(arguments))(*operands)[0]
+
+    def filled(arguments: Sequence[Any]) -> list[Any]:
         own = list(consts)
         for k, value in zip(given, arguments, strict=True):
             own[k] = value
-        return as_callable(jaxpr, own)(*operands)[0]
+        return own
 
     def run(operands: Sequence[Any], arguments: Sequence[Any]) -> Any:
         def local(k: int) -> Any:
@@ -194,7 +206,8 @@ def _piece(jaxpr: Any, consts: Sequence[Any], given: Sequence[int], chosen: Sequ
             J = _local(by_one, parts(operands[k]), jaxpr)
             return J if J is None else (J, J.assemble().coo()[2])
 
-        return step(operands, arguments), [local(k) for k in chosen]
+        history = iterations(jaxpr, filled(arguments), operands)
+        return step(operands, arguments), history, [local(k) for k in chosen]
 
     return run
 
