@@ -31,7 +31,8 @@ class Step:
     @property
     def signature(self) -> Any:
         shapes = tuple(kind_of(v) for o in self.operations for v in o.eqn.outvars)
-        return ("step", tuple(o.eqn.primitive.name for o in self.operations), shapes)
+        place = self.frame and (self.frame.code, self.frame.offset)
+        return ("step", place, tuple(o.eqn.primitive.name for o in self.operations), shapes)
 
 
 @dataclass(eq=False)
