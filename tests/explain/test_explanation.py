@@ -30,6 +30,9 @@ CASES = {
     "itself": (lambda x: x, POINT),
     "constant": (lambda x: (jnp.ones(2), x.sum()), POINT),
     "scalar": (lambda x: jnp.sin(x) * x, jnp.asarray(0.3)),
+    "twice": (lambda x: {"a": x * 2.0, "b": x * 3.0}, POINT),
+    "batch": (lambda x: jnp.einsum("ijk,kl->ijl", x, F.W[:2]), jnp.arange(8.0).reshape(2, 2, 2)),
+    "batched in the last axis": (lambda x: F.W @ x, jnp.arange(8.0).reshape(2, 4)),
     "library": (jax.nn.softmax, jnp.arange(12.0)),
 }
 
@@ -336,6 +339,9 @@ def test_what_is_no_explanation_is_refused():
         cr.Explanation.from_dict({**data, "version": 2})
     with pytest.raises(cr.InputTypeError, match="floating point"):
         cr.explain(F.net)(jnp.array([1, 2]))
+    for wrong, kind in ((lambda x: (x, "text"), "str"), (lambda x: (x, jax.random.key(0)), "key")):
+        with pytest.raises(cr.InputTypeError, match=f"the output holds an? .*{kind}"):
+            cr.explain(wrong)(POINT)
     with pytest.raises(cr.InputTypeError, match="detail"):
         cr.explain(F.net, detail="all")
     with pytest.raises(cr.ShapeError, match=r"no entry \(1, 0\)"):

@@ -149,7 +149,8 @@ def _stored(structure: Structure, rows: Any, cols: Any, values: Any, shape: tupl
         return {"form": "diagonal", "values": numbers(values)}
     if kind in ("block-diagonal", "Kronecker") and len(parameters) == 3:
         count, height, width = parameters
-        if len(values) == count * height * width:
+        along = (rows // height == cols // width).all()  # I ⊗ B; the places of B ⊗ I are others
+        if along and len(values) == count * height * width:
             block = {"count": count, "height": height, "width": width}
             return {"form": "blocks", "blocks": block, "values": numbers(values)}
     if len(values) == shape[0] * shape[1]:

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from chainrule._api import Argnums, checked_argnums, places
 from chainrule._errors import InputTypeError, ShapeError
 from chainrule._space import name_of
-from chainrule._trace import pick, require_inputs
+from chainrule._trace import Problem, pick, require_inputs, require_numbers
 from chainrule.explain import encode
 from chainrule.explain.document import SCHEMA, VERSION, document, sum_over_paths, values_at
 from chainrule.explain.evaluate import Evaluator
@@ -222,7 +223,7 @@ class Explain:
             same = known == shapes and len(kept) == len(others) and all(map(operator.is_, kept, others))
             if same and found[0].flat.taken(problem.leaves):
                 return found
-        closed = jax.make_jaxpr(lambda *x: jax.tree.leaves(problem.function(*x)))(*problem.leaves)
+        closed = jax.make_jaxpr(lambda *x: _outputs(problem, x))(*problem.leaves)
         flat = flatten(closed, problem.leaves)
         graph = graph_of(flat, input_names(self._f, numbers, args), self._detail)
         found = graph, Evaluator(graph, problem)
@@ -246,3 +247,14 @@ class Explain:
             return values[0](points)
 
         return Live(at, valued, problem.leaves, first or self(*args))
+
+
+def _outputs(problem: Problem, leaves: Sequence[Any]) -> list[Any]:
+    """The leaves of what the function gives; whole numbers may be among them."""
+    found = jax.tree.leaves(problem.function(*leaves))
+    require_numbers(problem.what, "the output", found)
+    for out in found:
+        dtype = jnp.result_type(out)
+        if jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
+            raise InputTypeError(f"{problem.what}: the output holds an array of {dtype}, which are no numbers")
+    return found
