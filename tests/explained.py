@@ -71,6 +71,26 @@ def clipped(x):
 clipped.defvjp(lambda x: (x * 3.0, None), lambda _, g: (g * 7.0,))
 
 
+@jax.custom_vjp
+def cut(x):
+    return x * 3.0
+
+
+cut.defvjp(lambda x: (x * 3.0, None), lambda _, g: (jnp.clip(g, -0.5, 0.5),))
+
+
+@jax.custom_jvp
+def bent(x):
+    return x**2
+
+
+bent.defjvp(lambda primals, tangents: (primals[0] ** 2, jnp.tanh(tangents[0])))
+
+
+def called_back(x):
+    return jax.pure_callback(np.sin, jax.ShapeDtypeStruct(x.shape, x.dtype), x, vmap_method="sequential") * 2.0
+
+
 def custom(x):
     r = rounded(x) * 2.0
     return r + jnp.sin(x)

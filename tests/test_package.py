@@ -58,10 +58,10 @@ FLOORS = [
     *("_density", "_inverting", "_triangular_inverse", "_continuous"),
     *("_rule_check", "_agreement", "testing"),
     *("_kinks", "_flow", "_local_rules", "_walk", "_remainder", "_check_report", "_findings", "_check"),
-    *(f"explain.{name}" for name in ("source", "flatten", "tree", "names", "graph", "products", "evaluate", "encode")),
-    *(f"explain.{name}" for name in ("formula", "labels", "sweeps", "paths", "document", "layout", "text", "svg")),
-    *(f"explain.{name}" for name in ("page", "explanation", "server", "lessons", "commands")),
-    *("explain", "", "cli", "__main__"),
+    *(f"explain.{name}" for name in ("source", "flatten", "tree", "names", "graph", "products", "iterations")),
+    *(f"explain.{name}" for name in ("evaluate", "encode", "live", "formula", "labels", "sweeps", "paths")),
+    *(f"explain.{name}" for name in ("document", "layout", "text", "svg", "page", "notebook", "explanation")),
+    *("explain.server", "explain.lessons", "explain.commands", "explain", "", "cli", "__main__"),
 ]
 
 

@@ -138,14 +138,11 @@ def test_a_widget_asks_its_kernel(visit):
           const heard = {}, traits = {data: first}, el = document.createElement('div');
           el.id = 'host';
           document.body.append(el);
-          const model = {get: k => traits[k], set: (k, v) => { traits[k] = v; }, on: (k, f) => { heard[k] = f; },
-            save_changes: () => setTimeout(() => {
-              const r = traits.request;
-              traits.reply = r.points ? {id: r.id, values: r.points.map(() => [0, 0])} : {id: r.id, ...second};
-              heard['change:reply']();
+          const model = {get: k => traits[k], on: (k, f) => { heard[k] = f; }, send: r => setTimeout(() => {
+              const answer = r.points ? {values: r.points.map(() => [0, 0])} : second;
+              heard['msg:custom']({id: r.id, answer});
             })};
           module.default.render({model, el});
-          window.asked = () => traits.request;
         }""",
         [code, FIELD.document(), other],
     )

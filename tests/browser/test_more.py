@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 from xml.etree import ElementTree
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import chainrule as cr
 from browser.bundle import WEB, absent
 from browser.documents import FIELD, NET, SOFT, Example, Step, stored
 from browser.test_page import last, near, number, numbers
@@ -311,3 +313,19 @@ def test_narrow_containers_stack_and_never_overflow(visit, width):
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     tops = [page.locator(f"#{k}").bounding_box()["y"] for k in ("h-graph", "h-cost", "tab-e", "h-geo", "h-gl")]
     assert (tops == sorted(tops)) == (width <= 1080)
+
+
+def test_a_loop_shows_the_value_of_each_iteration(visit):
+    def f(x):
+        return jax.lax.scan(lambda s, t: (jnp.sin(s) * t, None), x, jnp.arange(1.0, 5.0))[0]
+
+    page = visit(cr.explain(f)(jnp.array([1.0, 0.5])).to_dict())
+    page.locator('[data-f^="loop:"]').focus()
+    page.keyboard.press("Enter")
+    seen = page.locator("dialog .comp b")
+    s = jnp.array([1.0, 0.5])
+    for k, t in enumerate(range(1, 5)):
+        s = jnp.sin(s) * t
+        page.locator('[data-f="turn"]').fill(str(k + 1))
+        assert all(near(number(a), float(b), 3) for a, b in zip(seen.all_inner_texts(), s, strict=True))
+    assert "of 4" in page.locator("dialog").inner_text()

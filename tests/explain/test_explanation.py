@@ -30,6 +30,9 @@ CASES = {
     "itself": (lambda x: x, POINT),
     "constant": (lambda x: (jnp.ones(2), x.sum()), POINT),
     "scalar": (lambda x: jnp.sin(x) * x, jnp.asarray(0.3)),
+    "twice": (lambda x: {"a": x * 2.0, "b": x * 3.0}, POINT),
+    "batch": (lambda x: jnp.einsum("ijk,kl->ijl", x, F.W[:2]), jnp.arange(8.0).reshape(2, 2, 2)),
+    "batched in the last axis": (lambda x: F.W @ x, jnp.arange(8.0).reshape(2, 4)),
     "library": (jax.nn.softmax, jnp.arange(12.0)),
 }
 
@@ -168,12 +171,31 @@ def test_calls_loops_and_branches_fold():
     assert outer[0] == ("jit", "act", 1)
     assert [(k, t) for k, _, t in outer[1:3]] == [("repeat", 4), ("repeat", 3)]
     scan = next(n for n in data["nodes"] if n["loop"])
-    assert (scan["loop"], scan["symbol"]) == ({"kind": "scan", "times": 4}, "r")
+    assert (scan["loop"]["kind"], scan["loop"]["times"], scan["symbol"]) == ("scan", 4, "r")
     assert any("cos" in n["text"] for n in data["nodes"])  # the branch that was taken
     other = cr.explain(F.nested)(POINT * 0 - 100.0).to_dict()
     assert [n["symbol"] for n in data["nodes"] if n["text"].startswith("a = ") or n["name"] == "a"] == ["a"]
     assert [o["node"] for o in data["outputs"]][1] == "n0"  # x itself
     assert other["outputs"][1]["node"] == "n0"
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_loop_has_the_value_of_each_iteration(reverse):
+    ts = jnp.arange(1.0, 5.0)
+
+    def f(x):
+        return jax.lax.scan(lambda s, t: ((jnp.sin(s[0]) * t, s[1] + 1), t), (x * 2.0, 0), ts, reverse=reverse)[0][0]
+
+    node = cr.explain(f)(POINT).to_dict()["nodes"][-1]
+    s, wanted = POINT * 2.0, []
+    for t in ts[::-1] if reverse else ts:
+        s = jnp.sin(s) * t
+        wanted.append(s)
+    close(node["loop"]["values"], wanted)
+    close(node["loop"]["values"][-1], entries(node["value"]))
+    assert all(n["loop"] is None or n["loop"]["values"] for n in cr.explain(F.nested)(POINT).to_dict()["nodes"])
+    long = cr.explain(lambda x: jax.lax.fori_loop(0, 2000, lambda _, v: v * 0.5, x))(POINT).to_dict()["nodes"][-1]
+    assert long["loop"]["values"] is None  # as a document is to stay small
 
 
 def test_custom_rules_are_followed():
@@ -182,6 +204,59 @@ def test_custom_rules_are_followed():
     close(encode.matrix_of(data["jacobian"]), np.diag(2.0 + np.cos(POINT)))
     found = cr.explain(lambda x: F.clipped(x) * 5.0)(POINT)  # its rule goes backwards only
     close(found.jacobian, np.asarray(jax.jacrev(lambda x: F.clipped(x) * 5.0)(POINT)))
+
+
+@pytest.mark.parametrize("f", [F.bent, F.called_back, lambda x: jnp.sin(F.cut(x * 2.0)).sum()])
+def test_a_step_without_a_linear_derivative_is_opaque(f):
+    found = cr.explain(f)(POINT)
+    data = found.to_dict()
+    whole = next(e for e in data["edges"] if e["jacobian"]["note"])
+    assert (whole["jacobian"]["form"], whole["jacobian"]["note"]) == ("structure", "no linear derivative")
+    assert data["jacobian"]["form"] == "structure" and "no linear derivative" in data["jacobian"]["note"]
+    last = data["nodes"][-1]
+    close(entries(last["value"]), np.ravel(f(POINT)))
+    assert "no linear derivative" in str(found) and found.svg() and found.html()
+    with pytest.raises(cr.ShapeError, match="no linear derivative"):
+        found.paths(0, 0)
+
+
+def test_complex_steps_are_two_real_numbers_each():
+    def spectrum(x):
+        z = jnp.fft.rfft(x)
+        return jnp.abs(z) ** 2
+
+    x = jnp.array([1.0, 2.0, 4.0, -1.0])
+    found = cr.explain(spectrum)(x)
+    data = found.to_dict()
+    z = next(n for n in data["nodes"] if n["name"] == "z")
+    wanted = np.fft.rfft(x)
+    close(entries(z["value"]), [*wanted.real, *wanted.imag])
+    assert (z["shape"], z["dtype"]) == ([2, 3], "complex128")
+    close(found.jacobian, jax.jacobian(spectrum)(x))
+    own = found.paths(1, 2)
+    close(sum(encode.read(p["product"]) for p in own["top"]) + encode.read(own["rest"]["sum"]), found.jacobian[1, 2])
+    J = jax.jacfwd(jnp.fft.fft)(x)
+    close(cr.explain(jnp.fft.fft)(x).jacobian, np.vstack([J.real, J.imag]))
+
+
+def test_whole_numbers_among_the_outputs_do_not_change():
+    found = cr.explain(lambda x: {"a": x * 2.0, "n": jnp.argmax(x), "three": 3})(POINT)
+    close(found.jacobian, [[2.0, 0.0], [0.0, 2.0], [0.0, 0.0], [0.0, 0.0]])
+    assert [o["node"] for o in found.to_dict()["outputs"]][1:] == [None, None]
+
+
+def test_branches_are_chosen_anew_at_each_point():
+    @cr.explain
+    def explain(x):
+        up = jax.lax.cond(x[0] > 0.0, lambda v: v * v, lambda v: 3.0 * v, x)
+        return jax.lax.cond(up[1] > 1.0, jnp.sin, lambda v: v, up)
+
+    slopes = {(1.0, 0.5): [2.0, 1.0], (2.0, 0.3): [4.0, 0.6], (-1.0, 0.1): [3.0, 3.0], (0.5, 0.5): [1.0, 1.0]}
+    for x, wanted in slopes.items():
+        close(explain(jnp.array(x)).jacobian, np.diag(wanted))
+    assert len(explain._known) == 2  # graphs: of points that take the same branches one
+    x = jnp.array([2.0, 3.0])
+    close(explain(x).jacobian, np.diag(2 * x * np.cos(x**2)))
 
 
 def test_softmax_is_a_diagonal_and_rank_one():
@@ -264,6 +339,9 @@ def test_what_is_no_explanation_is_refused():
         cr.Explanation.from_dict({**data, "version": 2})
     with pytest.raises(cr.InputTypeError, match="floating point"):
         cr.explain(F.net)(jnp.array([1, 2]))
+    for wrong, kind in ((lambda x: (x, "text"), "str"), (lambda x: (x, jax.random.key(0)), "key")):
+        with pytest.raises(cr.InputTypeError, match=f"the output holds an? .*{kind}"):
+            cr.explain(wrong)(POINT)
     with pytest.raises(cr.InputTypeError, match="detail"):
         cr.explain(F.net, detail="all")
     with pytest.raises(cr.ShapeError, match=r"no entry \(1, 0\)"):
@@ -274,11 +352,16 @@ def test_a_transformer_is_folded():
     model, x = F.transformer()
     closed = jax.make_jaxpr(model)(x)
     assert count_equations(closed.jaxpr) >= 2000
-    found = cr.explain(model)(jnp.asarray(x))
+    explain = Explain(model, 0, "auto")
+    found = explain(jnp.asarray(x))
+    graph, evaluator = explain._known[0][-1]
+    assert len(graph.nodes) > 900 and len(evaluator._pieces) <= 20  # of equal steps one is compiled
     close(found.jacobian.ravel(), np.ravel(jax.grad(model)(x)))
     data = found.to_dict()
     blocks, *_ = [g for g in data["groups"] if g["parent"] is None]
     assert (blocks["kind"], blocks["name"], blocks["times"]) == ("repeat", "layer", 12)
+    heads = [g for g in data["groups"] if (g["kind"], g["times"]) == ("repeat", 8)]
+    assert [g["size"] for g in heads] == [64] * 12  # the loop over the heads of each layer, eight lines long
     assert len(found.table().splitlines()) <= 6
     assert len(found.to_json()) < 2.5e6
     own = found.paths(0, 5)

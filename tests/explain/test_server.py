@@ -13,14 +13,14 @@ import pytest
 from chainrule._errors import ChainruleError
 from chainrule.explain import page as pages
 from chainrule.explain.explanation import Explain
-from chainrule.explain.server import TOKEN, Live, Server
+from chainrule.explain.server import TOKEN, Server
 
 SLOTS = '<script type="application/json" id="data">null</script><script type="application/json" id="live">null</script>'
 
 
 @pytest.fixture(scope="module")
 def server():
-    live = Live(Explain(F.net, 0, "auto"), jnp.array([1.0, 0.5]))
+    live = Explain(F.net, 0, "auto").live(jnp.array([1.0, 0.5]))
     with Server(live) as running:
         thread = threading.Thread(target=running.serve_forever, daemon=True)
         thread.start()

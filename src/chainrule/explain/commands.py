@@ -45,11 +45,11 @@ def add_to(app: typer.Typer, target: Target) -> None:
         browser: Annotated[bool, typer.Option(help="open the page in the browser")] = True,
     ) -> None:
         """Serve the live page for this machine alone, until it is interrupted."""
-        from chainrule.explain.server import Live, Server
+        from chainrule.explain.server import Server
 
         f, point, blaming = target(function, at)
         with blaming:
-            live = Live(Explain(f, 0, "auto"), point)
+            live = Explain(f, 0, "auto").live(point)
         with Server(live, port) as server:
             server.page()  # a missing page is said now
             typer.echo(f"serving {server.url}  (interrupt to end)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,15 +11,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._api import hessian
 from chainrule._errors import ChainruleError
+from chainrule._laplacian import laplacian
 from chainrule._planning import plan
 from chainrule._space import name_of
 from chainrule._trace import Problem
 from chainrule.explain import encode
-from chainrule.explain.evaluate import LARGE, Evaluated, Evaluator
-from chainrule.explain.graph import Edge, Graph, Group, Node
+from chainrule.explain.evaluate import LARGE, MOST_ENTRIES, Evaluated, Evaluator, parts, real_output
+from chainrule.explain.graph import Edge, Graph, Group, Node, real_shape
 from chainrule.explain.labels import label
+from chainrule.explain.live import apart
 from chainrule.explain.paths import Link, link, path_sum
 from chainrule.explain.source import source_of
 from chainrule.explain.sweeps import chain_formula, entry_formula, orders, sweeps
@@ -78,14 +80,15 @@ def _ends(nodes: Sequence[Node | None], avals: Sequence[Any]) -> list[dict[str, 
     offset = 0
     for node, aval in zip(nodes, avals, strict=True):
         name = node.name.symbol if node else "constant"
-        size = int(np.prod(aval.shape, dtype=int))
-        where = {"shape": list(aval.shape), "offset": offset, "size": size}
+        size = math.prod(real_shape(aval))
+        where = {"shape": list(real_shape(aval)), "offset": offset, "size": size}
         found.append({"node": node and node.id, "name": name, **where})
         offset += size
     return found
 
 
-def _node(node: Node, graph: Graph, value: Any, histogram: bool) -> dict[str, Any]:
+def _node(node: Node, graph: Graph, found: tuple[Any, Any], histogram: bool) -> dict[str, Any]:
+    value, history = found
     step = node.step
     eqns = [o.eqn for o in step.operations] if step else []
     primitives, end = step.primitives if step else [], node.role != "step"
@@ -103,18 +106,19 @@ def _node(node: Node, graph: Graph, value: Any, histogram: bool) -> dict[str, An
         "shape": list(node.shape),
         "size": node.size,
         "dtype": str(node.variable.aval.dtype),
-        "value": encode.value_of(value, histogram or end, encode.STORED if end else encode.FULL),
+        "value": encode.value_of(parts(value), histogram or end, encode.STORED if end else encode.FULL),
         "group": node.group and node.group.id,
-        "loop": _loop(eqns),
+        "loop": _loop(eqns, history),
         "custom": any(p.startswith("custom_") and p != "custom_linear_solve" for p in primitives),
         "output_of": [k for k, n in enumerate(graph.outputs) if n is node],
     }
 
 
-def _loop(eqns: Sequence[Any]) -> dict[str, Any] | None:
+def _loop(eqns: Sequence[Any], history: Any) -> dict[str, Any] | None:
     for eqn in eqns:
         if eqn.primitive.name in ("scan", "while"):
-            return {"kind": eqn.primitive.name, "times": eqn.params.get("length")}
+            values = None if history is None else [encode.numbers(v) for v in history]
+            return {"kind": eqn.primitive.name, "times": eqn.params.get("length"), "values": values}
     return None
 
 
@@ -144,6 +148,8 @@ def _jacobians(graph: Graph, edges: Sequence[Edge], found: Evaluated) -> tuple[d
     for edge in sorted(edges, key=_depth):
         J = found.jacobians[edge.id]
         formulas[edge.id], note = label(edge, J)
+        if J is None and edge.group is None and edge.start.size * edge.stop.size <= MOST_ENTRIES:
+            note = "no linear derivative"
         detail = encode.Detail.FULL if room > 0 else encode.Detail.IMAGE if room > -_IN_FULL else encode.Detail.NORM
         own = encode.jacobian_of(J, (edge.stop.size, edge.start.size), detail)
         room -= (
@@ -176,11 +182,11 @@ def _links(graph: Graph, found: Evaluated) -> list[Link] | None:
 
 def _whole(graph: Graph, problem: Problem, found: Evaluated, leaves: Sequence[Any]) -> dict[str, Any]:
     J = found.whole
-    shape = tuple(
-        sum(int(np.prod(v.aval.shape, dtype=int)) for v in vs) for vs in (graph.flat.outvars, graph.flat.invars)
-    )
+    shape = tuple(sum(math.prod(real_shape(v.aval)) for v in vs) for vs in (graph.flat.outvars, graph.flat.invars))
     own = encode.jacobian_of(J, shape)  # type: ignore[arg-type]
-    names = {"label": "J", "latex": "J", "mathml": "<math><mi>J</mi></math>", "note": ""}
+    unknown = J is None and math.prod(own["shape"]) <= MOST_ENTRIES and not graph.size > LARGE
+    note = "a step has no linear derivative" if unknown else ""
+    names = {"label": "J", "latex": "J", "mathml": "<math><mi>J</mi></math>", "note": note}
     return {**names, **own, "about": _about(J, graph, problem, leaves) if J is not None else {}}
 
 
@@ -226,7 +232,7 @@ def _laplacian(problem: Problem, leaves: Sequence[Any]) -> dict[str, Any]:
         return jnp.ravel(jax.tree.leaves(problem.function(x))[0])[0]
 
     try:
-        return {"laplacian": encode.number(hessian(scalar)(leaves[0]).trace())}
+        return {"laplacian": encode.number(laplacian(scalar)(leaves[0]))}
     except (ChainruleError, TypeError, ValueError):
         return {}
 
@@ -250,19 +256,19 @@ def _samples(graph: Graph, problem: Problem, leaves: Sequence[Any]) -> dict[str,
     second, first = np.meshgrid(steps, steps, indexing="ij")
     points = np.ravel(x) + np.stack([first.ravel(), second.ravel()], axis=1)
     try:
-        values = values_at(problem, x.shape)(jnp.asarray(points, x.dtype))
+        values = values_at(problem)(points)
     except Exception:  # a user's function need not work under vmap
         return None
     low, high = points.min(axis=0), points.max(axis=0)
     return {"low": encode.numbers(low), "high": encode.numbers(high), "n": _GRID, "values": encode.numbers(values)}
 
 
-def values_at(problem: Problem, shape: tuple[int, ...]) -> Callable[[Any], Any]:
+def values_at(problem: Problem) -> Callable[[Any], Any]:
     """f at many points [k, n] in one call: [k, m]."""
 
     def one(x: Any) -> Any:
-        outs = jax.tree.leaves(problem.function(jnp.reshape(x, shape)))
-        return jnp.concatenate([jnp.ravel(jnp.asarray(o)) for o in outs])
+        outs = jax.tree.leaves(problem.function(*apart(x, problem.leaves)))
+        return jnp.concatenate([real_output(o) for o in outs])
 
     return jax.jit(jax.vmap(one))
 

@@ -114,7 +114,7 @@ def jacobian_of(J: Any, shape: tuple[int, int], detail: Detail = Detail.FULL) ->
     structure = J.structure
     said: dict[str, Any] = {"shape": list(J.shape), "structure": structure_of(structure, shape), "nnz": int(J.nnz)}
     said["entries"], said["order"] = J.shape[0] * J.shape[1], J.order
-    if hasattr(J, "parts"):
+    if getattr(J, "parts", None) is not None:
         return said | _low_rank(J, detail)
     rows, cols, values = J.coo()
     known = np.asarray(values, np.float64)
@@ -149,7 +149,8 @@ def _stored(structure: Structure, rows: Any, cols: Any, values: Any, shape: tupl
         return {"form": "diagonal", "values": numbers(values)}
     if kind in ("block-diagonal", "Kronecker") and len(parameters) == 3:
         count, height, width = parameters
-        if len(values) == count * height * width:
+        along = (rows // height == cols // width).all()  # I ⊗ B; the places of B ⊗ I are others
+        if along and len(values) == count * height * width:
             block = {"count": count, "height": height, "width": width}
             return {"form": "blocks", "blocks": block, "values": numbers(values)}
     if len(values) == shape[0] * shape[1]:
@@ -159,9 +160,11 @@ def _stored(structure: Structure, rows: Any, cols: Any, values: Any, shape: tupl
 
 def _low_rank(J: Any, detail: Detail) -> dict[str, Any]:
     A, U, V = J.parts
-    dense = np.asarray(J.dense(), np.float64)
+    rows, cols, values = J.coo()
+    dense = np.zeros(J.shape)
+    dense[rows, cols] = values
     rank, stored = int(U.shape[-1]), int(A.nnz + U.size + V.size)
-    said = _sizes(dense) | {"stored": stored, "multiply_adds": stored, "rank": rank}
+    said = _sizes(dense) | {"nnz": stored, "stored": stored, "multiply_adds": stored, "rank": rank}
     plain = A.structure.kind in ("zero", "identity", "scaled identity", "diagonal")
     if plain and _fits(stored, detail):
         diagonal = None if A.structure.kind == "zero" else numbers(A.diagonal())

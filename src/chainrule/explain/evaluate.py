@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +16,16 @@ from chainrule._api import jacobian
 from chainrule._errors import ChainruleError
 from chainrule._jax import Literal, as_callable
 from chainrule._trace import Problem
-from chainrule.explain.graph import Edge, Graph, Group, Node
+from chainrule.explain.flatten import digest, signature
+from chainrule.explain.graph import Edge, Graph, Group, Node, real_shape
+from chainrule.explain.iterations import iterations
 from chainrule.explain.products import Product, pushed, stacked
+from chainrule.explain.tree import Step
 
-_MOST_ENTRIES = 1 << 20  # of a Jacobian whose numbers are computed
+MOST_ENTRIES = 1 << 20  # of a Jacobian whose numbers are computed
 _TOGETHER = 64  # so many steps at most are compiled as one program
 LARGE = 400  # more equations are not compiled as a whole
+_QUICKLY = {"xla_backend_optimization_level": 0}  # what is run once is compiled with less effort
 _CHAINED = 3  # steps of so many equations may be a diagonal and a map of low rank
 
 Numbers = dict[str, Any]
@@ -28,7 +33,10 @@ Numbers = dict[str, Any]
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Of one point: values by node, Jacobians by edge (None: not formed), the whole Jacobian."""
+    """Of one point: (value, value after each iteration of a loop) by node, Jacobians by edge, the whole Jacobian.
+
+    None stands for a Jacobian that is not formed, and for the iterations of what is no loop.
+    """
 
     values: dict[str, Any]
     jacobians: dict[str, Any]
@@ -40,25 +48,29 @@ class Evaluator:
 
     def __init__(self, graph: Graph, problem: Problem) -> None:
         self.graph = graph
-        self.pieces: dict[Any, Callable[..., Any]] = {}
-        self.edges = [self._edge(e) for e in graph.edges]
         self.group_edges = _group_edges(graph)
         self.large = graph.size > LARGE
+        self._into: dict[Any, list[Edge]] = {}
+        for e in graph.edges:
+            self._into.setdefault(e.stop.variable, []).append(e)
+        self._together = len(graph.edges) <= _TOGETHER
+        with ThreadPoolExecutor() as pool:
+            self._pieces: dict[Any, Callable[..., Any]] = {}
+            self._steps = [self._step(v, step, pool) for v, step in _in_order(graph)]
         self._whole = jacobian(_flat_function(problem), tuple(range(len(problem.leaves))))
-        self._all = jax.jit(self._numbers) if len(graph.edges) <= _TOGETHER else self._numbers
+        self._all = jax.jit(self._numbers, compiler_options=_QUICKLY) if self._together else self._numbers
 
     def __call__(self, leaves: Sequence[Any]) -> Evaluated:
-        values, found, whole = self._all(tuple(leaves))
-        local = {k: None if J is None else Product.of(J) for k, J in found.items()}
-        jacobians = dict(found)
+        values, found, whole = self._all(jax.device_get(tuple(leaves)))
+        values, found = jax.device_get(values), {k: J and (J[0], jax.device_get(J[1])) for k, J in found.items()}
+        local = {k: None if J is None else Product.of(*J) for k, J in found.items()}
         for group in reversed(self.graph.groups):  # those within come first
+            own = [e for e in self._own(group) if e.id in local]
             for start in group.inputs:
-                edges = [e for e in self._own(group) if e.id in local]
-                reached = pushed(start, edges, local, _MOST_ENTRIES)
-                for edge in self.group_edges:
-                    if edge.group is group and edge.start is start:
-                        jacobians[edge.id] = local[edge.id] = reached[edge.stop.id]
-        return Evaluated(values, jacobians, whole if whole is not None else self._multiplied(local))
+                reached = pushed(start, own, local, MOST_ENTRIES)
+                across = (e for e in self.group_edges if e.group is group and e.start is start)
+                local |= {e.id: reached[e.stop.id] for e in across}
+        return Evaluated(values, local, whole if whole is not None else self._multiplied(local))
 
     def _own(self, group: Group | None) -> list[Edge]:
         """The edges that stand in a group itself, its groups folded, in the order of what they lead to."""
@@ -70,11 +82,11 @@ class Evaluator:
     def _multiplied(self, local: dict[str, Any]) -> Any:
         """The whole Jacobian of a program that is too long to be compiled in a moment: the product of its steps."""
         graph = self.graph
-        if not self.large or None in graph.outputs or self._entries > _MOST_ENTRIES:
+        if not self.large or None in graph.outputs or self._entries > MOST_ENTRIES:
             return None
         edges, columns = self._own(None), []
         for start in graph.inputs:
-            reached = pushed(start, edges, local, _MOST_ENTRIES)
+            reached = pushed(start, edges, local, MOST_ENTRIES)
             parts = [_end(start, stop, reached) for stop in graph.outputs if stop is not None]
             if any(p is None for p in parts):
                 return None
@@ -83,39 +95,60 @@ class Evaluator:
 
     @property
     def _entries(self) -> int:
-        rows = sum(math.prod(v.aval.shape) for v in self.graph.flat.outvars)
+        rows = sum(math.prod(real_shape(v.aval)) for v in self.graph.flat.outvars)
         return rows * sum(n.size for n in self.graph.inputs)
 
     # steps ----------------------------------------------------------------------------------------
 
-    def _edge(self, edge: Edge) -> Callable[[dict[Any, Any]], Any]:
-        """A function of the values that gives the Jacobian of one edge."""
-        graph, node = self.graph, edge.stop
-        operands = [edge.start.variable, *(v for v in self._others(node) if v is not edge.start.variable)]
-        jaxpr, consts = graph.flat.part(operands, [node.variable], node.step and node.step.operations)
+    def _step(self, v: Any, step: Step, pool: Executor) -> tuple[Any, list[Any], Callable[..., Any], list[Any]]:
+        """A value: its variable, those that it is computed from, the function that does it, and its constants."""
+        graph = self.graph
+        operands = [u for u in _read(v, step) if u in graph.of or u in graph.extra]
+        jaxpr, consts = graph.flat.part(operands, [v], step.operations)
         given = [k for k, c in enumerate(consts) if _full(c)]
-        key = (str(jaxpr), *(id(c) for k, c in enumerate(consts) if k not in given))
-        if key not in self.pieces:
-            self.pieces[key] = _local(jaxpr, consts, given, edge)
-        piece, arguments = self.pieces[key], [consts[k] for k in given]
-        return lambda values: piece(values[operands[0]], [values[v] for v in operands[1:]], arguments)
-
-    def _others(self, node: Node) -> list[Any]:
-        assert node.step is not None
-        made = {v for o in node.step.operations for v in o.eqn.outvars}
-        read = dict.fromkeys(v for o in node.step.operations for v in o.eqn.invars if not isinstance(v, Literal))
-        known = self.graph.of.keys() | set(self.graph.extra)
-        return [v for v in read if v in known and v not in made]
+        starts = [e.start.variable for e in self._into.get(v, ())]
+        chosen = [operands.index(u) for u in starts]
+        kept = [digest(c) for k, c in enumerate(consts) if k not in given]
+        key = (signature(jaxpr), *given, *kept, "by", *chosen)
+        if key not in self._pieces:
+            piece, arguments = _piece(jaxpr, consts, given, chosen), [consts[k] for k in given]
+            self._pieces[key] = jax.jit(piece) if self._together else _compiled(piece, operands, arguments, pool)
+        return v, operands, self._pieces[key], [consts[k] for k in given]
 
     def _numbers(self, leaves: Sequence[Any]) -> tuple[Numbers, Numbers, Any]:
         graph = self.graph
-        wanted = [n.variable for n in graph.nodes if n.step is not None] + graph.extra
-        jaxpr, consts = graph.flat.part(graph.flat.invars, wanted)
-        found = as_callable(jaxpr, consts)(*leaves)
-        values = dict(zip([*graph.flat.invars, *wanted], [*leaves, *found], strict=True))
-        local = {e.id: piece(values) for e, piece in zip(graph.edges, self.edges, strict=True)}
-        whole = self._whole(*leaves) if self._entries <= _MOST_ENTRIES and not self.large else None
-        return {k.id: values[k.variable] for k in graph.nodes}, local, whole
+        values, histories = dict(zip(graph.flat.invars, leaves, strict=True)), dict[Any, Any]()
+        local: Numbers = {}
+        for v, operands, piece, arguments in self._steps:
+            values[v], histories[v], found = piece([values[u] for u in operands], arguments)
+            local |= {e.id: J for e, J in zip(self._into.get(v, ()), found, strict=True)}
+        whole = self._at(leaves) if self._entries <= MOST_ENTRIES and not self.large else None
+        known = {k.id: (values[k.variable], histories.get(k.variable)) for k in graph.nodes}
+        return known, local, whole
+
+    def _at(self, leaves: Sequence[Any]) -> Any:
+        """The whole Jacobian; None where a step has no linear derivative."""
+        try:
+            return self._whole(*leaves)
+        except ChainruleError:
+            return None
+
+
+def _in_order(graph: Graph) -> list[tuple[Any, Step]]:
+    """All values that steps give, in the order of the program."""
+    at = {v: k for k, o in enumerate(graph.flat.operations) for v in o.eqn.outvars}
+    steps = {n.variable: n.step for n in graph.nodes if n.step is not None} | graph.extra
+    return sorted(steps.items(), key=lambda pair: at[pair[0]])
+
+
+def _read(v: Any, step: Step) -> list[Any]:
+    """The variables from outside of a step that one of its values is computed from."""
+    wanted, made = {v: None}, set()
+    for o in reversed(step.operations):
+        made.update(o.eqn.outvars)
+        if any(w in wanted for w in o.eqn.outvars):
+            wanted |= dict.fromkeys(u for u in o.eqn.invars if not isinstance(u, Literal))
+    return [u for u in wanted if u not in made]
 
 
 def _group_edges(graph: Graph) -> list[Edge]:
@@ -150,37 +183,83 @@ def _full(constant: Any) -> bool:
     return known.size > 16 and bool((known != 0).all()) and bool((known != known.flat[0]).any())
 
 
-def _local(jaxpr: Any, consts: Sequence[Any], given: Sequence[int], edge: Edge) -> Callable[..., Any]:
-    """The Jacobian of a step by one operand, as a function of it, of the others and of the large constants."""
-    m, n = edge.stop.size, edge.start.size
+def _piece(jaxpr: Any, consts: Sequence[Any], given: Sequence[int], chosen: Sequence[int]) -> Callable[..., Any]:
+    """The value of a step, that after each iteration of a loop, and the Jacobians by the chosen operands.
 
-    def step(x: Any, others: Sequence[Any], arguments: Sequence[Any]) -> Any:
+    With each Jacobian come the numbers of its entries.
+    """
+
+    def step(operands: Sequence[Any], arguments: Sequence[Any]) -> Any:
+        return as_callable(jaxpr, filled(arguments))(*operands)[0]
+
+    def filled(arguments: Sequence[Any]) -> list[Any]:
         own = list(consts)
         for k, value in zip(given, arguments, strict=True):
             own[k] = value
-        return as_callable(jaxpr, own)(x, *others)[0]
+        return own
 
-    step.__name__ = edge.stop.name.plain
-    if m * n > _MOST_ENTRIES:
-        return lambda *args: None
-    if m == n > 8 and len(jaxpr.eqns) >= _CHAINED:
-        whole, chained = jacobian(step), jacobian(step, order="factored")
-        return lambda *args: _update(chained, args) or whole(*args)
-    return jacobian(step)
+    def run(operands: Sequence[Any], arguments: Sequence[Any]) -> Any:
+        def local(k: int) -> Any:
+            def by_one(x: Any) -> Any:
+                return parts(step([*operands[:k], joined(x, operands[k].dtype), *operands[k + 1 :]], arguments))
+
+            J = _local(by_one, parts(operands[k]), jaxpr)
+            return J if J is None else (J, J.assemble().coo()[2])
+
+        history = iterations(jaxpr, filled(arguments), operands)
+        return step(operands, arguments), history, [local(k) for k in chosen]
+
+    return run
 
 
-def _update(chained: Callable[..., Any], args: Any) -> Any:
+def _compiled(run: Any, operands: Sequence[Any], arguments: Sequence[Any], pool: Executor) -> Callable[..., Any]:
+    """A long program is compiled step by step, several at a time."""
+    shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in operands]
+    found = pool.submit(jax.jit(run, compiler_options=_QUICKLY).lower(shapes, arguments).compile)
+    return lambda *args: found.result()(*args)
+
+
+def _local(f: Callable[..., Any], x: Any, jaxpr: Any) -> Any:
+    """The Jacobian of a step by one operand; None where it is too large, or where the step has no linear derivative."""
+    m, n = math.prod(real_shape(jaxpr.outvars[0].aval)), x.size
+    if m * n > MOST_ENTRIES:
+        return None
+    if m == n > 8 and len(jaxpr.eqns) >= _CHAINED and (found := _update(jacobian(f, order="factored"), x)):
+        return found
+    try:
+        return jacobian(f)(x)
+    except ChainruleError:
+        return None
+
+
+def parts(x: Any) -> Any:
+    """An array of real numbers: of complex ones the real parts, then the imaginary ones."""
+    return jnp.stack([x.real, x.imag]) if jnp.issubdtype(x.dtype, jnp.complexfloating) else x
+
+
+def joined(x: Any, dtype: Any) -> Any:
+    """What `parts` took apart."""
+    return jax.lax.complex(x[0], x[1]) if jnp.issubdtype(dtype, jnp.complexfloating) else x
+
+
+def _update(chained: Callable[..., Any], x: Any) -> Any:
     """A diagonal or sparse map plus one of low rank, where the step is one; else None."""
     try:
-        factors = chained(*args).factors
+        factors = chained(x).factors
     except ChainruleError:
         return None
     return factors[0] if len(factors) == 1 and hasattr(factors[0], "parts") else None
 
 
+def real_output(out: Any) -> Any:
+    """An output as a list of real numbers; whole numbers do not change with the inputs."""
+    flat = jnp.asarray(out)
+    return jnp.ravel(parts(flat) if jnp.issubdtype(flat.dtype, jnp.inexact) else flat.astype(float))
+
+
 def _flat_function(problem: Problem) -> Callable[..., Any]:
     def function(*leaves: Any) -> Any:
-        outs = [jnp.ravel(jnp.asarray(o)) for o in jax.tree.leaves(problem.function(*leaves))]
+        outs = [real_output(o) for o in jax.tree.leaves(problem.function(*leaves))]
         return outs[0] if len(outs) == 1 else tuple(outs)
 
     function.__name__ = getattr(problem.f, "__name__", "f")

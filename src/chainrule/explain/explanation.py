@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import tempfile
 import webbrowser
 from collections.abc import Callable, Mapping, Sequence
@@ -10,18 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from chainrule._api import Argnums, checked_argnums, places
 from chainrule._errors import InputTypeError, ShapeError
 from chainrule._space import name_of
-from chainrule._trace import pick, require_inputs
+from chainrule._trace import Problem, pick, require_inputs, require_numbers
 from chainrule.explain import encode
 from chainrule.explain.document import SCHEMA, VERSION, document, sum_over_paths, values_at
 from chainrule.explain.evaluate import Evaluator
 from chainrule.explain.flatten import flatten
 from chainrule.explain.graph import graph_of, input_names
+from chainrule.explain.live import Live
 from chainrule.explain.paths import link
+
+_KEPT = 4  # graphs of one function, for other shapes and other branches
 
 
 class Explanation:
@@ -40,14 +45,16 @@ class Explanation:
 
     _data: dict[str, Any]
     _kept: Any
-    __slots__ = ("_data", "_kept")
+    _of: tuple[Any, ...]
+    __slots__ = ("_data", "_kept", "_of")
 
-    def __init__(self, data: Mapping[str, Any], _kept: Any = None) -> None:
+    def __init__(self, data: Mapping[str, Any], _kept: Any = None, *_of: Any) -> None:
         if data.get("schema") != SCHEMA or data.get("version") != VERSION:
             given = f"{data.get('schema')!r}, version {data.get('version')!r}"
             raise InputTypeError(f"Explanation: this is {given}; {SCHEMA!r}, version {VERSION}, can be read")
         object.__setattr__(self, "_data", json.loads(json.dumps(data, allow_nan=False)))
         object.__setattr__(self, "_kept", _kept)
+        object.__setattr__(self, "_of", _of)
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"an Explanation cannot be changed: {name}; call explain(f) at another point")
@@ -91,7 +98,10 @@ class Explanation:
             raise ShapeError(f"explain: there is no entry ({i}, {j}) in a Jacobian of shape ({m}, {n})")
         links, whole = self._kept or (self._links(), self._dense())
         if links is None:
-            raise ShapeError("explain: some local Jacobians are too large for a sum over paths; choose a smaller part")
+            raise ShapeError(
+                "explain: some local Jacobians are not formed (too large, or of a step that has no linear derivative): "
+                "there is no sum over paths; choose a smaller part"
+            )
         return sum_over_paths(self._data, links, whole, i, j, k)
 
     def _dense(self) -> Any:
@@ -164,13 +174,35 @@ class Explanation:
 
         return in_notebook(self.to_json(), self.svg())
 
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        """In Jupyter the live page, where anywidget is installed; IPython adds `_repr_html_` for readers without it."""
+        found = self._widget()
+        return {} if found is None else found._repr_mimebundle_(**options)
+
+    def _mime_(self) -> tuple[str, str]:
+        """In marimo the live page, where anywidget is installed."""
+        found = self._widget()
+        if found is None:
+            return "text/html", self._repr_html_()
+        from marimo import as_html
+
+        return as_html(found)._mime_()
+
+    def _widget(self) -> Any:
+        from chainrule.explain.notebook import widget
+
+        if not self._of:
+            return None
+        explain, args = self._of
+        return widget(explain.live(*args, first=self))
+
 
 class Explain:
     """`explain(f)`: call it with the arguments of `f`."""
 
     def __init__(self, f: Callable[..., Any], argnums: Argnums, detail: str) -> None:
         self._f, self._argnums, self._detail = f, checked_argnums("explain", f, argnums, least=1), detail
-        self._known: tuple[Any, ...] | None = None
+        self._known: list[tuple[Any, ...]] = []
         if detail not in ("auto", "operations", "lines"):
             raise InputTypeError(f"explain of {name_of(f)}: detail={detail!r} is none of 'auto', 'operations', 'lines'")
 
@@ -180,27 +212,49 @@ class Explain:
         require_inputs(problem, False)
         graph, evaluator = self._prepared(problem, args)
         data, kept = document(graph, problem, evaluator, problem.leaves)
-        return Explanation(data, kept)
+        return Explanation(data, kept, self, args)
 
     def _prepared(self, problem: Any, args: Sequence[Any]) -> tuple[Any, Any]:
-        """The graph and its evaluator; kept for points of the same shapes, where the other arguments are the same."""
+        """The graph and its evaluator; kept for points that differ in the numbers alone and take the same branches."""
         numbers = [k % len(args) for k in places(self._argnums)]
         others = [x for k, a in enumerate(args) if k not in numbers for x in jax.tree.leaves(a)]
         shapes = (problem.tree, tuple((x.shape, x.dtype) for x in problem.leaves), len(args))
-        if self._known is not None:
-            known, kept, found = self._known
-            if known == shapes and len(kept) == len(others) and all(a is b for a, b in zip(kept, others, strict=True)):
+        for known, kept, found in self._known:
+            same = known == shapes and len(kept) == len(others) and all(map(operator.is_, kept, others))
+            if same and found[0].flat.taken(problem.leaves):
                 return found
-        closed = jax.make_jaxpr(lambda *x: jax.tree.leaves(problem.function(*x)))(*problem.leaves)
+        closed = jax.make_jaxpr(lambda *x: _outputs(problem, x))(*problem.leaves)
         flat = flatten(closed, problem.leaves)
         graph = graph_of(flat, input_names(self._f, numbers, args), self._detail)
         found = graph, Evaluator(graph, problem)
-        self._known = None if flat.chosen else (shapes, others, found)
+        self._known = [(shapes, others, found), *self._known[: _KEPT - 1]]
         return found
 
-    def values(self, *args: Any) -> Callable[[Any], Any]:
-        """f as a function of many points [k, n] at once, where one array is differentiated."""
+    def live(self, *args: Any, first: Explanation | None = None) -> Live:
+        """The function at a point that can be moved."""
         problem = pick("explain", self._f, self._argnums, args)
-        if len(problem.leaves) != 1:
-            raise ShapeError(f"explain of {name_of(self._f)}: points are given for one array of inputs only")
-        return values_at(problem, problem.leaves[0].shape)
+        values: list[Any] = []
+
+        def at(leaves: Sequence[Any]) -> Explanation:
+            moved, value = list(args), jax.tree.unflatten(problem.tree, leaves)
+            chosen = value if isinstance(self._argnums, tuple) else (value,)
+            for k, part in zip(places(self._argnums), chosen, strict=True):
+                moved[k] = part
+            return self(*moved)
+
+        def valued(points: Any) -> Any:
+            values[:] = values or [values_at(problem)]
+            return values[0](points)
+
+        return Live(at, valued, problem.leaves, first or self(*args))
+
+
+def _outputs(problem: Problem, leaves: Sequence[Any]) -> list[Any]:
+    """The leaves of what the function gives; whole numbers may be among them."""
+    found = jax.tree.leaves(problem.function(*leaves))
+    require_numbers(problem.what, "the output", found)
+    for out in found:
+        dtype = jnp.result_type(out)
+        if jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
+            raise InputTypeError(f"{problem.what}: the output holds an array of {dtype}, which are no numbers")
+    return found

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from chainrule._jax import (
@@ -34,20 +36,24 @@ class Operation:
 
 @dataclass(eq=False)
 class Flat:
-    """The equations of a function without calls and branches; `chosen`: whether a branch was taken for the point."""
+    """The equations of a function without calls and branches; `choices`: which branches the point takes."""
 
     invars: list[Any]
     outvars: list[Any] = field(default_factory=list)
     constants: dict[Any, Any] = field(default_factory=dict)
     operations: list[Operation] = field(default_factory=list)
-    chosen: bool = False
+    choices: list[tuple[Callable[..., Any], int]] = field(default_factory=list)  # (index of one at a point, this one)
+
+    def taken(self, leaves: Sequence[Any]) -> bool:
+        """Whether another point takes the same branches."""
+        return all(int(index(*leaves)) == k for index, k in self.choices)
 
     def part(self, invars: Sequence[Any], outvars: Sequence[Any], among: Any = None) -> tuple[Any, list[Any]]:
         """The equations (of these operations) that lead from variables to others, and their constants."""
         eqns = [o.eqn for o in (self.operations if among is None else among)]
         part = part_of(straight_line((), invars, outvars, eqns), invars, outvars)
-        used = {v for e in part.eqns for v in e.invars if not isinstance(v, Literal)}
-        used.update(v for v in outvars if not isinstance(v, Literal))
+        used = dict.fromkeys(v for e in part.eqns for v in e.invars if not isinstance(v, Literal))
+        used |= dict.fromkeys(v for v in outvars if not isinstance(v, Literal))
         kept = {v: self.constants[v] for v in used if v in self.constants}
         return straight_line(list(kept), invars, outvars, part.eqns), list(kept.values())
 
@@ -124,14 +130,68 @@ class _Inliner:
     def _inner(self, eqn: Any, operands: Sequence[Any]) -> tuple[Any, str, str]:
         if eqn.primitive is primitive("cond"):
             branches = eqn.params["branches"]
-            index = int(np.clip(self._value(operands[0]), 0, len(branches) - 1))
-            self.flat.chosen = True
+            index = self._chosen(operands[0], len(branches))
             taken = branches[index]
             return (taken.jaxpr, taken.consts), "branch", f"branch {index + 1} of {len(branches)}"
         return inner_jaxpr(eqn), "jit", ""
 
-    def _value(self, v: Any) -> Any:
+    def _chosen(self, v: Any, count: int) -> int:
         if isinstance(v, Literal):
-            return v.val
+            return int(np.clip(v.val, 0, count - 1))
         jaxpr, consts = self.flat.part(self.flat.invars, [v])
-        return jax.jit(as_callable(jaxpr, consts))(*self.leaves)[0]
+        index = jax.jit(lambda *leaves: jnp.clip(as_callable(jaxpr, consts)(*leaves)[0], 0, count - 1))
+        self.flat.choices.append((index, int(index(*self.leaves))))
+        return self.flat.choices[-1][1]
+
+
+# equal programs -----------------------------------------------------------------------------------
+
+
+def signature(jaxpr: Any) -> Any:
+    """What a jaxpr without its constants computes: equal for equal equations, however their variables are called."""
+    numbers: dict[Any, int] = {}
+
+    def written(v: Any) -> Any:
+        if isinstance(v, Literal):
+            return digest(v.val)
+        return numbers.setdefault(v, len(numbers)), kind_of(v)
+
+    ends = tuple(written(v) for v in (*jaxpr.constvars, *jaxpr.invars))
+    eqns = tuple(
+        (
+            e.primitive,
+            tuple((name, _hashable(value)) for name, value in sorted(e.params.items())),
+            tuple(written(v) for v in (*e.invars, *e.outvars)),
+        )
+        for e in jaxpr.eqns
+    )
+    return len(jaxpr.constvars), ends, eqns, tuple(written(v) for v in jaxpr.outvars)
+
+
+def kind_of(v: Any) -> Any:
+    """Shape and dtype of a variable, to be compared."""
+    aval = v.aval
+    return (aval.shape, aval.dtype, aval.weak_type) if isinstance(aval, jax.core.ShapedArray) else str(aval)
+
+
+def _hashable(value: Any) -> Any:
+    """A parameter of an equation; of one that cannot be compared the object itself."""
+    if isinstance(value, (list, tuple)):
+        return tuple(_hashable(v) for v in value)
+    try:
+        hash(value)
+    except TypeError:
+        return id(value)
+    return type(value), value
+
+
+def digest(constant: Any) -> Any:
+    """A constant by its content."""
+    if not isinstance(constant, (jax.Array, np.ndarray, np.generic)) or not _plain(constant.dtype):
+        return _hashable(constant) if not hasattr(constant, "shape") else id(constant)
+    known = np.asarray(constant)
+    return known.shape, str(known.dtype), hashlib.blake2b(known.tobytes()).digest()
+
+
+def _plain(dtype: Any) -> bool:
+    return not jax.dtypes.issubdtype(dtype, jax.dtypes.extended)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,6 +54,7 @@ class Formula:
         return {"text": self.text, "latex": self.latex, "mathml": f"<math>{self.mathml}</math>"}
 
 
+@functools.lru_cache(maxsize=4096)
 def named(name: Name) -> Formula:
     base = f"<mi>{xml(name.base)}</mi>"
     found = f"<msub>{base}<mn>{xml(name.index)}</mn></msub>" if name.index else base

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,11 +37,17 @@ class Node:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(self.variable.aval.shape)
+        return real_shape(self.variable.aval)
 
     @property
     def size(self) -> int:
-        return int(self.variable.aval.size)
+        return math.prod(self.shape)
+
+
+def real_shape(aval: Any) -> tuple[int, ...]:
+    """The shape as real numbers: complex ones are two each."""
+    both = hasattr(aval, "dtype") and jnp.issubdtype(aval.dtype, jnp.complexfloating)
+    return (2, *aval.shape) if both else tuple(aval.shape)
 
 
 @dataclass(eq=False)
@@ -75,7 +82,7 @@ class Graph:
     edges: list[Edge]
     inputs: list[Node]
     outputs: list[Node | None]
-    extra: list[Any]
+    extra: dict[Any, Step]
     of: dict[Any, Node]
     size: int
 
@@ -108,8 +115,8 @@ def graph_of(flat: Flat, names: Sequence[str], detail: str) -> Graph:
         node.id = f"n{k}"
     groups = _groups(root, {id(n.step): n for n in made}, made)
     of = {n.variable: n for n in nodes}
-    extra = [v for s in root.steps() for v in uses.results(s) if v not in of]
-    edges = _edges(flat, nodes, of, uses, extra)
+    extra = {v: s for s in root.steps() for v in uses.results(s) if v not in of}
+    edges = _edges(nodes, of, uses)
     graph = Graph(flat, nodes, groups, edges, inputs, [], extra, of, count)
     graph.outputs = [None if isinstance(v, Literal) else of.get(v) for v in flat.outvars]
     _borders(graph)
@@ -232,7 +239,7 @@ def _groups(root: Scope, known: dict[int, Node], made: list[Node]) -> list[Group
     return [g for g in groups if g.nodes]
 
 
-def _edges(flat: Flat, nodes: list[Node], of: dict[Any, Node], uses: Uses, extra: list[Any]) -> list[Edge]:
+def _edges(nodes: list[Node], of: dict[Any, Node], uses: Uses) -> list[Edge]:
     edges: list[Edge] = []
     for node in nodes:
         if node.step is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,7 @@ def page(data: str, live: dict[str, Any] | None = None) -> str:
 
     Raises ChainruleError where this checkout has no page, or one without its slots.
     """
-    if not BUNDLE.is_file():
-        raise ChainruleError(
-            f"the page {BUNDLE.name} is not in {BUNDLE.parent}: build it there with `npm run build`, or install a "
-            "wheel; Explanation.to_json() and .svg() need none"
-        )
-    found = BUNDLE.read_text(encoding="utf-8")
+    found = _bundle()
     for name, text in (("data", data), ("live", json.dumps(live) if live else "null")):
         slot = _SLOT.format(name)
         if found.count(slot) != 1:
@@ -32,6 +28,23 @@ def page(data: str, live: dict[str, Any] | None = None) -> str:
             )
         found = found.replace(slot, slot.replace("null", in_script(text)))
     return found
+
+
+def _bundle() -> str:
+    if not BUNDLE.is_file():
+        raise ChainruleError(
+            f"the page {BUNDLE.name} is not in {BUNDLE.parent}: build it there with `npm run build`, or install a "
+            "wheel; Explanation.to_json() and .svg() need none"
+        )
+    return BUNDLE.read_text(encoding="utf-8")
+
+
+def script() -> str:
+    """The module of the page, which a widget runs as its own."""
+    found = re.search(r'<script type="module">(.*?)</script>', _bundle(), re.DOTALL)
+    if found is None:
+        raise ChainruleError(f"the page {BUNDLE} has no module: build it again")
+    return found[1]
 
 
 def in_script(text: str) -> str:

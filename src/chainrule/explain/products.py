@@ -17,24 +17,28 @@ _FULL = 0.1  # from this density on, products are taken with all entries stored
 class Product:
     """A matrix that is a product or a sum of Jacobians, with the pattern that theirs give it; what J says of itself."""
 
-    order = "product"
-
-    def __init__(self, values: Any, pattern: Any, known: Structure | None = None) -> None:
+    def __init__(
+        self, values: Any, pattern: Any, known: Structure | None = None, order: str = "product", parts: Any = None
+    ) -> None:
         self.values, self.pattern = values, pattern  # of equal shape, both sparse or both dense
-        self.known = known  # what the engine says of it
+        self.known, self.order = known, order  # what the engine says of it
+        self.parts = parts  # (A, U, V) of A + U V
 
     @classmethod
-    def of(cls, J: Any) -> Product:
-        """A Jacobian of the engine."""
-        rows, cols, values = J.assemble().coo()
-        numbers = np.asarray(values, np.float64)
-        if len(numbers) > _FULL * J.shape[0] * J.shape[1]:
-            dense, pattern = np.zeros(J.shape), np.zeros(J.shape, np.float32)
-            dense[rows, cols], pattern[rows, cols] = numbers, 1
-            return cls(dense, pattern, J.structure)
-        values = scipy.sparse.csr_array((numbers, (rows, cols)), shape=J.shape)
-        pattern = scipy.sparse.csr_array((np.ones(len(rows), np.float32), (rows, cols)), shape=J.shape)
-        return cls(values, pattern, J.structure)
+    def of(cls, J: Any, entries: Any) -> Product:
+        """A Jacobian of the engine, and the numbers of its entries once it is assembled."""
+        numbers = np.asarray(entries, np.float64)
+        m, n = J.shape
+        rows, cols = np.divmod(np.arange(m * n), n) if len(numbers) == m * n else J._positions()
+        if len(numbers) > _FULL * m * n:
+            values, pattern = np.zeros(J.shape), np.zeros(J.shape, np.float32)
+            values[rows, cols], pattern[rows, cols] = numbers, 1
+        else:
+            values = scipy.sparse.csr_array((numbers, (rows, cols)), shape=J.shape)
+            pattern = scipy.sparse.csr_array((np.ones(len(rows), np.float32), (rows, cols)), shape=J.shape)
+        found = cls(values, pattern, J.structure, J.order, getattr(J, "parts", None))
+        found.__dict__["_entries"] = rows, cols, numbers
+        return found
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -57,21 +61,21 @@ class Product:
             return other if self.identity else self
         a, b = (self.full(), other.full()) if self.dense or other.dense else (self, other)
         with np.errstate(invalid="ignore", over="ignore"):
-            return Product(a.values @ b.values, _ones(a.pattern @ b.pattern))
+            return Product(a.values @ b.values, _reached(a.pattern, b.pattern))
 
     def __add__(self, other: Product) -> Product:
         a, b = (self.full(), other.full()) if self.dense or other.dense else (self, other)
         return Product(a.values + b.values, _ones(a.pattern + b.pattern))
 
     @cached_property
-    def _places(self) -> tuple[np.ndarray, np.ndarray]:
-        found = self.pattern if self.dense else self.pattern.toarray()
-        rows, cols = np.nonzero(found)
-        return rows, cols
+    def _entries(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        found = self.full()
+        rows, cols = np.nonzero(found.pattern)
+        return rows, cols, found.values[rows, cols]
 
     @property
     def nnz(self) -> int:
-        return len(self._places[0])
+        return len(self._entries[0])
 
     def __getitem__(self, index: tuple[int, int]) -> Any:
         return self.values[index]
@@ -80,12 +84,20 @@ class Product:
         return self.full().values[i]
 
     def coo(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        rows, cols = self._places
-        return rows, cols, np.asarray(self.values[rows, cols], np.float64).ravel()
+        return self._entries
 
     @cached_property
     def structure(self) -> Structure:
-        return self.known or Places(*self._places, self.shape).structure
+        return self.known or Places(*self._entries[:2], self.shape).structure
+
+
+def _reached(a: Any, b: Any) -> Any:
+    """The pattern of a product; that with a full one needs no product."""
+    if isinstance(a, np.ndarray) and a.all():
+        return np.broadcast_to(b.max(axis=0, initial=0), (len(a), b.shape[1]))
+    if isinstance(b, np.ndarray) and b.all():
+        return np.broadcast_to(a.max(axis=1, initial=0)[:, None], (len(a), b.shape[1]))
+    return _ones(a @ b)
 
 
 def _ones(pattern: Any) -> Any:

@@ -5,86 +5,17 @@ from __future__ import annotations
 import hmac
 import json
 import secrets
-import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from chainrule._errors import InputTypeError
-from chainrule.explain.encode import numbers
-from chainrule.explain.explanation import Explain, Explanation
+from chainrule.explain.live import Live, Refusal
 from chainrule.explain.page import page
 
 TOKEN = "X-Chainrule-Token"
-_MOST_BYTES, _MOST_POINTS = 1_000_000, 4096
+_MOST_BYTES = 1_000_000
 _POLICY = "default-src 'none'; script-src 'unsafe-inline' blob:; worker-src blob:; style-src 'unsafe-inline'; "
 _POLICY += "font-src data:; img-src data: blob:; connect-src 'self'"
-
-
-class Refusal(Exception):
-    """A request that is not served: a status and a reason."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status, self.reason = status, reason
-
-
-class Live:
-    """A function at a point that can be moved."""
-
-    def __init__(self, explain: Explain, point: Any) -> None:
-        self._explain, self._lock = explain, threading.Lock()
-        leaves, self._tree = jax.tree.flatten(point)
-        self._leaves = [jnp.asarray(x) for x in leaves]
-        self.size = sum(x.size for x in self._leaves)
-        self.first = self.at(np.concatenate([np.ravel(x) for x in self._leaves]) if leaves else np.zeros(0))
-        self._values: Callable[[Any], Any] | None = None
-
-    def at(self, x: Any) -> Explanation:
-        """The explanation at a point, given as its flat numbers."""
-        offset, leaves = 0, []
-        for leaf in self._leaves:
-            leaves.append(jnp.asarray(x[offset : offset + leaf.size], leaf.dtype).reshape(leaf.shape))
-            offset += leaf.size
-        with self._lock:
-            return self._explain(jax.tree.unflatten(self._tree, leaves))
-
-    def answer(self, request: Any) -> str:
-        """JSON for {"x": [n numbers]} or {"points": [[n numbers], …]}; a Refusal for anything else."""
-        if not isinstance(request, dict) or len(request) != 1 or not set(request) <= {"x", "points"}:
-            raise Refusal(400, 'give {"x": [numbers]} or {"points": [[numbers], …]}')
-        if "x" in request:
-            return self.at(self._numbers(request["x"])).to_json()
-        points = request["points"]
-        if not isinstance(points, list) or not 0 < len(points) <= _MOST_POINTS:
-            raise Refusal(400, f"give 1 to {_MOST_POINTS:,} points")
-        found = self._at_points(np.stack([self._numbers(p) for p in points]))
-        return json.dumps({"values": [numbers(row) for row in np.asarray(found)]})
-
-    def _at_points(self, points: np.ndarray) -> Any:
-        with self._lock:
-            if self._values is None:
-                try:
-                    self._values = self._explain.values(jax.tree.unflatten(self._tree, self._leaves))
-                except InputTypeError as error:
-                    raise Refusal(400, str(error)) from error
-            return self._values(jnp.asarray(points, self._leaves[0].dtype))
-
-    def _numbers(self, given: Any) -> np.ndarray:
-        plain = isinstance(given, list) and len(given) == self.size
-        if not plain or any(isinstance(v, bool) or not isinstance(v, (int, float)) for v in given):
-            raise Refusal(400, f"a point is a list of {self.size} numbers")
-        try:
-            found = np.asarray(given, np.float64)
-        except OverflowError as error:
-            raise Refusal(400, "a number is too large") from error
-        if not np.isfinite(found).all():
-            raise Refusal(400, "a point has finite numbers")
-        return found
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -8,7 +8,7 @@ from types import CodeType
 from typing import Any
 
 from chainrule._jax import Literal
-from chainrule.explain.flatten import Flat, Operation
+from chainrule.explain.flatten import Flat, Operation, kind_of
 from chainrule.explain.source import Frame, Statement, repeats, statement
 
 # steps that only move entries, and those that only add what does not depend on the inputs
@@ -30,8 +30,9 @@ class Step:
 
     @property
     def signature(self) -> Any:
-        shapes = tuple(str(v.aval) for o in self.operations for v in o.eqn.outvars)
-        return ("step", tuple(o.eqn.primitive.name for o in self.operations), shapes)
+        shapes = tuple(kind_of(v) for o in self.operations for v in o.eqn.outvars)
+        place = self.frame and (self.frame.code, self.frame.offset)
+        return ("step", place, tuple(o.eqn.primitive.name for o in self.operations), shapes)
 
 
 @dataclass(eq=False)
@@ -96,7 +97,7 @@ class _Builder:
     def add(self, operation: Operation, active: bool) -> None:
         stack = operation.stack
         # equations of a function that is inlined share one stack: only the same one is a repetition
-        own = (stack, operation.eqn.primitive, tuple(str(v.aval) for v in operation.eqn.outvars))
+        own = (stack, operation.eqn.primitive, tuple(kind_of(v) for v in operation.eqn.outvars))
         alive, restart = _compared(self.last, stack, again=own == self.first)
         if restart is not None or _of_user(stack) != _of_user(self.last):
             self.first = own

@@ -248,7 +248,9 @@ export function value(app, n) {
         h('span', { class: 'num rev' }, `∇ ${G ? fmt(G[k]) : '·'}`),
       ),
     );
-  const q = n.summary;
+  const q = n.summary,
+    turns = n.loop?.values,
+    turn = h('b', { class: 'num' });
   const d = open(
     app,
     `${cut(n.name, 40)} (${n.shape.join('×')})`,
@@ -257,6 +259,27 @@ export function value(app, n) {
         'p',
         { class: 'sub num' },
         `min ${fmt(Number(q.min))} · mean ${fmt(Number(q.mean))} · max ${fmt(Number(q.max))} · norm ${fmt(Number(q.norm))}`,
+      ),
+    turns &&
+      h(
+        'label',
+        { class: 'sub' },
+        'iteration ',
+        h('input', {
+          type: 'range',
+          min: 1,
+          max: turns.length,
+          value: turns.length,
+          'data-f': 'turn',
+          oninput: (/** @type {any} */ e) => {
+            turn.textContent = ` ${e.target.value}`;
+            rows.forEach((r, k) => {
+              r.children[1].textContent = fmt(Number(turns[e.target.value - 1][k]));
+            });
+          },
+        }),
+        turn,
+        ` of ${turns.length}`,
       ),
     h('div', { class: 'comps' }, rows),
     n.size > few &&

@@ -26,7 +26,7 @@ const logo = () =>
 export const segment = (/** @type {string} */ label, /** @type {any} */ attrs, /** @type {any[]} */ ...children) =>
   h('div', { class: 'seg', role: 'group', 'aria-label': label, ...attrs }, children);
 
-const LIFE = { kernel: ['live', 'JAX kernel'], server: ['live', 'local server'], snapshot: ['snapshot', 'no kernel'] };
+const LIFE = { kernel: ['live', 'notebook kernel'], server: ['live', 'local server'], snapshot: ['snapshot', 'no kernel'] };
 
 /** @param {App} app @param {any} ui @param {string} t */
 export function theme(app, ui, t) {

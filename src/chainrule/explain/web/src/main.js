@@ -39,9 +39,22 @@ export function mount(el, options) {
   return new App(root, { ...options, css: drawing, font });
 }
 
-/** Asks the local server. @param {{url: string, headers?: Record<string, string>}} live */
-function ask(live) {
-  const post = async (/** @type {any} */ body) => {
+/** What asks for other points, of a host that answers {x} and {points}. @param {(body: any) => Promise<any>} post */
+function asking(post) {
+  /** @type {any} */
+  const evaluate = (/** @type {number[]} */ x) => post({ x });
+  evaluate.points = async (/** @type {number[][]} */ points) => {
+    const out = await post({ points }).catch(() => ({}));
+    if (out.values) return out.values;
+    evaluate.points = undefined;
+    throw new Error('no lists of points are evaluated here');
+  };
+  return evaluate;
+}
+
+/** The local server. @param {{url: string, headers?: Record<string, string>}} live */
+const server = (live) =>
+  asking(async (body) => {
     const r = await fetch(live.url, {
       method: 'POST',
       headers: { 'Content-Type': 'application/json', ...live.headers },
@@ -49,53 +62,26 @@ function ask(live) {
     });
     if (!r.ok) throw new Error(`the server answered ${r.status}`);
     return r.json();
-  };
-  /** @type {any} */
-  const evaluate = (/** @type {number[]} */ x) => post({ x });
-  let light = true;
-  evaluate.points = async (/** @type {number[][]} */ points) => {
-    if (light) {
-      try {
-        const out = await post({ points });
-        if (out.values) return out.values;
-      } catch {
-        /* a server without it */
-      }
-      light = false;
-      evaluate.points = undefined;
-    }
-    throw new Error('the server evaluates no lists of points');
-  };
-  return evaluate;
-}
+  });
 
-/** anywidget: requests and replies travel as two traits. */
+/** anywidget: requests and answers are messages with a number. */
 export default {
   /** @param {{model: any, el: Element}} host */
   render({ model, el }) {
     let last = 0;
     const waiting = new Map();
-    const post = (/** @type {any} */ body) =>
-      new Promise((done) => {
-        const id = ++last;
-        waiting.set(id, done);
-        model.set('request', { id, ...body });
-        model.save_changes();
-      });
-    model.on('change:reply', () => {
-      const r = model.get('reply');
-      waiting.get(r?.id)?.(r);
+    model.on('msg:custom', (/** @type {any} */ r) => {
+      waiting.get(r?.id)?.(r.answer);
       waiting.delete(r?.id);
     });
-    /** @type {any} */
-    const evaluate = async (/** @type {number[]} */ x) => {
-      const r = await post({ x });
-      return r.data ?? r;
-    };
-    evaluate.points = async (/** @type {number[][]} */ points) => (await post({ points })).values;
-    const app = mount(el, { data: model.get('data'), evaluate, life: 'kernel' });
-    model.on('change:data', () => app?.load(model.get('data')));
-    model.on('change:data', () => app?.draw());
+    const evaluate = asking(
+      (body) =>
+        new Promise((done) => {
+          waiting.set(++last, done);
+          model.send({ id: last, ...body });
+        }),
+    );
+    mount(el, { data: model.get('data'), evaluate, life: 'kernel' });
   },
 };
 
@@ -116,7 +102,7 @@ if (slot && place && !place.shadowRoot) {
   const app = mount(place, {
     data,
     html,
-    evaluate: hosted?.evaluate ?? (live ? ask(live) : null),
+    evaluate: hosted?.evaluate ?? (live ? server(live) : null),
     life: hosted?.life ?? (live ? 'server' : 'snapshot'),
   });
   if (data?.function?.name) document.title = `${String(data.function.name).slice(0, 60)} · chainrule`;

@@ -154,9 +154,7 @@ export function toldPaths(app) {
       h(
         'p',
         { class: 'msg' },
-        J == null
-          ? 'The Jacobians on the way are too large to be stored in this page, so its paths are not listed here.'
-          : `J[${i + 1}, ${j + 1}] = ${fmt(J, 6)}. The Jacobians on the way are too large to be stored in this page, so its paths are not listed.`,
+        `${J == null ? '' : `J[${i + 1}, ${j + 1}] = ${fmt(J, 6)}. `}A Jacobian on the way is too large for this page, or of a step without a linear derivative: the paths are not listed.`,
       ),
     ];
   const value = Number(told.value),
