@@ -2,8 +2,8 @@
 =============================
 
 The local Jacobian of attention, block by block: how the output of each token depends on each token before it. Of its
-queries alone it is block-diagonal; of all tokens under a causal mask it is block-triangular: the zeros of the mask are
-seen through the softmax, and not stored. A cotangent is pulled back without any matrix.
+queries alone it is block-diagonal; of all tokens under a causal mask it is block-triangular: the zeros of the mask
+are seen through the softmax, and not stored. A cotangent is pulled back without any matrix.
 
 Run it: ``python examples/attention.py``
 """

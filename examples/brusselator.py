@@ -1,9 +1,9 @@
 """A sparse Jacobian for a stiff equation
 ======================================
 
-The Brusselator: two substances react and spread on a periodic plane. Each number depends on its four neighbours and on
-the other substance, so that the Jacobian of 8,192 unknowns has six numbers a row. With it, implicit Euler takes steps
-that an explicit method could not, by Newton's method and a sparse direct solver.
+The Brusselator: two substances react and spread on a periodic plane. Each number depends on its four neighbours and
+on the other substance, so that the Jacobian of 8,192 unknowns has six numbers a row. With it, implicit Euler takes
+steps that an explicit method could not, by Newton's method and a sparse direct solver.
 
 Run it: ``python examples/brusselator.py``, or ``chainrule jacobian examples/brusselator.py:residual --check``
 """

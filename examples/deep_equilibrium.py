@@ -1,9 +1,9 @@
 """A layer that is an equation
 ===========================
 
-A deep-equilibrium layer is the z with z = tanh(W z + U x + b): it learns to tell two spirals apart. Its gradient is that
-of the unrolled iteration, but comes from one linear system at the solution, so that its memory does not grow with the
-number of iterations.
+A deep-equilibrium layer is the z with z = tanh(W z + U x + b): it learns to tell two spirals apart. Its gradient is
+that of the unrolled iteration, but comes from one linear system at the solution, so that its memory does not grow
+with the number of iterations.
 
 Run it: ``python examples/deep_equilibrium.py``
 """

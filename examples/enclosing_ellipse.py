@@ -1,9 +1,9 @@
 """The smallest ellipse around points
 ==================================
 
-Of all ellipses ‖A p + b‖ ≤ 1 around some points the smallest has the largest log det A, whose gradient is A⁻ᵀ: a function
-of a matrix has a gradient of the matrix's own shape. A barrier keeps the points inside, and Newton's method follows it
-as it gets steeper. At the optimum a few points hold the ellipse.
+Of all ellipses ‖A p + b‖ ≤ 1 around some points the smallest has the largest log det A, whose gradient is A⁻ᵀ: a
+function of a matrix has a gradient of the matrix's own shape. A barrier keeps the points inside, and Newton's method
+follows it as it gets steeper. At the optimum a few points hold the ellipse.
 
 Run it: ``python examples/enclosing_ellipse.py``
 """
@@ -49,7 +49,7 @@ def main():
         solution = cr.newton_cg(barrier, x, weight, method="direct")
         x, steps = solution.x, steps + solution.iterations
         path.append(x)
-    A, b = ellipse(x)
+    A, _ = ellipse(x)
     area, held = float(jnp.pi / jnp.linalg.det(A)), int((reach(x) > 1 - 1e-6).sum())
     print(f"area {area:.6f} after {steps} Newton steps; {held} points lie on the ellipse")
     return {"path": path, "area": area, "held": held, "x": x, "error": error}

@@ -1,9 +1,9 @@
 """Gradient descent follows a flow, if its steps are small
 =======================================================
 
-Along dx/dt = -∇f the loss falls at the rate ‖∇f‖². Gradient descent is Euler's method for that: with small steps it stays
-near the flow, with larger ones it zigzags, and beyond 2 by the largest curvature it climbs. Where ½ ‖∇f‖² ≥ μ (f - f*),
-the loss falls at least as fast as exp(-2 μ t).
+Along dx/dt = -∇f the loss falls at the rate ‖∇f‖². Gradient descent is Euler's method for that: with small steps it
+stays near the flow, with larger ones it zigzags, and beyond 2 by the largest curvature it climbs. Where ½ ‖∇f‖² ≥ μ
+(f - f*), the loss falls at least as fast as exp(-2 μ t).
 
 Run it: ``python examples/gradient_flow.py``
 """

@@ -1,9 +1,9 @@
 """Frequencies of a graph
 ======================
 
-The energy of a signal on a graph, the sum of its squared differences along the edges, has the Hessian 2 L: the graph's
-Laplacian, exactly as sparse as the graph. Its eigenvectors are the graph's modes, from smooth to rough. A filter of the
-frequencies takes the noise from a signal, with a few products with L and no basis.
+The energy of a signal on a graph, the sum of its squared differences along the edges, has the Hessian 2 L: the
+graph's Laplacian, exactly as sparse as the graph. Its eigenvectors are the graph's modes, from smooth to rough. A
+filter of the frequencies takes the noise from a signal, with a few products with L and no basis.
 
 Run it: ``python examples/graph_filter.py``
 """

@@ -1,9 +1,10 @@
 """Kepler's equation
 =================
 
-Where a planet is at a given time, no formula says: M = E - e sin E has to be solved for E. The implicit function theorem
-gives the derivatives of the solution all the same, dE/dM = 1 / (1 - e cos E) and dE/de = sin E / (1 - e cos E). Times do
-not influence each other, so that the Jacobian is diagonal. For e = 1 at E = 0 the theorem fails, and so it is said.
+Where a planet is at a given time, no formula says: M = E - e sin E has to be solved for E. The implicit function
+theorem gives the derivatives of the solution all the same, dE/dM = 1 / (1 - e cos E) and dE/de = sin E / (1 - e cos
+E). Times do not influence each other, so that the Jacobian is diagonal. For e = 1 at E = 0 the theorem fails, and so
+it is said.
 
 Run it: ``python examples/kepler.py``
 """

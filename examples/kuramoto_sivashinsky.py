@@ -3,7 +3,8 @@
 
 The Kuramoto-Sivashinsky equation u' = -u uₓ - uₓₓ - uₓₓₓₓ, of flame fronts, on a ring. Its fourth derivative makes it
 stiff: an explicit method would need steps of about dx⁴. SciPy's BDF takes large ones, with the sparse Jacobian that
-``chainrule.scipy`` gives it: five numbers a row. Cells of the flame merge and split for ever; the mean stays what it was.
+``chainrule.scipy`` gives it: five numbers a row. Cells of the flame merge and split for ever; the mean stays what it
+was.
 
 Run it: ``python examples/kuramoto_sivashinsky.py``
 """

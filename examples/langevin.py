@@ -2,8 +2,8 @@
 ====================
 
 The score of a density, the gradient of its logarithm, points to where it is denser, and needs no normalizing factor.
-Particles that follow it with some noise become samples of the density. Stein's identity tells whether they have: the mean
-of φ(x) s(x)ᵀ + ∇φ(x) is 0 for samples, and many standard errors away for the points that they started from.
+Particles that follow it with some noise become samples of the density. Stein's identity tells whether they have: the
+mean of φ(x) s(x)ᵀ + ∇φ(x) is 0 for samples, and many standard errors away for the points that they started from.
 
 Run it: ``python examples/langevin.py``
 """

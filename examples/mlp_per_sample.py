@@ -1,9 +1,9 @@
 """One Jacobian for each sample
 ============================
 
-The samples of a batch do not meet in a network, and the Jacobian of the whole batch shows it: one block a sample, and no
-more is computed or stored. Each block is W₂ᵀ diag(1 - h²) W₁ᵀ, and its singular values say how far the network stretches
-a small change at that sample.
+The samples of a batch do not meet in a network, and the Jacobian of the whole batch shows it: one block a sample, and
+no more is computed or stored. Each block is W₂ᵀ diag(1 - h²) W₁ᵀ, and its singular values say how far the network
+stretches a small change at that sample.
 
 Run it: ``python examples/mlp_per_sample.py``
 """

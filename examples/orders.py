@@ -1,13 +1,15 @@
 """One product, many costs
 =======================
 
-The product of the local Jacobians has one value, whatever the order in which it is multiplied, and very different costs.
-From the input the cost goes with the number of inputs, from the output with that of outputs; where the network has a
-narrow waist, it is cheapest to start there, both ways. ``plan`` counts the multiply-adds from shapes alone and takes the
-cheapest: nothing is run, so that a million inputs are no trouble.
+The product of the local Jacobians has one value, whatever the order in which it is multiplied, and very different
+costs. From the input the cost goes with the number of inputs, from the output with that of outputs; where the network
+has a narrow waist, it is cheapest to start there, both ways. ``plan`` counts the multiply-adds from shapes alone and
+takes the cheapest: nothing is run, so that a million inputs are no trouble.
 
 Run it: ``python examples/orders.py``
 """
+
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +29,7 @@ def network(x, W):
 
 def chain(*widths):
     """The plan of a network with these widths."""
-    shapes = [jax.ShapeDtypeStruct((m, n), jnp.float32) for n, m in zip(widths, widths[1:], strict=False)]
+    shapes = [jax.ShapeDtypeStruct((m, n), jnp.float32) for n, m in itertools.pairwise(widths)]
     return cr.plan(network)(jax.ShapeDtypeStruct(widths[:1], jnp.float32), shapes)
 
 

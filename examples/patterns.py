@@ -76,7 +76,7 @@ def figure(found):
 
     fig, axes = plt.subplots(3, 4, figsize=(10, 8), layout="constrained")
     for ax, (name, J) in zip(axes.flat, found.items(), strict=True):
-        rows, columns, values = J.coo()
+        rows, columns, _ = J.coo()
         ax.scatter(columns, rows, s=3, marker="s", color="#3b6ea5")
         ax.set(xlim=(-1, N), ylim=(N, -1), aspect="equal", xticks=[], yticks=[])
         ax.set_title(f"{name}\n{J.structure.kind}", fontsize=10)

@@ -1,10 +1,10 @@
 """Where a map of the plane folds
 ==============================
 
-The map f(x) = (x₁² + x₂, x₁ x₂) and its Jacobian at every point of a grid, in one call. Its determinant says by how much
-f stretches areas. It is 0 on a parabola: there the plane is folded, the rank is 1, and the direction in the kernel is
-flattened. The image of the parabola is the curve (3t², 2t³), with a cusp. The small squares on the left are shown on the
-right as J maps them: as parallelograms, whose areas are those of the squares times det J.
+The map f(x) = (x₁² + x₂, x₁ x₂) and its Jacobian at every point of a grid, in one call. Its determinant says by how
+much f stretches areas. It is 0 on a parabola: there the plane is folded, the rank is 1, and the direction in the
+kernel is flattened. The image of the parabola is the curve (3t², 2t³), with a cusp. The small squares on the left are
+shown on the right as J maps them: as parallelograms, whose areas are those of the squares times det J.
 
 Run it: ``python examples/plane_map.py``
 """

@@ -1,12 +1,14 @@
 """Pushing a vector forward, pulling a covector back
 =================================================
 
-A change of the input is pushed through a network, layer by layer; a gradient of the output is pulled back. Neither takes
-a matrix. Whatever the widths, the pairing of the two is the same number in every layer: ⟨w, J v⟩ = ⟨Jᵀ w, v⟩. So one
-may stop and multiply anywhere, and where is only a question of cost.
+A change of the input is pushed through a network, layer by layer; a gradient of the output is pulled back. Neither
+takes a matrix. Whatever the widths, the pairing of the two is the same number in every layer: ⟨w, J v⟩ = ⟨Jᵀ w, v⟩.
+So one may stop and multiply anywhere, and where is only a question of cost.
 
 Run it: ``python examples/push_and_pull.py``
 """
+
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +20,8 @@ jax.config.update("jax_enable_x64", True)
 
 rng = np.random.default_rng(4)
 WIDTHS = (8, 24, 40, 12, 6)
-layers = [
-    lambda x, W=rng.normal(size=(m, n)) / np.sqrt(n): jnp.tanh(W @ x) for n, m in zip(WIDTHS, WIDTHS[1:], strict=False)
-]
+matrices = [rng.normal(size=(m, n)) / np.sqrt(n) for n, m in itertools.pairwise(WIDTHS)]
+layers = [lambda x, W=W: jnp.tanh(W @ x) for W in matrices]
 x0, v0, w0 = rng.normal(size=8), rng.normal(size=8), rng.normal(size=6)
 
 

@@ -3,8 +3,8 @@
 
 The optimum of the quadratic program of least ½ yᵀ Q y + qᵀ y with G y ≤ h and A y = b, differentiated through its KKT
 system, however it was found: here a portfolio of four assets, at most 40 % each. Where a limit is active, its
-multiplier is its price: the derivative of the least value by the limit. Where an active constraint has no price,
-the system is singular, and ``implicit`` says so (Amos and Kolter, *OptNet*, 2017, section 3).
+multiplier is its price: the derivative of the least value by the limit. Where an active constraint has no price, the
+system is singular, and ``implicit`` says so (Amos and Kolter, *OptNet*, 2017, section 3).
 
 Run it: ``python examples/quadratic_program.py``
 """
@@ -17,7 +17,6 @@ import scipy.optimize
 import chainrule as cr
 
 jax.config.update("jax_enable_x64", True)
-# a portfolio of four assets: little risk, some return, no more than 40 % of each, all of the money
 risk = [[0.10, 0.02, 0.01, 0.00], [0.02, 0.08, 0.02, 0.01], [0.01, 0.02, 0.12, 0.03], [0.00, 0.01, 0.03, 0.20]]
 problem = {"Q": jnp.array(risk), "q": -jnp.array([0.05, 0.04, 0.09, 0.12])}
 problem |= {"G": jnp.concatenate([-jnp.eye(4), jnp.eye(4)]), "h": jnp.array([0.0] * 4 + [0.4] * 4)}

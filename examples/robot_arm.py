@@ -2,8 +2,8 @@
 =====================================
 
 A plane arm of five joints reaches for a point: its Jacobian is 2 × 5, of rank 2. The least change of the angles that
-moves the hand as wanted is a least-squares solution; the three-dimensional kernel moves the joints and leaves the hand
-where it is. How well the hand moves in each direction is an ellipse: J maps the unit ball of joint speeds to it.
+moves the hand as wanted is a least-squares solution; the three-dimensional kernel moves the joints and leaves the
+hand where it is. How well the hand moves in each direction is an ellipse: J maps the unit ball of joint speeds to it.
 
 Run it: ``python examples/robot_arm.py``
 """

@@ -1,9 +1,9 @@
 """Newton's method in a curved valley
 ==================================
 
-The chained Rosenbrock function of a thousand numbers has a tridiagonal Hessian, found by itself: a Newton step costs no
-more than a few evaluations. In two dimensions one sees why it pays: gradient descent crawls along the valley that
-Newton's method follows in a dozen steps.
+The chained Rosenbrock function of a thousand numbers has a tridiagonal Hessian, found by itself: a Newton step costs
+no more than a few evaluations. In two dimensions one sees why it pays: gradient descent crawls along the valley that
+Newton's method follows in some twenty steps.
 
 Run it: ``python examples/rosenbrock.py``
 """

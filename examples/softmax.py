@@ -1,10 +1,10 @@
 """Softmax: a diagonal less a rank-one matrix
 ==========================================
 
-The Jacobian of softmax is diag(s) - s sᵀ. Adding one number to all logits changes nothing, so that (1, …, 1) spans its
-kernel; its columns sum to 0. Its eigenvalues lie between the probabilities, one in each gap, as those of a diagonal less
-a rank-one matrix do. chainrule keeps both parts apart: of 100,000 logits, whose Jacobian would take 80 GB, the
-products, the rank and the kernel take a moment.
+The Jacobian of softmax is diag(s) - s sᵀ. Adding one number to all logits changes nothing, so that (1, …, 1) spans
+its kernel; its columns sum to 0. Its eigenvalues lie between the probabilities, one in each gap, as those of a
+diagonal less a rank-one matrix do. chainrule keeps both parts apart: of 100,000 logits, whose Jacobian would take 80
+GB, the products, the rank and the kernel take a moment.
 
 Run it: ``python examples/softmax.py``
 """

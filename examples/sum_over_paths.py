@@ -2,9 +2,9 @@
 ========================================
 
 Each entry of a Jacobian is a sum over all paths from an input to an output, and each path the product of the local
-derivatives along it. Here are the 25 paths of a small network from x₁ to y₁, the wider the larger their part: most of it
-cancels. Their number grows as a power of the depth, so that ``explain`` counts and ranks them
-without enumerating them. Multiplying matrices adds them all up at the cost of a few products.
+derivatives along it. Here are the 25 paths of a small network from x₁ to y₁, the wider the larger their part: most of
+it cancels. Their number grows as a power of the depth, so that ``explain`` counts and ranks them without enumerating
+them. Multiplying matrices adds them all up at the cost of a few products.
 
 Run it: ``python examples/sum_over_paths.py``
 """
@@ -26,8 +26,7 @@ x0 = np.array([0.5, -1.0, 0.8])
 def network(x):
     u = jnp.tanh(A @ x)
     v = jnp.tanh(B @ u)
-    y = C @ v
-    return y
+    return C @ v
 
 
 def main():

@@ -1,8 +1,8 @@
 """Two moons, drawn by a score that is learned
 ===========================================
 
-A network learns the score of two moons by taking noise off; new points come from following that score down a ladder of
-noise levels. The arrows show where the score points at one level: to the moons, from everywhere.
+A network learns the score of two moons by taking noise off; new points come from following that score down a ladder
+of noise levels. The arrows show where the score points at one level: to the moons, from everywhere.
 
 Run it: ``python examples/two_moons.py``
 """

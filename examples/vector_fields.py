@@ -1,9 +1,9 @@
 """Divergence and curl
 ===================
 
-The trace of a field's Jacobian says how it spreads, its antisymmetric part how it turns. A source spreads and does not
-turn, a vortex turns and does not spread, a saddle does neither: it is the gradient of a harmonic function. A field that
-does not turn is a gradient, and ``potential`` finds of what; of one that does it refuses.
+The trace of a field's Jacobian says how it spreads, its antisymmetric part how it turns. A source spreads and does
+not turn, a vortex turns and does not spread, a saddle does neither: it is the gradient of a harmonic function. A
+field that does not turn is a gradient, and ``potential`` finds of what; of one that does it refuses.
 
 Run it: ``python examples/vector_fields.py``
 """

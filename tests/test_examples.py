@@ -1,6 +1,5 @@
 """Every example computes what is true, and draws its picture."""
 
-import io
 import runpy
 import subprocess
 import sys
@@ -204,7 +203,7 @@ def orders(module: Module, found: Found, printed: str) -> None:
     for m, plan in found["plans"].items():
         cost = module.costs(plan)
         products = n * (wide * waist + waist * wide + wide * m)  # W₁ is J of the first layer, and costs nothing
-        np.testing.assert_allclose(cost["forward"], products, rtol=0.1)
+        assert products <= cost["forward"] <= 1.3 * products  # and scalings by the slopes of tanh
         assert cost[plan.chosen] <= 1.3 * min(cost.values())
         assert m < 16 or plan.chosen == "mixed"
     large = module.costs(found["large"])
@@ -339,9 +338,9 @@ def test_example_is_true_and_draws_its_picture(name: str, capsys: pytest.Capture
         found = module.main()
         CHECKS[name](module, found, capsys.readouterr().out)
         picture = module.figure(found)
-    picture.savefig(drawn := io.BytesIO())
+    picture.draw_without_rendering()
+    assert matplotlib.pyplot.gcf() is picture and picture.axes  # where a gallery looks for it
     matplotlib.pyplot.close(picture)
-    assert drawn.getvalue().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("name", CHECKS)
