@@ -57,7 +57,7 @@ def figure(found):
     weights, sizes = np.asarray(jax.nn.softmax(scores, axis=-1)), np.where(causal, found["sizes"], np.nan)
     shown = {"attention weights": np.where(causal, weights, np.nan), "size of ∂ output / ∂ token": sizes}
     for ax, (title, a) in zip(axes, shown.items(), strict=False):
-        fig.colorbar(ax.imshow(a, cmap="viridis", vmin=0), ax=ax)
+        fig.colorbar(ax.imshow(a, cmap="viridis", vmin=0), ax=ax, shrink=0.8)
         ax.set(title=title, xlabel="token that is read", ylabel="token that reads")
     found["J"].spy(axes[2])
     axes[2].set_title("what is stored of J")

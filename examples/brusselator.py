@@ -65,7 +65,9 @@ def figure(found):
     fig, axes = plt.subplots(1, 4, figsize=(13, 3.4), layout="constrained")
     shown = {"u at the start": x0[0], "u after a step of 0.01": found["y"][0], "v after it": found["y"][1]}
     for ax, (title, a) in zip(axes, shown.items(), strict=False):
-        fig.colorbar(ax.imshow(np.asarray(a).T, origin="lower", extent=(0, 1, 0, 1), cmap="viridis"), ax=ax)
+        fig.colorbar(
+            ax.imshow(np.asarray(a).T, origin="lower", extent=(0, 1, 0, 1), cmap="viridis"), ax=ax, shrink=0.75
+        )
         ax.set(title=title)
     rows, columns, _ = cr.jacobian(residual)(x0).coo()
     axes[3].plot(columns, rows, ",", color="#3b6ea5")

@@ -44,7 +44,8 @@ def main():
     ]
     print(f"{J}; largest errors of dE/dM and dE/de: {errors[0]:.1e}, {errors[1]:.1e}")
     velocity = cr.pushforward(lambda M: position(anomaly(M, e), e))(MEAN, jnp.ones_like(MEAN))
-    swept = jnp.cross(position(E, e).T, velocity.T) / 2  # the area that is swept in a unit of time
+    (x, y), (dx, dy) = position(E, e), velocity
+    swept = (x * dy - y * dx) / 2  # the area that is swept in a unit of time
     print(f"area swept in a unit of time: from {swept.min():.12f} to {swept.max():.12f}")
     try:
         cr.implicit(kepler)(jnp.zeros(1), jnp.zeros(1), 1.0)

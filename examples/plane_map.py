@@ -35,7 +35,7 @@ def main():
     print(f"kernel at {on}: {np.round(kernel / kernel[0], 12)}")
     side = 1e-4
     a, b, c, d = (f(off + side * corner) for corner in jnp.array([[0.0, 0], [1, 0], [1, 1], [0, 1]]))
-    area = float(jnp.cross(c - a, d - b)) / 2 / side**2
+    area = float(jnp.linalg.det(jnp.stack([c - a, d - b]))) / 2 / side**2
     print(f"a square of side {side:g} at {off} grows by {area:.6f}")
     return {"kernel": kernel, "area": area}
 
