@@ -1,14 +1,15 @@
-"""Learn the score of two moons by denoising, and draw new points by following it down a ladder of noise levels.
+"""Two moons, drawn by a score that is learned
+===========================================
 
-python examples/two_moons.py
+A network learns the score of two moons by taking noise off; new points come from following that score down a ladder
+of noise levels. The arrows show where the score points at one level: to the moons, from everywhere.
+
+Run it: ``python examples/two_moons.py``
 """
-
-import tempfile
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
 
 import chainrule as cr
 
@@ -40,7 +41,8 @@ def adam(state, given):
     return (jax.tree.map(lambda a, m, v: a - rate * m / (jnp.sqrt(v) + 1e-7), layers, m, v), m, v), value
 
 
-if __name__ == "__main__":
+def main():
+    """Train the network, and draw 2,000 points."""
     keys = jax.random.split(jax.random.key(0), 8)
     sizes = zip(keys, (3, 96, 96, 96), (96, 96, 96, 2), strict=False)
     layers = [(jax.random.normal(k, (m, n)) / np.sqrt(n), jnp.zeros(m)) for k, n, m in sizes]
@@ -48,13 +50,24 @@ if __name__ == "__main__":
     (layers, *_), losses = jax.lax.scan(adam, (layers, *[jax.tree.map(jnp.zeros_like, layers)] * 2), given)
     start, real = SIGMAS[0] * jax.random.normal(keys[5], (2000, 2)), moons(keys[6], 2000)
     drawn = cr.annealed_langevin(lambda x, s: model(layers, x, s), SIGMAS, start, keys[7], step=1e-4, steps=50).x
+    print(f"loss {losses[:100].mean():.3f} -> {losses[-100:].mean():.3f}")
+    print(f"mean of the data {np.round(real.mean(0), 2)}, of the samples {np.round(drawn.mean(0), 2)}")
+    return {"layers": layers, "losses": losses, "real": real, "drawn": drawn}
+
+
+def figure(found):
+    import matplotlib.pyplot as plt
+
+    fig, axes = plt.subplots(1, 3, figsize=(15, 4), layout="constrained")
     grid = np.mgrid[-2:2:25j, -1.4:1.4:18j].reshape(2, -1)
-    arrows = np.array([model(layers, x, 0.25) for x in grid.T.astype(np.float32)]).T
-    figure = Figure((15, 4), layout="constrained")
-    shown = ("data", real, 0.4), ("samples", drawn, 0.4), ("data, and the score at noise 0.25", real, 0.15)
-    for ax, (title, points, alpha) in zip(figure.subplots(1, 3), shown, strict=True):
+    arrows = np.array(jax.vmap(model, (None, 0, None))(found["layers"], grid.T.astype(np.float32), 0.25)).T
+    shown = ("data", "real", 0.4), ("samples", "drawn", 0.4), ("data, and the score at noise 0.25", "real", 0.15)
+    for ax, (title, name, alpha) in zip(axes, shown, strict=True):
         ax.set(title=title, xlim=(-2.1, 2.1), ylim=(-1.5, 1.5), aspect="equal")
-        ax.scatter(*points.T, s=4, color="#3b6ea5", alpha=alpha)
-    ax.quiver(*grid, *arrows * np.minimum(1, 6 / np.hypot(*arrows)), angles="xy", color="#b5442e", width=0.003)
-    figure.savefig(picture := f"{tempfile.gettempdir()}/two_moons.png", dpi=110)
-    print(f"loss {losses[:100].mean():.3f} -> {losses[-100:].mean():.3f}; the picture: {picture}")
+        ax.scatter(*np.transpose(found[name]), s=4, color="#3b6ea5", alpha=alpha)
+    axes[2].quiver(*grid, *arrows * np.minimum(1, 6 / np.hypot(*arrows)), angles="xy", color="#b5442e", width=0.003)
+    return fig
+
+
+if __name__ == "__main__":
+    figure(main())

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "examples" / "distributed.py"
+SCRIPT = Path(__file__).parents[1] / "examples" / "cluster" / "distributed.py"
 SIZE = "8"
 
 
@@ -48,6 +48,19 @@ def results(printed: str) -> dict[str, float]:
 def alone() -> dict[str, float]:
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"), jax.enable_x64(False):
         return runpy.run_path(str(SCRIPT))["main"](int(SIZE))
+
+
+def test_one_process_is_true(alone: dict[str, float]) -> None:
+    """A second step finds the equation solved; the log-determinant is that of the samples' own blocks."""
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"), jax.enable_x64(False):
+        module, size = runpy.run_path(str(SCRIPT)), int(SIZE)
+        again = module["main"](size, rounds=2)
+        rng = np.random.default_rng(0)
+        rng.random((2, size, size), np.float32)
+        samples, w = rng.random((size, 4), np.float32), rng.random((4, 8), np.float32)
+        own = jax.vmap(jax.jacfwd(lambda r: module["network"](r, w)))(samples)
+    np.testing.assert_allclose(alone["log |det|"], np.linalg.slogdet(np.float64(own))[1].sum(), rtol=1e-4)
+    assert again["|F|"] < 1e-3 * alone["|F|"]
 
 
 @pytest.mark.parametrize("count", [2, 4])

@@ -1,8 +1,8 @@
 """Jacobians over all devices of all processes: a Newton step of the 2-D Brusselator, and per-sample Jacobians.
 
-python examples/distributed.py                                          one process
-python examples/distributed.py --address HOST:1234 --count 4 --index 0  one of four, each with its own index
-srun python examples/distributed.py --cluster                           SLURM, a TPU pod: JAX finds the others
+python examples/cluster/distributed.py                                          one process
+python examples/cluster/distributed.py --address HOST:1234 --count 4 --index 0  one of four, each with its own index
+srun python examples/cluster/distributed.py --cluster                           SLURM, a TPU pod: JAX finds the others
 """
 
 import argparse
