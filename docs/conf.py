@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "chainrule"
 author = "The chainrule authors"
-copyright = author
+copyright = author  # noqa: A001
 release = version = chainrule.__version__
 
 extensions = [
@@ -58,6 +58,7 @@ sphinx_gallery_conf = {
     "reset_modules": ("matplotlib", "gallery.as_it_comes"),
     "min_reported_time": 1,
     "show_memory": False,
+    "parallel": 2,
     "show_signature": False,
     "download_all_examples": False,
     "within_subsection_order": "FileNameSortKey",

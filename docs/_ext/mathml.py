@@ -3,19 +3,32 @@
 from typing import Any
 
 from docutils import nodes
+from docutils.utils.math import MathError
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
+from sphinx.util import logging
+
+logger = logging.getLogger(__name__)
 
 
 def inline(self: Any, node: nodes.Element) -> None:
     """A formula within a line."""
-    self.body.append(f'<span class="math">{tex2mathml(node.astext())}</span>')
-    raise nodes.SkipNode
+    draw(self, node, "span")
 
 
 def display(self: Any, node: nodes.Element) -> None:
     """A formula on lines of its own."""
-    self.body.append(f'<div class="math">{tex2mathml(node.astext(), as_block=True)}</div>')
+    draw(self, node, "div")
+
+
+def draw(self: Any, node: nodes.Element, tag: str) -> None:
+    """Write a formula, or warn of what it has that cannot be written."""
+    try:
+        formula = tex2mathml(node.astext(), as_block=tag == "div")
+    except MathError as error:
+        logger.warning("%s: %s", error, node.astext(), location=node)
+        formula = self.encode(node.astext())
+    self.body.append(f'<{tag} class="math">{formula}</{tag}>')
     raise nodes.SkipNode
 
 
