@@ -63,7 +63,7 @@ class Jacobian(LinearAlgebra):
 
     @property
     def T(self) -> Jacobian:
-        """The transpose: `J.T @ w` is the pullback of w."""
+        """The transpose; `J.T @ w` is the pullback of w."""
         raise NotImplementedError
 
     @property
