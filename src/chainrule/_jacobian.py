@@ -110,7 +110,7 @@ class Jacobian(LinearAlgebra):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(m, n): outputs by inputs."""
+        """(m, n), outputs by inputs."""
         return self._rows.size, self._columns.size
 
     @property
