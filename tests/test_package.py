@@ -227,8 +227,8 @@ def test_typed_marker_lies_in_the_wheel():
 def texts() -> Iterator[Path]:
     """Every text file of the project."""
     yield from (p for p in [*ROOT.iterdir(), *ROOT.glob(".ci/*")] if p.is_file() and p.name != "uv.lock")
-    for folder in ("src", "tests", "examples", "benchmarks"):
-        yield from (p for p in (ROOT / folder).rglob("*") if p.suffix in {".py", ".md", ".json", ".toml"})
+    for folder in ("src", "tests", "examples", "benchmarks", "docs"):
+        yield from (p for p in (ROOT / folder).rglob("*") if p.suffix in {".py", ".md", ".json", ".toml", ".txt"})
 
 
 def test_no_package_address_is_recorded():

@@ -18,11 +18,30 @@ _RTOL = {"float64": 1e-9, "complex128": 1e-9, "float32": 1e-4, "complex64": 1e-4
 
 
 class DisagreementError(ChainruleError, AssertionError):
-    """Two ways to the same derivative disagree; the message says which, where and by how much."""
+    """Two ways to the same derivative disagree; the message says which, where and by how much.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from chainrule.testing import check_jacobian
+    >>> f = jax.custom_jvp(jnp.sin)
+    >>> _ = f.defjvp(lambda x, dx: (jnp.sin(x[0]), dx[0]))  # forgets the cosine
+    >>> check_jacobian(f, jnp.ones(2))  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    chainrule.testing.DisagreementError: ...
+    """
 
 
 class Check(NamedTuple):
-    """One comparison: the largest deviation that was found, and the one that is allowed."""
+    """One comparison: the largest deviation that was found, and the one that is allowed.
+
+    Examples
+    --------
+    >>> from chainrule.testing import Check
+    >>> check = Check("pullback", deviation=1e-16, tolerance=1e-9)
+    >>> check.deviation <= check.tolerance
+    True
+    """
 
     name: str
     deviation: float
@@ -31,7 +50,16 @@ class Check(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """What was checked, of which function; `notes` say what could not be."""
+    """What was checked, of which function; `notes` say what could not be.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from chainrule.testing import check_jacobian
+    >>> report = check_jacobian(jnp.sin, jnp.ones(2), order="forward")
+    >>> [check.name for check in report.checks][:2]
+    ['order=forward: pushforward', 'order=forward: finite differences']
+    """
 
     name: str
     checks: tuple[Check, ...]

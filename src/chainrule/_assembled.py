@@ -107,7 +107,7 @@ class Assembled(StoredEntries, Jacobian):
 
     @property
     def T(self) -> Assembled:
-        """The transpose: `J.T @ w` is the pullback of w."""
+        """The transpose; `J.T @ w` is the pullback of w."""
         return Assembled(self._layout.transposed, self._values)
 
     def with_specs(self, place: Callable[[Any, Sequence[Any]], Any]) -> Assembled:

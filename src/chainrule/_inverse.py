@@ -65,7 +65,15 @@ def inverse(f: Callable[..., Any], x0: Any, *, solver: Any = None, method: str =
 
 
 class LocalInverse:
-    """The function y -> x with f(x) = y near x0; made by `inverse`."""
+    """The function y -> x with f(x) = y near x0; made by `inverse`.
+
+    Examples
+    --------
+    >>> import chainrule as cr, jax.numpy as jnp
+    >>> back = cr.inverse(lambda x: x**2, jnp.array([1.0, 2.0]))
+    >>> back.jacobian.diagonal().tolist()  # 1 / 2x
+    [0.5, 0.25]
+    """
 
     def __init__(self, f: Callable[..., Any], x0: Any, solver: Any, method: str, max_steps: int):
         if not callable(f):

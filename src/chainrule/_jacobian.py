@@ -65,7 +65,7 @@ class Jacobian(LinearAlgebra):
 
     @property
     def T(self) -> Jacobian:
-        """The transpose: `J.T @ w` is the pullback of w."""
+        """The transpose; `J.T @ w` is the pullback of w."""
         raise NotImplementedError
 
     @property
@@ -112,7 +112,7 @@ class Jacobian(LinearAlgebra):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(m, n): outputs by inputs."""
+        """(m, n), outputs by inputs."""
         return self._rows.size, self._columns.size
 
     @property

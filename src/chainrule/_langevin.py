@@ -22,6 +22,13 @@ class Particles(NamedTuple):
     """Where a sampler stopped.
 
     x : [particles, *shape]. accepted : the part of all proposals that were taken, 1 without a Metropolis test.
+
+    Examples
+    --------
+    >>> import chainrule as cr, jax, jax.numpy as jnp
+    >>> drawn = cr.langevin(lambda x: -x, jnp.zeros((10, 2)), jax.random.key(0), step=0.1, steps=5)
+    >>> drawn.x.shape, float(drawn.accepted)
+    ((10, 2), 1.0)
     """
 
     x: Any

@@ -111,7 +111,7 @@ class MatrixFree(Jacobian):
 
     @property
     def T(self) -> MatrixFree:
-        """The transpose: `J.T @ w` is the pullback of w."""
+        """The transpose; `J.T @ w` is the pullback of w."""
         old = self._program
         turned = replace(old, rows=old.columns, columns=old.rows, order=_OTHER[old.order], flipped=not old.flipped)
         return MatrixFree(turned, self._residuals)

@@ -45,7 +45,18 @@ _IMPLICIT = {"Radau": ("auto", "sparse", "dense"), "BDF": ("auto", "sparse", "de
 
 
 class Arguments(dict[str, Any]):
-    """The keyword arguments of a solver; `unflatten` brings a flat vector of its result into the form of x0."""
+    """The keyword arguments of a solver; `unflatten` brings a flat vector of its result into the form of x0.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> import chainrule.scipy as crs
+    >>> given = crs.root(lambda x: {"b": x["a"] ** 2}, {"a": jnp.ones(2)})
+    >>> sorted(given)
+    ['fun', 'jac', 'method', 'x0']
+    >>> given.unflatten([1.0, 2.0])
+    {'a': array([1., 2.])}
+    """
 
     def __init__(self, unknowns: Unknowns, **given: Any):
         super().__init__(given)
@@ -302,6 +313,14 @@ def interior_point(f: Callable[[Any], Any], x0: Any, constraints: Callable[[Any]
         Where x0 is not real.
     ShapeError
         Where f gives anything but one real number.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> import chainrule.scipy as crs
+    >>> problem = crs.interior_point(lambda x: jnp.sum(x**4), jnp.ones(3), lambda x: x[1:] * x[:-1])
+    >>> problem.n, problem.m, problem.constraints(problem.x0).tolist()
+    (3, 2, [1.0, 1.0])
     """
     return InteriorPoint(f, x0, constraints)
 
