@@ -3,7 +3,8 @@
 
 Where ψ solves Schrödinger's equation, the local energy -½ Δψ/ψ - 1/r is the same number at every point: the Laplacian
 balances the attraction of the nucleus. For the orbitals with n = 1, 2, 3, 4 it is -1/(2 n²). For a trial function
-that is no solution it varies, and its mean over ``|ψ|²`` lies above the lowest energy: for exp(-r²/4) it is 3/8 - √(2/π).
+that is no solution it varies, and its mean over ``|ψ|²`` lies above the lowest energy: for exp(-r²/4) it is
+3/8 - √(2/π).
 
 Run it: ``python examples/hydrogen.py``
 """
