@@ -119,6 +119,7 @@ class Pieces:
             body = self._body(own) if own else self._seeded_body(piece)
             with limited(self._memory):
                 kept[key] = {"traced": jax.jit(body).trace(self._values, _starts(own))}
+        kept[key] = kept.pop(key)  # the last to go
         return own, kept[key]
 
     def _body(self, own: Restricted) -> Any:
