@@ -189,6 +189,33 @@ def test_minimize_implicit():
         cr.minimize_implicit(lambda x, y: y, jnp.ones(2))(1.0)
 
 
+class TestWhatIsStationaryAndNoMinimum:
+    """A solver that starts where the gradient vanishes stays there."""
+
+    @pytest.mark.parametrize(
+        "f",
+        [
+            lambda x, y: y[0] ** 2 - x * y[1] ** 2 + y[1] ** 4,  # a saddle point
+            lambda x, y: -x * (y**2).sum(),  # a maximum, of equal curvatures
+            lambda x, y: -1e-20 * x * (y**2).sum(),
+        ],
+    )
+    def test_is_refused(self, f):
+        y_of = cr.minimize_implicit(f, jnp.zeros(2))
+        with pytest.raises(cr.ConvergenceError, match="saddle point"):
+            y_of(1.0)
+        assert np.isnan(jax.jit(y_of)(1.0)).all()
+
+    def test_one_direction_down_among_many(self):
+        down = jnp.ones(200).at[77].set(-1.0)
+        with pytest.raises(cr.ConvergenceError, match="saddle point"):
+            cr.minimize_implicit(lambda x, y: x * (down * y**2).sum(), jnp.zeros(200))(1.0)
+
+    def test_a_valley_is_none_of_them(self):
+        y = cr.minimize_implicit(lambda x, y: (y.sum() - x) ** 2, jnp.zeros(2))(1.0)
+        close(y.sum(), 1.0)
+
+
 class TestRefusals:
     def test_a_singular_system_is_named_with_its_condition_and_point(self):
         def g(x, y):
@@ -201,6 +228,26 @@ class TestRefusals:
         assert np.isnan(
             jax.jit(lambda x, y: cr.implicit(g)(x, y).dense())(jnp.array([0.75]), jnp.array([0.5, 0.25]))
         ).all()
+
+    def test_a_system_that_is_singular_by_its_zeros_is_named_by_its_function(self):
+        def g(x, y):
+            return jnp.stack([y[0] + x[0], y[0] ** 2])
+
+        def linear(x, y):
+            return x * y
+
+        with pytest.raises(
+            cr.SingularError, match=r"implicit of g: ∂g/∂y .*zeros alone .*number inf.* at y = \[0, 1\], x = \[1\]"
+        ):
+            cr.implicit(g)(jnp.ones(1), jnp.array([0.0, 1.0]))
+        with pytest.raises(cr.SingularError, match=r"root of g: ∂g/∂y is singular by its zeros alone:"):
+            cr.root(g, jnp.zeros(2))(jnp.ones(1))
+        with pytest.raises(cr.SingularError, match=r"minimize_implicit of linear: the Hessian in y is singular"):
+            cr.minimize_implicit(linear, 0.0)(1.0)
+
+    def test_what_to_do_where_nothing_is_found(self):
+        with pytest.raises(cr.ConvergenceError, match="needs no contraction"):
+            cr.fixed_point(lambda x, z: 2.0 * z + x, jnp.zeros(2))(jnp.ones(2))
 
     def test_equations_that_are_too_few(self):
         for make in (cr.root, lambda g, y0: lambda x: cr.implicit(g)(x, y0)):
