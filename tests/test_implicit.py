@@ -246,6 +246,8 @@ class TestRefusals:
             cr.minimize_implicit(linear, 0.0)(1.0)
 
     def test_what_to_do_where_nothing_is_found(self):
+        with pytest.raises(cr.ConvergenceError, match=r"inverse of sin: .*point that is nearer"):
+            cr.inverse(jnp.sin, jnp.array([0.1]))(jnp.array([1.9]))
         with pytest.raises(cr.ConvergenceError, match="needs no contraction"):
             cr.fixed_point(lambda x, z: 2.0 * z + x, jnp.zeros(2))(jnp.ones(2))
 
@@ -296,6 +298,24 @@ class TestInverse:
         assert inv.radius == pytest.approx(9.0, rel=1e-6)
         assert "trusted within 9 " in repr(inv)
         assert cr.inverse(lambda x: 2.0 * x, jnp.ones(3)).radius == np.inf
+
+    @pytest.mark.parametrize("at", [0.0, 1e-6, 0.1, 0.5])
+    def test_the_radius_at_a_point_where_the_curvature_vanishes(self, at):
+        radius = cr.inverse(jnp.sin, jnp.array([at])).radius
+        assert 0.4 < radius < 1 - np.sin(at)  # from sin(at) to the top of the wave
+
+    def test_the_radius_ends_where_a_derivative_jumps(self):
+        radius = cr.inverse(lambda x: jnp.where(x > 0, x, -x), jnp.ones(1)).radius
+        assert 0.4 < radius <= 1.0
+
+    def test_the_jacobian_of_many_unknowns_is_a_map_of_products(self):
+        def f(x):
+            return x + 0.1 * jnp.sin(jnp.roll(x, 1))
+
+        x0, v = jnp.linspace(0.0, 1.0, 20_000), jnp.linspace(1.0, 2.0, 20_000)
+        J = cr.inverse(f, x0).jacobian  # its entries would take 3 GB
+        close(cr.pushforward(f)(x0, J @ v), v)
+        close(J.T @ cr.pullback(f)(x0, v), v)
 
     def test_refusals(self):
         with pytest.raises(cr.ShapeError, match=r"3 numbers to 1; .*minimize_implicit"):
