@@ -54,6 +54,18 @@ def right_vjp(x):
 right_vjp.defvjp(lambda x: (jnp.exp(x), jnp.exp(x)), lambda e, w: (e * w,))
 
 
+@jax.custom_vjp
+def halved_by_a_loop(x):
+    return x / 2
+
+
+def by_iteration(_, w):  # a loop of unknown length, which has no transpose
+    return (lax.while_loop(lambda s: s[1] < 60, lambda s: (0.5 * s[0] + 0.25 * w, s[1] + 1), (w, 0))[0],)
+
+
+halved_by_a_loop.defvjp(lambda x: (x / 2, None), by_iteration)
+
+
 def safe_norm(x):
     square = jnp.sum(x**2)
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
@@ -132,6 +144,7 @@ SMOOTH = {
     "deep chain": (chained, X),
     "custom_jvp": (right_jvp, X),
     "custom_vjp": (right_vjp, X),
+    "custom_vjp with a loop": (lambda x: halved_by_a_loop(jnp.sin(x)), X),
     "pytree": (lambda p: {"y": p["a"] * p["b"][0], "z": jnp.sin(p["b"][0])}, {"a": X, "b": [jnp.asarray(2.0)]}),
     "scalar": (lambda x: jnp.exp(-(x**2)), jnp.asarray(0.3)),
     "complex inside": (lambda x: jnp.real(jnp.exp(1j * x) * x), X),
@@ -184,6 +197,9 @@ def ratio(top, power=1):
         return jnp.where(below > 0, top(v) / jnp.where(below > 0, below, 1.0), 0.0)
 
     return f
+
+
+clipped = vjp_rule(lambda x: x, lambda x, w: jnp.clip(w, -1, 1))
 
 
 def lying_transpose(x):
@@ -261,6 +277,8 @@ FAULTS = {
     "custom_jvp in a scan": (inside_scan, X, "wrong derivative", "of the loop"),
     "custom_vjp transposed": (lambda x: transposed(x) ** 2, X, "wrong derivative", "custom_vjp of"),
     "custom_vjp dropped": (lambda x: dropped(x) + x, X, "wrong derivative", "custom_vjp of"),
+    "custom_vjp clips": (lambda x: jnp.sum(clipped(3 * x) ** 3), X, "wrong derivative", "custom_vjp of"),
+    "custom_vjp clips what is large": (clipped, X, "rules disagree", "custom_vjp of"),
     "custom_jvp not linear": (not_linear, X, "wrong derivative", "custom_jvp of <lambda>"),
     "straight-through estimator": (straight_through, X, "wrong derivative", "stop_gradient"),
     "linear_call with a wrong transpose": (lambda x: lying_transpose(jnp.sin(x)), X, "rules disagree", "linear_call"),

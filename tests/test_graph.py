@@ -146,6 +146,8 @@ def test_refusals():
         graph.gradient(A, np.ones(3))
     with pytest.raises(cr.ShapeError, match="divergence: a signal has a row for each edge"):
         graph.divergence(A, np.ones(20))
+    with pytest.raises(cr.InputTypeError, match=r"gradient: .*outside of jit"):
+        jax.jit(lambda x: graph.gradient(np.ones((2, 2)), x))(np.ones(2))
     with pytest.raises(cr.ShapeError, match="energy: a signal has a row for each node"):
         graph.energy(A)(jnp.ones(3))
     for k in (0, 21, 1.5):

@@ -189,6 +189,33 @@ def test_minimize_implicit():
         cr.minimize_implicit(lambda x, y: y, jnp.ones(2))(1.0)
 
 
+class TestWhatIsStationaryAndNoMinimum:
+    """A solver that starts where the gradient vanishes stays there."""
+
+    @pytest.mark.parametrize(
+        "f",
+        [
+            lambda x, y: y[0] ** 2 - x * y[1] ** 2 + y[1] ** 4,  # a saddle point
+            lambda x, y: -x * (y**2).sum(),  # a maximum, of equal curvatures
+            lambda x, y: -1e-20 * x * (y**2).sum(),
+        ],
+    )
+    def test_is_refused(self, f):
+        y_of = cr.minimize_implicit(f, jnp.zeros(2))
+        with pytest.raises(cr.ConvergenceError, match="saddle point"):
+            y_of(1.0)
+        assert np.isnan(jax.jit(y_of)(1.0)).all()
+
+    def test_one_direction_down_among_many(self):
+        down = jnp.ones(200).at[77].set(-1.0)
+        with pytest.raises(cr.ConvergenceError, match="saddle point"):
+            cr.minimize_implicit(lambda x, y: x * (down * y**2).sum(), jnp.zeros(200))(1.0)
+
+    def test_a_valley_is_none_of_them(self):
+        y = cr.minimize_implicit(lambda x, y: (y.sum() - x) ** 2, jnp.zeros(2))(1.0)
+        close(y.sum(), 1.0)
+
+
 class TestRefusals:
     def test_a_singular_system_is_named_with_its_condition_and_point(self):
         def g(x, y):
@@ -201,6 +228,28 @@ class TestRefusals:
         assert np.isnan(
             jax.jit(lambda x, y: cr.implicit(g)(x, y).dense())(jnp.array([0.75]), jnp.array([0.5, 0.25]))
         ).all()
+
+    def test_a_system_that_is_singular_by_its_zeros_is_named_by_its_function(self):
+        def g(x, y):
+            return jnp.stack([y[0] + x[0], y[0] ** 2])
+
+        def linear(x, y):
+            return x * y
+
+        with pytest.raises(
+            cr.SingularError, match=r"implicit of g: ∂g/∂y .*zeros alone .*number inf.* at y = \[0, 1\], x = \[1\]"
+        ):
+            cr.implicit(g)(jnp.ones(1), jnp.array([0.0, 1.0]))
+        with pytest.raises(cr.SingularError, match=r"root of g: ∂g/∂y is singular by its zeros alone:"):
+            cr.root(g, jnp.zeros(2))(jnp.ones(1))
+        with pytest.raises(cr.SingularError, match=r"minimize_implicit of linear: the Hessian in y is singular"):
+            cr.minimize_implicit(linear, 0.0)(1.0)
+
+    def test_what_to_do_where_nothing_is_found(self):
+        with pytest.raises(cr.ConvergenceError, match=r"inverse of sin: .*point that is nearer"):
+            cr.inverse(jnp.sin, jnp.array([0.1]))(jnp.array([1.9]))
+        with pytest.raises(cr.ConvergenceError, match="needs no contraction"):
+            cr.fixed_point(lambda x, z: 2.0 * z + x, jnp.zeros(2))(jnp.ones(2))
 
     def test_equations_that_are_too_few(self):
         for make in (cr.root, lambda g, y0: lambda x: cr.implicit(g)(x, y0)):
@@ -249,6 +298,24 @@ class TestInverse:
         assert inv.radius == pytest.approx(9.0, rel=1e-6)
         assert "trusted within 9 " in repr(inv)
         assert cr.inverse(lambda x: 2.0 * x, jnp.ones(3)).radius == np.inf
+
+    @pytest.mark.parametrize("at", [0.0, 1e-6, 0.1, 0.5])
+    def test_the_radius_at_a_point_where_the_curvature_vanishes(self, at):
+        radius = cr.inverse(jnp.sin, jnp.array([at])).radius
+        assert 0.4 < radius < 1 - np.sin(at)  # from sin(at) to the top of the wave
+
+    def test_the_radius_ends_where_a_derivative_jumps(self):
+        radius = cr.inverse(lambda x: jnp.where(x > 0, x, -x), jnp.ones(1)).radius
+        assert 0.4 < radius <= 1.0
+
+    def test_the_jacobian_of_many_unknowns_is_a_map_of_products(self):
+        def f(x):
+            return x + 0.1 * jnp.sin(jnp.roll(x, 1))
+
+        x0, v = jnp.linspace(0.0, 1.0, 20_000), jnp.linspace(1.0, 2.0, 20_000)
+        J = cr.inverse(f, x0).jacobian  # its entries would take 3 GB
+        close(cr.pushforward(f)(x0, J @ v), v)
+        close(J.T @ cr.pullback(f)(x0, v), v)
 
     def test_refusals(self):
         with pytest.raises(cr.ShapeError, match=r"3 numbers to 1; .*minimize_implicit"):

@@ -171,6 +171,9 @@ def _disagreeing(subject: Any) -> Iterator[Finding]:
     if subject.nonlinear > limit:
         text = f"J (−2 v) is not −2 J v: a rule is not linear in the tangent, by {_percent(subject.nonlinear)}"
         yield Finding("rules disagree", text, tuple(p for p, _ in _wrong_rules(subject)))
+    if subject.skewed > limit:
+        text = f"Jᵀ (−2 w) is not −2 Jᵀ w: a rule is not linear in the cotangent, by {_percent(subject.skewed)}"
+        yield Finding("rules disagree", text, tuple(p for p, _ in _wrong_rules(subject)) or _reverse_rules(subject))
 
 
 def _percent(share: float) -> str:
@@ -192,6 +195,15 @@ def _wrong_rules(subject: Any) -> list[tuple[str, float]]:
                 (f"the {kind} of {name}{defined}, called at {_at(site.place)}{loop}: {off}", float(r.numbers[0]))
             )
     return wrong
+
+
+def _reverse_rules(subject: Any) -> tuple[str, ...]:
+    """All custom_vjp, of which one is to blame."""
+    sites = [subject.sites[path] for path, _ in _found(subject, "rule")]
+    named = [
+        f"the custom_vjp of {s.kind.partition(' at ')[0]}, called at {_at(s.place)}" for s in sites if "vjp" in s.name
+    ]
+    return tuple(dict.fromkeys(named))
 
 
 def _worst(laid: Directions, found: Ladders, orders: Orders, k: int) -> Worst:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -73,7 +74,11 @@ def push(run: Callable[..., Any], values: Sequence[Any], tangents: Sequence[Any]
 
 
 def forward_of(of: Callable[..., list[Any]], primal: Sequence[Any]) -> Callable[..., list[Any]]:
-    """One tangent to that of the results; by the transposed rule of the transpose where there is no forward one."""
+    """One tangent to that of the results; where there is no forward rule, by the reverse one.
+
+    That is transposed, and where it has no transpose (a loop of unknown length, or steps that are not linear), it is
+    taken for one number of the results after the other.
+    """
     primal, like = tuple(primal), jax.eval_shape(of, *primal)
 
     def forward(*ts: Any) -> list[Any]:
@@ -83,8 +88,25 @@ def forward_of(of: Callable[..., list[Any]], primal: Sequence[Any]) -> Callable[
         pull = jax.vjp(of, *primal)[1]
         return jax.linear_transpose(pull, like)(tuple(ts))[0]
 
+    def by_rows(*ts: Any) -> list[Any]:
+        pull = jax.vjp(of, *primal)[1]
+        none = [jnp.zeros(o.shape, o.dtype) for o in like]
+
+        def slope(k: int, row: Any) -> Any:
+            seeds = [*none[:k], none[k].at[jnp.unravel_index(row, like[k].shape)].set(1), *none[k + 1 :]]
+            return sum((jnp.vdot(g, t) for g, t in zip(pull(seeds), ts, strict=True)), jnp.zeros(()))
+
+        found = [lax.map(functools.partial(slope, k), jnp.arange(o.size)) for k, o in enumerate(like)]
+        return [s.reshape(o.shape).astype(o.dtype) for s, o in zip(found, like, strict=True)]
+
     shapes = [jax.ShapeDtypeStruct(jnp.shape(p), jnp.result_type(p)) for p in primal]
-    return twice if has_custom_vjp(jax.make_jaxpr(of)(*shapes).jaxpr) else forward
+    if not has_custom_vjp(jax.make_jaxpr(of)(*shapes).jaxpr):
+        return forward
+    try:
+        jax.eval_shape(twice, *shapes)
+    except (TypeError, ValueError, NotImplementedError, AssertionError):
+        return by_rows
+    return twice
 
 
 def _rows(run: Callable[..., Any], tangents: Sequence[Any]) -> Any:

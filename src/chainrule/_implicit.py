@@ -11,23 +11,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._api import jacobian
 from chainrule._compiled import Transform
-from chainrule._errors import (
-    ConvergenceError,
-    ShapeError,
-    SingularError,
-)
+from chainrule._errors import ShapeError
+from chainrule._implicit_refusals import named, refuse_singular, refuse_unsolved
 from chainrule._linalg.iterative import require_method
 from chainrule._newton import newton_loop
 from chainrule._options import optional, require_count, require_tolerance
 from chainrule._space import flat, name_of
 from chainrule._trace import real_problem, scalar_function
 
-_SMALL = 1000  # unknowns, up to which an error gives the condition number
 _CONTRACTED = 20  # unknowns of a fixed point, beyond which it is solved by products, which converge soon
 _POLISHING = 20  # steps of Newton's method after a minimiser
-_SHOWN = 6  # numbers of a point that an error names
 
 
 def implicit(g: Callable[..., Any], *, method: str = "auto") -> Callable[..., Any]:
@@ -80,8 +74,10 @@ def implicit(g: Callable[..., Any], *, method: str = "auto") -> Callable[..., An
 
     @functools.wraps(g)
     def at(x: Any, y: Any, *args: Any, **keywords: Any) -> Any:
-        J = own(x, y, *args, **keywords)
-        _refuse_singular(f"implicit of {name_of(g)}", functools.partial(g, **keywords), x, y, args, J)
+        what = f"implicit of {name_of(g)}"
+        with named("implicit", what, (x, y)):
+            J = own(x, y, *args, **keywords)
+        refuse_singular(what, functools.partial(g, **keywords), x, y, args, J)
         return J
 
     return at
@@ -126,6 +122,8 @@ def root(
     ------
     ConvergenceError
         Where the solver does not reach a solution (inside `jit`, `vmap` and `grad` the result is nan instead).
+    SingularError
+        Where ∂g/∂y is singular by its zeros alone, whatever its values.
     ShapeError
         Where g has not as many outputs as y has numbers.
 
@@ -139,14 +137,18 @@ def root(
     [[0.25]]
     """
 
-    def find(f: Callable[[Any], Any], y0: Any) -> tuple[Any, Any]:
-        if solver is None:
-            return newton_loop(f, y0, _relative(y0, rtol), atol, max_steps, method)
-        return _by_optimistix("root_find", f, solver, y0, max_steps)
+    return root_of("root", g, y0, method, {"rtol": rtol, "atol": atol, "max_steps": max_steps, "solver": solver})
 
-    return _finder(
-        "root", g, lambda g: g, y0, find, method, {"rtol": rtol, "atol": atol, "max_steps": max_steps, "solver": solver}
-    )
+
+def root_of(name: str, g: Callable[..., Any], y0: Any, method: str, options: dict[str, Any]) -> Callable[..., Any]:
+    """`root`, by the name that errors give it."""
+
+    def find(f: Callable[[Any], Any], y0: Any) -> tuple[Any, Any]:
+        if options["solver"] is None:
+            return newton_loop(f, y0, _relative(y0, options["rtol"]), options["atol"], options["max_steps"], method)
+        return _by_optimistix("root_find", f, options["solver"], y0, options["max_steps"])
+
+    return _finder(name, g, lambda g: g, y0, find, method, options)
 
 
 def fixed_point(
@@ -261,8 +263,10 @@ def minimize_implicit(
     Raises
     ------
     ConvergenceError
-        Where no stationary point is found near the solver's last one, or it is no minimum that the solver found
-        (inside `jit`, `vmap` and `grad` the result is nan instead).
+        Where no stationary point is found near the solver's last one, or it is a saddle point or a maximum, as far as
+        a few products with the Hessian see (inside `jit`, `vmap` and `grad` the result is nan instead).
+    SingularError
+        Where the Hessian in y is singular by its zeros alone: f is linear in a part of y, or flat.
     ShapeError
         Where f gives anything but one real number.
 
@@ -276,11 +280,13 @@ def minimize_implicit(
     scalar = functools.wraps(f)(scalar_function("minimize_implicit", f, False))
 
     def find(f: Callable[[Any], Any], y0: Any) -> tuple[Any, Any]:
+        from chainrule._implicit_solve import curves_down
+
         tolerance = float(jnp.finfo(flat(y0).dtype).eps) ** 0.5
         own = optional("minimize_implicit", "optimistix").BFGS(tolerance, tolerance) if solver is None else solver
         y, _ = _by_optimistix("minimise", f, own, y0, max_steps)  # whether it is a minimum, the next steps tell
         best, stationary = newton_loop(jax.grad(f), y, _relative(y0, rtol), 0.0, _POLISHING, method)
-        return best, stationary & (f(best) <= f(y) + tolerance * (1 + abs(f(y))))
+        return best, stationary & (f(best) <= f(y) + tolerance * (1 + abs(f(y)))) & ~curves_down(f, best)
 
     return _finder(
         "minimize_implicit",
@@ -317,7 +323,8 @@ def _finder(
         own, closed_over = converted(lambda x, y: function(x, y, *rest), x, y0)
         _require_as_many(what, lambda y: residual(function)(x, y, *rest), y0)
         fixed_x, fixed, start = jax.lax.stop_gradient((x, closed_over, y0))
-        y, found = find(lambda y: own(fixed_x, y, *fixed), start)
+        with named(name, what):
+            y, found = find(lambda y: own(fixed_x, y, *fixed), start)
         y = jax.tree.map(lambda v: jnp.where(found, v, jnp.nan), y)
         dense = _CONTRACTED if name == "fixed_point" else DENSE
         return solution(residual(own), (method, dense), y, x, closed_over)
@@ -327,7 +334,7 @@ def _finder(
     @functools.wraps(f)
     def solved(x: Any, *args: Any, **keywords: Any) -> Any:
         y = own(x, y0, *args, **keywords)
-        _refuse_unsolved(what, y, (x, y0, args))
+        refuse_unsolved(name, what, y, (x, y0, args))
         return y
 
     return solved
@@ -353,41 +360,3 @@ def _require_as_many(what: str, of_y: Callable[[Any], Any], y: Any) -> None:
             f"{what}: the equations have shapes {shapes}, the unknowns {own}; give one equation for each unknown "
             "(least squares: the gradient of the sum of squares, as in minimize_implicit)"
         )
-
-
-def _all_finite(*trees: Any) -> bool | None:
-    """Whether all numbers are finite; None inside a trace."""
-    leaves = jax.tree.leaves(trees)
-    if any(isinstance(a, jax.core.Tracer) for a in leaves):
-        return None
-    return all(bool(jnp.isfinite(a).all()) for a in leaves if jnp.issubdtype(jnp.result_type(a), jnp.inexact))
-
-
-def _refuse_unsolved(what: str, y: Any, given: Any) -> None:
-    if _all_finite(y) is False and _all_finite(given):
-        raise ConvergenceError(
-            f"{what}: the solver stopped without a solution. Start nearer to one, allow more steps (max_steps), or "
-            "choose another solver of optimistix (solver=); chainrule.newton shows the iterations of Newton's method"
-        )
-
-
-def _refuse_singular(what: str, g: Callable[..., Any], x: Any, y: Any, args: Any, J: Any) -> None:
-    """Where ∂g/∂y is singular, say so, at which point, and how badly it is conditioned."""
-    if J._products_only:
-        J = J @ jnp.ones(J.shape[1], J.dtype)
-    if _all_finite(J) is not False or not _all_finite((x, y, args)):
-        return
-    A = jacobian(g, argnums=1)(x, y, *args)
-    if not _all_finite(A):
-        raise SingularError(f"{what}: ∂g/∂y is not finite at y = {_point(y)}, x = {_point(x)}")
-    condition = f"condition number {float(A.cond()):.3g}" if A.shape[0] <= _SMALL else "not invertible"
-    raise SingularError(
-        f"{what}: ∂g/∂y, {A!r}, is singular to working precision ({condition}) at y = {_point(y)}, x = {_point(x)}: "
-        "there g(x, y) = 0 does not define y as a differentiable function of x"
-    )
-
-
-def _point(x: Any) -> str:
-    numbers = np.asarray(flat(x))
-    shown = ", ".join(f"{v:.6g}" for v in numbers[:_SHOWN])
-    return f"[{shown}{', …' if len(numbers) > _SHOWN else ''}]"

@@ -15,11 +15,13 @@ import numpy as np
 from chainrule._api import jacobian, linearize
 from chainrule._assembled import Assembled, whole
 from chainrule._errors import MemoryLimitError
+from chainrule._lanczos import tridiagonal
 from chainrule._linalg.iterative import KRYLOV
 from chainrule._space import flat
 
 DENSE = 1000  # unknowns, beyond which a system without zeros is solved by products
 _FEW = 1_000_000  # entries, up to which dy/dx is stored whatever its structure
+_PRODUCTS = 20  # with a Hessian, to see whether it is indefinite
 
 
 def implicit_jacobian(of_x: Any, of_y: Any, x: Any, y: Any, method: str) -> Any:
@@ -115,3 +117,19 @@ def iterated(f: Callable[[Any], Any], z0: Any, rtol: float, max_steps: int) -> t
     start = jax.tree.map(lambda v: jnp.asarray(v, jnp.result_type(v)), z0), jnp.array(True), jnp.zeros((), jnp.int32)
     z, far, _ = jax.lax.while_loop(lambda state: state[1] & (state[2] < max_steps), step, start)
     return z, ~far
+
+
+def curves_down(f: Callable[[Any], Any], y: Any) -> Any:
+    """Whether the Hessian of f at y has a negative eigenvalue, as far as a few steps of Lanczos' method see.
+
+    Their values lie within the spectrum: what they find is there, and up to `_PRODUCTS` unknowns they find all.
+    """
+    point = flat(y)
+    if not point.size:
+        return jnp.array(False)
+    H = linearize(jax.grad(f))(y)
+    start = jax.random.normal(jax.random.key(0), point.shape, point.dtype)
+    main, side, Q = tridiagonal(H._apply, start / jnp.linalg.norm(start), min(_PRODUCTS, point.size))
+    main = jnp.where((Q != 0).any(1), main, 0)  # where the space is used up it goes on with ones
+    values = jnp.linalg.eigvalsh(jnp.diag(main) + jnp.diag(side[:-1], 1) + jnp.diag(side[:-1], -1))
+    return values.min() < -(float(jnp.finfo(point.dtype).eps) ** 0.5) * jnp.abs(values).max()

@@ -13,11 +13,13 @@ import numpy as np
 
 from chainrule._api import jacobian, linearize
 from chainrule._errors import InputTypeError, ShapeError
-from chainrule._implicit import root
+from chainrule._implicit import implicit, root_of
 from chainrule._space import flat, name_of, space_of
 
 _DIRECTIONS = 16  # along which the change of J is looked at
 _POWERS = 20  # steps of the power iteration for a norm
+_HALVINGS = 20  # of the size of x0: the smallest ball that is looked at; the largest is as many times doubled
+_BISECTIONS = 20  # of its radius
 
 
 def inverse(f: Callable[..., Any], x0: Any, *, solver: Any = None, method: str = "auto", max_steps: int = 50) -> Any:
@@ -89,10 +91,13 @@ class LocalInverse:
                 "outputs as inputs (chainrule.minimize_implicit finds the x that fits best)"
             )
         self._shapes = [x.shape for x in leaves]
-        self._solve = root(self._residual, x0, solver=solver, method=method, max_steps=max_steps)
+        options = {"rtol": None, "atol": 0.0, "max_steps": max_steps, "solver": solver}
 
-    def _residual(self, y: Any, x: Any) -> Any:
-        return jax.tree.map(jnp.subtract, self.f(x), y)
+        def residual(y: Any, x: Any) -> Any:
+            return jax.tree.map(jnp.subtract, f(x), y)
+
+        residual.__name__ = name_of(f)  # that errors give
+        self._solve, self._implicit = root_of("inverse", residual, x0, method, options), implicit(residual)
 
     def __call__(self, y: Any) -> Any:
         """The x near x0 with f(x) = y; y is like the outputs of f."""
@@ -111,8 +116,8 @@ class LocalInverse:
 
     @cached_property
     def jacobian(self) -> Any:
-        """The Jacobian of the inverse at y0: J_f(x0)⁻¹."""
-        return jacobian(self.f)(self.x0).inverse()
+        """The Jacobian of the inverse at y0: J_f(x0)⁻¹; a map of products where its entries would be too many."""
+        return self._implicit(self.y0, self.x0)
 
     @cached_property
     def radius(self) -> float:
@@ -128,10 +133,28 @@ class LocalInverse:
                 f"{self.__name__}: x0 is traced (inside jit, vmap or grad); ask for the radius outside"
             )
         J = jacobian(self.f)(self.x0)
-        F, n = J.factorize(), J.shape[1]
-        dtype = flat(self.x0).dtype
+        F, n, dtype = J.factorize(), J.shape[1], flat(self.x0).dtype
         F.solve(jnp.ones(n, J.dtype))  # refuses a singular J
-        b = _norm(F.solve, F.T.solve, n, dtype)
+        b = float(_norm(F.solve, F.T.solve, n, dtype))
+        steepest, size = self._steepest(n, dtype), 1 + float(jnp.linalg.norm(flat(self.x0)))
+        # from the largest ball, of those that double, in which f is injective: what lies beyond has no part in L
+        r, L = size * 2.0**-_HALVINGS, 0.0
+        for _ in range(2 * _HALVINGS):
+            seen = max(L, float(steepest(jnp.asarray(r, dtype))))
+            if not b * seen * r < 1:
+                break
+            r, L = 2 * r, seen
+        else:
+            return math.inf
+        low, high = r / 2, r
+        for _ in range(_BISECTIONS):
+            r = (low + high) / 2
+            seen = max(L, float(steepest(jnp.asarray(r, dtype))))
+            low, high, L = (r, high, seen) if b * seen * r < 1 else (low, r, L)
+        return min(high, 1 / (b * L) if L else math.inf) / (2 * b)
+
+    def _steepest(self, n: int, dtype: Any) -> Callable[[Any], Any]:
+        """The largest ‖J(x0 + r u) - J(x0)‖ / r over some random directions u, as a function of r."""
         space = space_of(jax.tree.structure(self.x0), jax.tree.leaves(self.x0), self.f)
         keys = jax.random.split(jax.random.key(0), _DIRECTIONS)
         units = jax.vmap(lambda key: jax.random.normal(key, (n,), dtype))(keys)
@@ -139,8 +162,6 @@ class LocalInverse:
 
         @jax.jit
         def steepest(r: Any) -> Any:
-            """The largest ‖J(x0 + r u) - J(x0)‖ / r over the directions u."""
-
             def along(u: Any) -> Any:
                 x = jax.tree.map(jnp.add, self.x0, space.unflatten(r * u, cast=True))
                 D = linearize(self.f)(x) - linearize(self.f)(self.x0)
@@ -148,15 +169,7 @@ class LocalInverse:
 
             return jax.lax.map(along, units).max()
 
-        r = 1e-3 * (1 + float(jnp.linalg.norm(flat(self.x0))))
-        for _ in range(_POWERS):  # the ball in which L is looked for depends on L
-            L = float(steepest(jnp.asarray(r, dtype)))
-            if L * float(b) < 1e-12:
-                return math.inf
-            r, last = 1 / (float(b) * L), r
-            if 0.5 < r / last < 2:
-                break
-        return 1 / (2 * float(b) ** 2 * L)
+        return steepest
 
     def __repr__(self) -> str:
         return f"{self.__name__} near x0, trusted within {self.radius:.3g} of f(x0)"

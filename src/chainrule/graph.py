@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
@@ -386,6 +387,8 @@ def _require_weights(what: str, weights: np.ndarray) -> None:
 
 
 def _signal(what: str, x: Any, count: int, of: Literal["node", "edge"]) -> np.ndarray:
+    if isinstance(x, jax.core.Tracer):
+        raise InputTypeError(f"{what}: it works on NumPy's arrays, outside of jit, vmap and grad; see energy")
     x = np.asarray(x)
     _require_rows(what, x.shape, count, of)
     return x
