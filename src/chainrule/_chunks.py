@@ -28,7 +28,19 @@ _SHARE = 4  # of the free memory a piece takes one part in so many, unless it is
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of a Jacobian: `jacobian` holds the `rows` and `columns` of the whole, one of which is all of them."""
+    """A piece of a Jacobian: `jacobian` holds the `rows` and `columns` of the whole, one of which is all of them.
+
+    Attributes
+    ----------
+    jacobian : Jacobian, of the size of the piece. rows, columns : range, where it sits in the whole.
+
+    Examples
+    --------
+    >>> import chainrule as cr, jax.numpy as jnp
+    >>> piece = next(cr.jacobian_chunks(jnp.sin, rows=2)(jnp.zeros(6)))
+    >>> piece.jacobian.shape, piece.rows, piece.columns
+    ((2, 6), range(0, 2), range(0, 6))
+    """
 
     jacobian: Jacobian
     rows: range

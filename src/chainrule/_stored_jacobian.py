@@ -33,6 +33,14 @@ class StoredJacobian(Jacobian):
 
     Products stream through the entries, and rows are read as they are asked for. What needs all entries at once
     (`solve`, sums, composition) takes those of `.assemble()`, in memory. It is no pytree: nothing of it can be traced.
+
+    Examples
+    --------
+    >>> import chainrule as cr, jax.numpy as jnp, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     J = cr.save_jacobian(lambda x: x[1:] * x[:-1], jnp.arange(4.0), folder + "/J.zarr")
+    ...     (J @ jnp.ones(4)).tolist()
+    [1.0, 3.0, 5.0]
     """
 
     order, cost = "stored", 0
