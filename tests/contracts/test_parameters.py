@@ -182,8 +182,10 @@ CONTRACTS = [
     Contract("while", lambda m, k, s: lax.while_loop(lambda s: s[0] < m, lambda s: k * s, s), ["f", "f 3", "f 3"],
              [0, 1, 2], {"cond_nconsts": 1, "body_nconsts": 1}),
 ]  # fmt: skip
+NEWER = {"stack", "unstack"}  # JAX 0.10.0 writes them as other primitives
 EVERY_CONTRACT = pytest.mark.parametrize(
-    "contract", CONTRACTS, ids=[f"{k}-{contract.name}" for k, contract in enumerate(CONTRACTS)]
+    "contract",
+    [pytest.param(c, id=f"{k}-{c.name}") for k, c in enumerate(CONTRACTS) if named(c.name) or c.name not in NEWER],
 )
 
 
