@@ -189,15 +189,15 @@ def test_another_derivative_rule_is_another_function(make, tmp_path):
 
 def test_what_cannot_be_stored_is_named(tmp_path):
     key, path = jax.random.key(0), tmp_path / "J"
-    with pytest.raises(cr.InputTypeError, match="save_jacobian.*float16, which SciPy's CSR.*astype"):
+    with pytest.raises(cr.InputTypeError, match=r"save_jacobian.*float16, which SciPy's CSR.*astype"):
         cr.save_jacobian(jnp.sin, jnp.ones(3, jnp.float16), path)
-    with pytest.raises(cr.InputTypeError, match="save_jacobian of sin: inputs must be floating point"):
+    with pytest.raises(cr.InputTypeError, match=r"save_jacobian of sin: inputs must be floating point"):
         cr.save_jacobian(jnp.sin, np.arange(3), path)
     with pytest.raises(cr.InputTypeError, match="outside jit"):
         jax.jit(lambda c: cr.save_jacobian(lambda x: c * x, np.ones(3), path))(2.0)
     assert not path.exists()
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(cr.ChainruleError, match="file is a file"):
+    with pytest.raises(cr.ChainruleError, match=r"file is a file"):
         cr.save_jacobian(jnp.sin, np.ones(3), tmp_path / "file")
     noisy = cr.save_jacobian(lambda x: x * jax.random.normal(key, (3,)), np.ones(3), path)
     np.testing.assert_allclose(noisy.diagonal(), jax.random.normal(key, (3,)))
