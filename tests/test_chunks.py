@@ -1,5 +1,7 @@
 """Jacobians in pieces: the pieces together are the whole, entry for entry and place for place; equal ones share."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from jax import lax
 from programs import PAIRS, STEPS, run
 
 import chainrule as cr
+from chainrule import _pieces
 
 RNG = np.random.default_rng(3)
 W, V = RNG.normal(size=(12, 7)), RNG.normal(size=(7, 9))
@@ -249,3 +252,28 @@ def test_refusals_of_points():
     z = RNG.normal(size=5) + 1j
     (piece,) = cr.jacobian_chunks(diffusion, holomorphic=True)(z)
     np.testing.assert_allclose(piece.jacobian.dense(), jax.jacfwd(diffusion, holomorphic=True)(z), rtol=1e-12)
+
+
+def test_traced_arguments_are_refused():
+    for use in (lambda x: next(cr.jacobian_chunks(diffusion)(x)),
+                lambda c: next(cr.jacobian_chunks(lambda x: c * x**2)(np.ones(4)))):  # fmt: skip
+        with pytest.raises(cr.InputTypeError, match="outside jit, vmap and grad"):
+            jax.jit(lambda x, use=use: use(x).jacobian.dense())(np.ones(4))
+
+
+def test_threads_share_the_programs_of_pieces(monkeypatch):
+    """More programs than are kept, asked for by threads at a time: one may be gone where another had seen it."""
+    monkeypatch.setattr(_pieces, "_KEPT", 1)
+    x = RNG.normal(size=12)
+    chunks = cr.jacobian_chunks(lambda x: x[PLACES % 12] * x[0], rows=4)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: np.vstack([p.jacobian.dense() for p in chunks(x)]), range(4)))
+    for J in found:
+        np.testing.assert_array_equal(J, found[0])
+
+
+def test_zeros_of_a_row_are_known():
+    """The rows of a query that a mask leaves few keys are as tight as in the whole, in every order."""
+    f, x = FUNCTIONS["causal"]
+    pieces = cr.jacobian_chunks(f, rows=3)(x)
+    assert [p.jacobian.nnz for p in pieces] == [9 * (k + 1) for k in range(6)]

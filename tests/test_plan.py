@@ -539,3 +539,24 @@ def test_a_large_matrix_is_multiplied_as_it_is_stored(known):
     text = jax.jit(values).lower(x, weights).as_text()
     assert "contracting_dims = [1] x [0]" in text
     assert "(tensor<5x40xf64>, tensor<40x60xf64>)" in text
+
+
+def periodic(u):
+    return u**3 + sum(jnp.roll(u, shift, axis) for axis in (0, 1) for shift in (1, -1))
+
+
+def test_a_grid_has_the_same_layout_at_every_size():
+    """Edges of a grid stand in one block with its inside, however many cells there are."""
+    for order in ("auto", "forward", "reverse"):
+        layouts = [cr.jacobian(periodic, order=order).trace(jnp.ones((n, n))).out_info._layout for n in (10, 370)]
+        assert len({(own.order, own.cost / own.rows.size, len(own.entries)) for own in layouts}) == 1
+        assert len(layouts[0].entries) <= 5
+
+
+@pytest.mark.parametrize("order", ["forward", "reverse"])
+@pytest.mark.parametrize("n", [1, 2, 3, 5])
+def test_known_numbers_at_one_place_are_added(n, order):
+    """On a small torus some neighbours are the same cell."""
+    x = jnp.linspace(1, 2, n * (n + 1)).reshape(n, n + 1)
+    expected = jax.jacfwd(periodic)(x).reshape(x.size, x.size)
+    np.testing.assert_allclose(cr.jacobian(periodic, order=order)(x).dense(), expected, rtol=1e-12)

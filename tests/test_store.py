@@ -150,9 +150,57 @@ def test_the_digest_sees_constants_and_numbers():
         return lambda x: jnp.asarray(a) @ x * c
 
     a = np.eye(3)
-    found = {_store.digest(f(c, b), np.ones(3), 5) for c in (1.0, 1.0 + 1e-15) for b in (a, a + 1e-15)}
-    assert len(found) == 4 and _store.digest(f(1.0, a), np.ones(3), 5) in found
-    assert _store.digest(f(1.0, a), np.ones(3), 6) not in found
+    found = {_store.digest(f(c, b), np.ones(3), False, 5) for c in (1.0, 1.0 + 1e-15) for b in (a, a + 1e-15)}
+    assert len(found) == 4 and _store.digest(f(1.0, a), np.ones(3), False, 5) in found
+    assert _store.digest(f(1.0, a), np.ones(3), False, 6) not in found
+
+
+def jvp_of(slope):
+    @jax.custom_jvp
+    def g(x):
+        return 2 * x
+
+    g.defjvp(lambda x, t: (g(*x), slope(*x) * t[0]))
+    return lambda x: g(x)
+
+
+def vjp_of(slope):
+    @jax.custom_vjp
+    def g(x):
+        return 2 * x
+
+    g.defvjp(lambda x: (g(x), x), lambda x, w: (slope(x) * w,))
+    return lambda x: g(x)
+
+
+def inside(slope):
+    return lambda x: jax.jit(lambda x: x * slope(np.arange(3.0)))(x)
+
+
+@pytest.mark.parametrize("make", [jvp_of, vjp_of, inside])
+def test_another_derivative_rule_is_another_function(make, tmp_path):
+    x = np.arange(3.0)
+    J = cr.save_jacobian(make(jnp.sin), x, tmp_path / "J")
+    np.testing.assert_allclose(J.dense(), np.diag(np.sin(x)))
+    with pytest.raises(cr.ChainruleError, match="another function, point or option"):
+        cr.save_jacobian(make(jnp.cos), x, tmp_path / "J")
+    assert cr.save_jacobian(make(jnp.sin), x, tmp_path / "J").nnz == J.nnz
+
+
+def test_what_cannot_be_stored_is_named(tmp_path):
+    key, path = jax.random.key(0), tmp_path / "J"
+    with pytest.raises(cr.InputTypeError, match=r"save_jacobian.*float16, which SciPy's CSR.*astype"):
+        cr.save_jacobian(jnp.sin, jnp.ones(3, jnp.float16), path)
+    with pytest.raises(cr.InputTypeError, match=r"save_jacobian of sin: inputs must be floating point"):
+        cr.save_jacobian(jnp.sin, np.arange(3), path)
+    with pytest.raises(cr.InputTypeError, match="outside jit"):
+        jax.jit(lambda c: cr.save_jacobian(lambda x: c * x, np.ones(3), path))(2.0)
+    assert not path.exists()
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(cr.ChainruleError, match=r"file is a file"):
+        cr.save_jacobian(jnp.sin, np.ones(3), tmp_path / "file")
+    noisy = cr.save_jacobian(lambda x: x * jax.random.normal(key, (3,)), np.ones(3), path)
+    np.testing.assert_allclose(noisy.diagonal(), jax.random.normal(key, (3,)))
 
 
 def test_an_interrupted_run_goes_on(stored, tmp_path, monkeypatch):

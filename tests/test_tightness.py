@@ -46,7 +46,6 @@ QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes
 
 # why a pattern is looser: these could be seen
 LOOP = "the carry of a loop is dense where it changes"
-TAPS = "zeros of a kernel are not looked at"
 MASK = "a product with something that is not diagonal forgets which coefficients vanish"
 AXIS = "a slice at an unknown place forgets the axes that it takes whole"
 RANGE = "the places that a slice can begin at are not counted"
@@ -147,15 +146,13 @@ CONVOLUTIONS = [
     Case("2-D of a batch", lambda x: conv(x, c(2, 1, 3, 3), (1, 1)), [(2, 1, 3, 4)]),
     Case("2-D strided", lambda x: conv(x, c(1, 2, 3, 3), (2, 2)), [(1, 2, 4, 4)]),
     Case("3-D", lambda x: conv(x, c(1, 1, 2, 2, 2), (1, 1, 1), "VALID"), [(1, 1, 3, 3, 3)]),
-    Case("kernel with a hole", lambda x: conv(x, hole(1, 1, 3, 3), (1, 1)), [(1, 1, 4, 4)], looser=58, why=TAPS),
+    Case("kernel with a hole", lambda x: conv(x, hole(1, 1, 3, 3), (1, 1)), [(1, 1, 4, 4)]),
     Case("kernel unknown", lambda x, k: conv(x, k, (1,)), [(1, 2, 5), (1, 2, 3)], argnums=(0,)),
     Case(
         "kernel unknown, masked",
         lambda x, k: conv(x, k * np.array([[[1.0, 1.0, 0.0]]]), (1,)),
         [(1, 1, 5), (1, 1, 3)],
         argnums=(0,),
-        looser=4,
-        why=TAPS,
     ),
     Case("kernel and image", lambda x, k: conv(x, k, (1,)), [(1, 1, 5), (1, 1, 3)], looser=2, why=EXACT),
     Case(
@@ -948,3 +945,16 @@ def test_few_rows_of_a_masked_matrix_under_a_matrix_with_rows_of_zeros(places: l
     J, expected = cr.jacobian(f, order=order)(x), np.asarray(jax.jacfwd(f)(x))
     np.testing.assert_allclose(J.dense(), expected, rtol=1e-12)
     assert J.nnz == np.count_nonzero(expected)
+
+
+@pytest.mark.parametrize("order", ["forward", "reverse"])
+def test_rows_of_zeros_of_a_matrix_over_dense_columns(order: str) -> None:
+    A = c(5, 4) * np.array([1, 0, 1, 0, 1])[:, None]
+    for f, shape in (
+        (lambda x: A @ jnp.sin(c(4, 6) @ x), (6,)),  # the sum runs over an axis of equal columns
+        (lambda x: jnp.einsum("bi,bk->bik", x, np.array([[1.0, 0, 0, 2], [0, 1, 0, 1]])), (2, 3)),  # there is none
+    ):
+        x = c(*shape)
+        J, expected = cr.jacobian(f, order=order)(x), np.asarray(jax.jacfwd(f)(x)).reshape(-1, x.size)
+        np.testing.assert_allclose(J.dense(), expected, rtol=1e-12, atol=1e-12)
+        assert J.nnz == np.count_nonzero(expected)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 
 from chainrule._api import Argnums, checked_argnums, places
@@ -74,8 +75,14 @@ class Chunks:
         """The linearized map, of which pieces can be computed."""
         from chainrule._pieces import Pieces
 
+        what = f"jacobian_chunks of {name_of(self._f)}"
         values, source = self._transform(*args, **keywords)
-        return Pieces(f"jacobian_chunks of {name_of(self._f)}", source.value, values, self._by_rows, self._memory)
+        if any(isinstance(v, jax.core.Tracer) for v in values):
+            raise InputTypeError(
+                f"{what}: pieces are computed one after another, from numbers, and an argument, or what f closes over, "
+                "is traced; call it outside jit, vmap and grad, or take the whole with jacobian"
+            )
+        return Pieces(what, source.value, values, self._by_rows, self._memory)
 
     def cut(self, pieces: Pieces) -> list[Piece]:
         """The pieces to begin with; one that turns out too large is halved."""

@@ -279,6 +279,19 @@ def _inner(eqn: Equation) -> Iterator[Jaxpr]:
                 yield inner
 
 
+def constants(closed: Any) -> Iterator[Any]:
+    """Every value that stands in a jaxpr, those of nested ones included."""
+    yield from closed.consts
+    for eqn in closed.jaxpr.eqns:
+        yield from (v.val for v in eqn.invars if isinstance(v, jex.Literal))
+        for value in eqn.params.values():
+            for inner in value if isinstance(value, (tuple, list)) else (value,):
+                if isinstance(inner, jex.ClosedJaxpr):
+                    yield from constants(inner)
+                elif isinstance(inner, jex.Jaxpr):
+                    yield from constants(jex.ClosedJaxpr(inner, ()))
+
+
 def has_custom_vjp(jaxpr: Jaxpr) -> bool:
     """Say whether a function with a rule for the reverse direction only is called anywhere."""
     return any(eqn.primitive.name.startswith("custom_vjp") for eqn in walk(jaxpr))

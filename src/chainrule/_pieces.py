@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -38,6 +39,7 @@ class Source:
     columns: Space
     flipped: bool
     compiled: dict[Any, Any] = field(default_factory=dict, repr=False)
+    lock: Any = field(default_factory=threading.RLock, repr=False)  # of `compiled`, which threads share
 
     @property
     def targets(self) -> Space:
@@ -112,15 +114,16 @@ class Pieces:
     def _stage(self, piece: Piece) -> tuple[Restricted | None, dict[str, Any]]:
         own = restricted(self._source.program, piece.boxes) if self._restricts else None
         key = own.key if own else (piece.boxes,)
-        kept = self._source.compiled
-        if key not in kept:
-            while len(kept) >= _KEPT:
-                kept.pop(next(iter(kept)))
-            body = self._body(own) if own else self._seeded_body(piece)
-            with limited(self._memory):
-                kept[key] = {"traced": jax.jit(body).trace(self._values, _starts(own))}
-        kept[key] = kept.pop(key)  # the last to go
-        return own, kept[key]
+        with self._source.lock:
+            kept = self._source.compiled
+            if key not in kept:
+                while len(kept) >= _KEPT:
+                    kept.pop(next(iter(kept)))
+                body = self._body(own) if own else self._seeded_body(piece)
+                with limited(self._memory):
+                    kept[key] = {"traced": jax.jit(body).trace(self._values, _starts(own))}
+            kept[key] = kept.pop(key)  # the last to go
+            return own, kept[key]
 
     def _body(self, own: Restricted) -> Any:
         """The Jacobian of some rows of the program with respect to what these take of its inputs."""

@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from chainrule._chunks import Chunks
-from chainrule._errors import ChainruleError
+from chainrule._errors import ChainruleError, InputTypeError
 from chainrule._options import optional, require_count
 from chainrule._space import Space, name_of
 from chainrule._stored_jacobian import FORMAT, PROGRESS, StoredJacobian, described, open_jacobian
 
 _CHUNK = 2**18  # numbers in a chunk of an array
+_STORED = {np.dtype(name) for name in ("float32", "float64", "complex64", "complex128")}
 _MEMORY = 2**28  # bytes of a piece: not what is free, or the pieces would differ from run to run
 
 
@@ -57,6 +59,8 @@ def save_jacobian(
     ------
     ChainruleError
         `path` holds something else, or the Jacobian of another function, point or option.
+    InputTypeError
+        As `jacobian`; or where the Jacobian is of half precision, or `x` is traced.
 
     Notes
     -----
@@ -77,10 +81,13 @@ def save_jacobian(
     zarr = optional("save_jacobian", "zarr", "store")
     folder = Path(path)
     chunks = Chunks(f, 0, holomorphic, True, None, by_memory)
-    own = digest(f, x, by_memory, holomorphic)
+    own = digest(f, x, holomorphic, by_memory)
     if _finished(what, folder, own):
         return open_jacobian(folder)
     pieces = chunks.pieces(x)
+    if np.dtype(pieces.dtype) not in _STORED:
+        raise InputTypeError(f"{what}: its Jacobian is {pieces.dtype}, which SciPy's CSR format does not hold; convert "
+                             "x, and what f computes with, by .astype(jnp.float32)")  # fmt: skip
     writer = _Writer(zarr, folder, pieces.spaces, np.dtype(pieces.dtype), own, what)
     waiting = [piece for piece in chunks.cut(pieces) if piece.stop > writer.rows]
     with _bar(progress, what, pieces.shape[0], writer.rows) as advance:
@@ -92,23 +99,33 @@ def save_jacobian(
     return open_jacobian(folder)
 
 
-def digest(f: Callable[..., Any], x: Any, *options: Any) -> str:
-    """A number for the program of f with its constants, the point and the options."""
-    from chainrule._jax import walk
+def digest(f: Callable[..., Any], x: Any, holomorphic: bool, by_memory: int) -> str:
+    """A number for the linearized f, derivative rules and constants included, the point and the options."""
+    from chainrule._accumulate import only_order
+    from chainrule._jax import constants
+    from chainrule._trace import flat_output, linear_jaxpr, pick, require_inputs
 
     found = hashlib.blake2b(digest_size=16)
-    closed = jax.make_jaxpr(f)(x)
+    problem = pick("save_jacobian", f, 0, (x,))
+    require_inputs(problem, holomorphic)
+    only, _ = only_order(problem, False, holomorphic)
+    closed, _ = linear_jaxpr(problem.what, flat_output(problem, False)[0], problem.leaves, only == "reverse")
     found.update(re.sub(r" at 0x[0-9a-f]+", "", str(closed.jaxpr)).encode())
-    literals = [v.val for eqn in walk(closed.jaxpr) for v in eqn.invars if hasattr(v, "val")]
-    for value in [*literals, *closed.consts, *jax.tree.leaves(x)]:
-        array = np.asarray(value)
+    for value in [*constants(closed), *problem.leaves]:
+        if isinstance(value, jax.core.Tracer):
+            raise InputTypeError(f"{problem.what}: the point and what f closes over are numbers; call it outside jit, "
+                                 "vmap and grad")  # fmt: skip
+        key = jnp.issubdtype(jnp.result_type(value), jax.dtypes.prng_key)
+        array = np.asarray(jax.random.key_data(value) if key else value)
         found.update(f"{array.shape} {array.dtype}".encode() + array.tobytes())
-    found.update(str((str(jax.tree.structure(x)), FORMAT, *options)).encode())
+    found.update(str((str(problem.tree), FORMAT, by_memory, holomorphic)).encode())
     return found.hexdigest()
 
 
 def _finished(what: str, folder: Path, own: str) -> bool:
     """Whether the store is there already; a folder of anything else is refused."""
+    if folder.exists() and not folder.is_dir():
+        raise ChainruleError(f"{what}: {folder} is a file; a store is a folder: give another path")
     if not folder.exists() or (folder / PROGRESS).exists() or not any(folder.iterdir()):
         return False
     if any(p.suffix != ".part" for p in folder.iterdir()):

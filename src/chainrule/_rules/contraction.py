@@ -261,10 +261,13 @@ def _contract_block(
         product = (_slots_first if context.summed else _einsum)(f"{labels},{lined}->{target}", vals, c, precision)
     context.cost += math.prod(sizes[x] for x in set(labels + other))
     cols = _moved_cols(b, mine + slot, out, inner, sizes)
-    if nonzero is not None and moved and all(x in out or x in moved for x in other):
-        known = "".join(x for x in [*out, *inner] if x in other)
-        keep = _merge_slots(np.einsum(f"{other}->{known}", nonzero), known, out, inner, sizes)
-        cols = np.where(keep, cols, np.int32(-1))
+    if nonzero is not None:  # absent: what meets zeros alone
+        left = "".join(x for x in other if x in out or x in moved)
+        met = nonzero.any(axis=tuple(k for k, x in enumerate(other) if x not in left))
+        if not met.all():
+            known = "".join(x for x in [*out, *inner] if x in left)
+            keep = _merge_slots(np.einsum(f"{left}->{known}", met), known, out, inner, sizes)
+            cols = np.where(keep, cols, np.int32(-1))
     shape = tuple(sizes[x] for x in out)
     return Block(shape, cols, _merge_slots(product, target, out, inner, sizes))
 

@@ -67,25 +67,39 @@ def _tidy_group(blocks: list[Block]) -> list[Block]:
 def overlaid(blocks: list[Block], known: bool = False) -> list[Block]:
     """Make blocks one whose columns agree wherever both are present, as parts of an array that were padded do.
 
-    What is known stays apart, unless it is overlaid, too (`known`).
+    What is known stays apart, unless it is overlaid, too (`known`), or the values are the same ones.
     """
     out: list[Block] = []
     for b in blocks:
         for k, a in enumerate(out):
-            cols = None if ((a.static or b.static) and not known) or a.slots != b.slots else _common(a.cols, b.cols)
-            if cols is not None:
-                out[k] = Block(a.shape, cols, plus(present(a), present(b)), a.rows)
+            both = _overlay(a, b, known)
+            if both is not None:
+                out[k] = both
                 break
         else:
             out.append(b)
     return out
 
 
-def _common(a: np.ndarray, b: np.ndarray) -> np.ndarray | None:
-    shape = np.broadcast(a, b).shape
-    if math.prod(shape) > _FEW_ROWS or not ((a == b) | (a < 0) | (b < 0)).all():
+def _overlay(a: Block, b: Block, known: bool) -> Block | None:
+    if a.slots != b.slots:
         return None
-    return compressed(np.maximum(a, b), len(shape) - 1)
+    alike = a.static and b.static and np.array_equal(a.vals, b.vals)
+    if (a.static or b.static) and not (known or alike):
+        return None
+    corner = (slice(_FEW_PLACES),) * a.cols.ndim  # most of those that differ do so at once
+    if not (_agree(a.cols[corner], b.cols[corner]) and _agree(a.cols, b.cols)):
+        return None
+    apart = alike and not ((a.cols >= 0) & (b.cols >= 0)).any()
+    if not (known or apart) and a.static:
+        return None
+    cols = compressed(np.maximum(a.cols, b.cols), a.cols.ndim - 1)
+    return Block(a.shape, cols, a.vals if apart else plus(present(a), present(b)), a.rows)
+
+
+def _agree(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether the columns are the same wherever both are present."""
+    return bool(((a == b) | (a < 0) | (b < 0)).all())
 
 
 def present(b: Block) -> Any:
