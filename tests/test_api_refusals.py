@@ -1,5 +1,7 @@
 """What the transforms refuse: every message names the function, the argument and the way out."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -89,3 +91,31 @@ def test_a_nonlinear_custom_rule_is_refused():
     f.defvjp(lambda x: (x, None), lambda _, w: (jnp.clip(w, -0.5, 0.5),))
     with pytest.raises(cr.MissingRuleError, match="not linear"):
         cr.jacobian(f)(jnp.ones(2))
+
+
+ADVICE = {"argnums": "with argnums", "holomorphic": "holomorphic=True", "has_aux": "has_aux=True"}
+TRANSFORMS = [cr.jacobian, cr.linearize, cr.hessian, cr.plan, cr.check, cr.log_abs_det, cr.divergence]
+
+
+@pytest.mark.parametrize("transform", [*TRANSFORMS, cr.laplacian, cr.triangular_inverse])
+def test_an_error_names_the_options_that_there_are(transform):
+    known = inspect.signature(transform).parameters
+    whole, complex_x = jnp.ones(2, int), jnp.ones(2, complex)
+    for f, x, option in [(lambda x: x, whole, "argnums"), (lambda x: x, complex_x, "holomorphic"),
+                         (lambda x: (x, x.astype(int)), jnp.ones(2), "has_aux")]:  # fmt: skip
+        with pytest.raises((cr.InputTypeError, cr.ShapeError)) as refused:
+            transform(f)(x)
+        if isinstance(refused.value, cr.InputTypeError):
+            assert (ADVICE[option] in str(refused.value)) == (option in known)
+
+
+def test_what_has_a_start_has_no_argnums():
+    for run in (
+        lambda x: cr.gradient_flow(lambda x: x @ x, x, 1.0),
+        lambda x: cr.langevin(lambda x: -x, x, jax.random.key(0), step=0.1, steps=1),
+        lambda x: cr.root(lambda x, y: y - x, x)(jnp.ones(2)),
+    ):
+        for x in (jnp.ones((2, 2), int), "a start"):
+            with pytest.raises(cr.InputTypeError, match="convert ") as refused:
+                run(x)
+            assert "argnums" not in str(refused.value)

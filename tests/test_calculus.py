@@ -214,7 +214,7 @@ def test_a_field_that_turns_has_no_potential():
     x, x0 = jnp.array([1.0, 0.5]), jnp.zeros(2)
     with pytest.raises(cr.NotConservativeError, match=r"potential of turning: the gradient of the line integral is \["):
         cr.potential(turning)(x, x0)
-    with pytest.raises(cr.NotConservativeError, match=r"the gradient of point 1 of the line integral"):
+    with pytest.raises(cr.NotConservativeError, match=r"the gradient of the line integral at point 1 is"):
         cr.potential(turning, batched=True)(jnp.stack([x0, x]), x0)
     assert abs(float(cr.potential(turning, check=False)(x, x0))) < 1e-15
     assert bool(jnp.isnan(jax.jit(cr.potential(turning))(x, x0)))

@@ -297,3 +297,27 @@ def test_the_logarithm_is_real_where_the_values_are_complex():
     log = cr.log_abs_det(lambda x: x.astype(complex) ** 2)(jnp.array([1.0, 2.0]))
     assert log.dtype == jnp.float64
     np.testing.assert_allclose(log, jnp.log(8.0), rtol=1e-12)
+
+
+def scanned(x):
+    return jax.lax.scan(lambda c, _: (jnp.stack([c[0] ** 2, jnp.sin(c[0])]), None), x, None, length=2)[0]
+
+
+@pytest.mark.parametrize("f", [lambda x: jnp.stack([x[0] ** 2, 2 * x[0]]), lambda x: x[jnp.zeros(2, int)], scanned])
+def test_where_zeros_alone_make_it_singular_there_is_no_gradient(f):
+    log = cr.log_abs_det(f)
+    assert log(jnp.ones(2)) == -jnp.inf
+    assert jnp.isnan(jax.grad(log)(jnp.ones(2))).all() and jnp.isnan(jax.jacfwd(log)(jnp.ones(2))).all()
+    many = jax.grad(lambda X: cr.log_abs_det(f, batched=True)(X).sum())(jnp.ones((3, 2)))
+    assert jnp.isnan(many).all()
+
+
+def test_an_assembled_singular_jacobian_has_no_gradient_of_its_logarithm():
+    log = lambda x: cr.jacobian(lambda x: jnp.stack([x[0] ** 2, 2 * x[0]]))(x).slogdet()[1]  # noqa: E731
+    assert log(jnp.ones(2)) == -jnp.inf and jnp.isnan(jax.grad(log)(jnp.ones(2))[0])
+
+
+def test_no_step_of_a_singular_body_is_the_identity():
+    none = lambda x: jax.lax.scan(lambda c, _: (c * jnp.array([1.0, 0.0]), None), x, None, length=0)[0]  # noqa: E731
+    sign, log = cr.slogdet(none)(jnp.ones(2))
+    assert (float(sign), float(log)) == (1.0, 0.0)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
+import chainrule as cr
 from chainrule import ChainruleError, ShapeError
 from chainrule._display import braille_spy, html, plot, raster
 
@@ -169,10 +170,9 @@ def plt():
 
 
 @pytest.mark.parametrize("shape", [(0, 0), (0, 3), (1, 1), (1, 40), (7, 5), (100_000, 3)])
-@pytest.mark.parametrize("coloured", [False, True])
-def test_plot_of_any_size(plt, shape, coloured):
+def test_plot_of_any_size(plt, shape):
     there = np.arange(min(shape))
-    ax = plot(there, there, shape, values=there - 1.0 if coloured else None)
+    ax = plot(there, there, shape)
     ax.figure.canvas.draw()
     assert ax.get_xlabel() == f"inputs (n = {shape[1]:,})"
     assert ax.get_ylabel() == f"outputs (m = {shape[0]:,})"
@@ -180,40 +180,30 @@ def test_plot_of_any_size(plt, shape, coloured):
 
 def test_plot_draws_on_the_axes_that_are_given(plt):
     ax = plt.subplots(1, 2)[1][1]
-    assert plot(*places(np.eye(5)), ax=ax) is ax
-    np.testing.assert_array_equal(ax.images[0].get_array(), np.eye(5))
+    assert plot(*places(np.tri(5)), ax=ax) is ax
     # an entry's square lies around its whole numbers, row 0 on top
-    assert ax.images[0].get_extent() == [-0.5, 4.5, 4.5, -0.5]
+    assert ax.get_xlim() == (-0.5, 4.5) and ax.get_ylim() == (4.5, -0.5)
+    np.testing.assert_array_equal(ax.collections[0].get_offsets(), np.argwhere(np.tri(5))[:, ::-1])
 
 
-def test_a_diagonal_of_a_large_matrix_is_drawn_without_gaps(plt):
-    ax = plot(*diagonal(HUGE, 100_000))
-    grid = ax.images[0].get_array()
-    assert grid.shape[0] == grid.shape[1] and np.diagonal(grid).all()
+def test_every_entry_of_a_large_matrix_is_drawn_at_its_place(plt):
+    """So that a part that is zoomed in shows its entries."""
+    rows, cols, shape = diagonal(HUGE, 100_000)
+    marks = plot(rows, cols, shape).collections[0]
+    np.testing.assert_array_equal(marks.get_offsets(), np.stack([cols, rows], 1))
+    assert marks.get_sizes() * (marks.figure.dpi / 72) ** 2 >= 1  # a pixel, or a diagonal would have gaps
 
 
-def test_values_colour_their_places(plt):
-    a = np.array([[1.0, 0, -4], [0, np.nan, 0], [2, 0, np.inf]])
-    ax = plot(*places(a), values=a[a != 0])
-    image = ax.images[0]
-    np.testing.assert_array_equal(image.get_alpha(), a != 0)
-    shown = np.ma.getdata(image.get_array())
-    np.testing.assert_array_equal(shown[a != 0], a[a != 0])
-    assert image.get_clim() == (-4, 4)
-    ax.figure.canvas.draw()
+def test_options_of_the_plot(plt):
+    from matplotlib.colors import to_rgba
 
-
-@pytest.mark.parametrize(("given", "shown"), [([1.0, -3.0, 2.0], -3.0), ([1.0, 3j, 1 - 1j], 3.0), ([1, -2, 0], -2.0)])
-def test_the_largest_value_of_a_place_shows(plt, given, shown):
-    ax = plt.figure(figsize=(1, 1)).subplots()
-    there = np.array([0, 1, 2])
-    plot(there, there, (HUGE, HUGE), ax=ax, values=np.array(given))
-    assert ax.images[0].get_array()[0, 0] == shown
-
-
-def test_values_of_another_length_are_refused(plt):
-    with pytest.raises(ShapeError, match=r"values has shape \(2,\), the pattern has 3 places"):
-        plot(*places(np.eye(3)), values=np.ones(2))
+    A = np.array([[1.0, 0], [3, 2]])
+    red = plot(*places(A), color="red", s=4.0).collections[0]
+    assert tuple(red.get_facecolor()[0]) == to_rgba("red") and red.get_sizes().tolist() == [4.0]
+    J = cr.jacobian(lambda x: A @ x)(np.ones(2))
+    assert J.spy(c=J.coo()[2], cmap="RdBu").collections[0].get_array().tolist() == J.coo()[2].tolist()
+    with plt.rc_context({"text.color": "white"}):  # as in a dark style
+        assert tuple(J.spy().collections[0].get_facecolor()[0]) == to_rgba("white")
 
 
 def test_without_matplotlib_the_error_names_the_extra(monkeypatch):

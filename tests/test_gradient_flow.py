@@ -117,3 +117,11 @@ def test_refusals(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(cr.ChainruleError, match=r"gradient_flow needs diffrax: pip install 'chainrule\[solvers\]'"):
         cr.gradient_flow(lambda x: x @ x, X0, 1.0)
+
+
+def test_a_flow_shows_in_a_line():
+    flow = cr.gradient_flow(lambda x: (x["a"] ** 2).sum(), {"a": jnp.ones((2, 3))}, 1.0, points=5)
+    text = repr(flow)
+    assert text.startswith("GradientFlow float64[5, 2, 3] to time 1.0 · loss ") and "\n" not in text
+    assert "(5,)" in repr(jax.tree.map(jnp.shape, flow))  # of whatever is in its place
+    jax.jit(lambda flow: repr(flow) and flow)(flow)

@@ -164,3 +164,8 @@ def test_the_energy_of_whole_numbers_keeps_the_weights():
         E(jnp.array([0, 1j]))
     with pytest.raises(cr.InputTypeError, match="no matrix of numbers"):
         graph.incidence([[0, 1], [1]])
+
+
+def test_weights_that_are_not_finite_are_named():
+    with pytest.raises(cr.InputTypeError, match=r"A holds \[nan\]; an adjacency matrix has real, finite weights"):
+        graph.laplacian([[0, np.nan], [np.nan, 0]])

@@ -159,7 +159,7 @@ def test_a_plan_is_a_value_that_can_be_written_down():
     for broken in ({}, {"orders": 3}, {**p.to_dict(), "more": 1}):
         with pytest.raises(cr.InputTypeError, match="no plan"):
             cr.Plan.from_dict(broken)
-    with pytest.raises(cr.InputTypeError, match="no order 'sideways'"):
+    with pytest.raises(cr.InputTypeError, match="no order 'sideways' of this program; there are 'forward', 'reverse'"):
         p["sideways"]
 
 

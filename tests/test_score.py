@@ -194,3 +194,8 @@ def test_annealing_finds_modes_far_apart():
 def test_refusals(run, error, says):
     with pytest.raises(error, match=says):
         run()
+
+
+def test_particles_show_in_a_line():
+    drawn = cr.langevin(lambda x: -x, jnp.zeros((10, 2)), jax.random.key(0), step=0.1, steps=2)
+    assert repr(drawn) == "Particles float64[10, 2] · 1.0 of the proposals accepted"

@@ -698,3 +698,9 @@ def test_products_and_values_agree_with_jax(name: str) -> None:
     ours, theirs = (jax.jit(f, compiler_options=QUICK) for f in (ours, theirs))
     for x in points(case)[:2]:
         same(ours(x), theirs(x), rtol=1e-9, atol=1e-9)
+
+
+def test_what_is_not_finite_is_no_warning_of_numpy():
+    J = cr.jacobian(lambda x: 1.0 / (x * 0.0))(jnp.ones(3)).dense()
+    theirs = jax.jacfwd(lambda x: 1.0 / (x * 0.0))(jnp.ones(3))
+    np.testing.assert_array_equal(np.diagonal(J), np.diagonal(theirs))

@@ -364,3 +364,22 @@ def test_maps_of_nothing_and_of_complex_values():
     )
     with pytest.raises(cr.InputTypeError, match=r"of shape \(2,\)"):
         cr.trace_estimate(jnp.sin, method="xtrace")(jnp.ones(3), key=jax.random.split(jax.random.key(0)))
+
+
+@pytest.mark.parametrize("distribution", ["rademacher", "normal"])
+@pytest.mark.parametrize("estimate", [cr.trace_estimate, cr.diagonal_estimate])
+def test_as_many_probes_as_dimensions_leave_nothing_to_chance(estimate, distribution):
+    A = np.random.default_rng(0).normal(size=(6, 6))
+    made = estimate(lambda x: jnp.sin(A @ x), method="xtrace", probes=12, distribution=distribution)
+    e = made(jnp.zeros(6), key=jax.random.key(0))
+    exact = np.diagonal(A) if estimate is cr.diagonal_estimate else np.trace(A)
+    np.testing.assert_allclose(e.value, exact, rtol=1e-12)
+    assert not np.any(e.standard_error) and e.probes == 6
+
+
+def test_the_logarithm_by_as_many_probes_as_dimensions():
+    A = np.random.default_rng(0).normal(size=(4, 4)) + 4 * np.eye(4)
+    made = cr.log_det_estimate(lambda x: A @ x, method="normal", estimator="xtrace", probes=8)
+    e = made(jnp.zeros(4), key=jax.random.key(0))
+    np.testing.assert_allclose(e.value, np.linalg.slogdet(A)[1], rtol=1e-9)
+    assert e.standard_error == 0

@@ -117,3 +117,21 @@ def test_batches_and_maps_that_are_refused():
         scaled(jnp.array(1.0), 2.0)
     with pytest.raises(cr.ShapeError, match="1 outputs of 3 inputs"):
         cr.triangular_inverse(lambda x: x.sum())(jnp.array(1.0), start=jnp.ones(3))
+
+
+@pytest.mark.parametrize("exact", [-69.0, -690.0])
+def test_down_a_tail_steps_double(exact):
+    """Newton's method alone takes a step of 1 for each of these."""
+    y = jnp.exp(jnp.array([exact]))
+    np.testing.assert_allclose(cr.triangular_inverse(jnp.exp)(y), [exact], rtol=1e-12)
+
+
+def test_a_flat_end_has_as_many_digits_as_the_residual_tells():
+    y = jnp.array([0.999999999, -0.5])
+    found = cr.triangular_inverse(jnp.tanh)(y)
+    np.testing.assert_allclose(jnp.tanh(found), y, rtol=1e-15)
+    np.testing.assert_allclose(found, np.arctanh(y), rtol=1e-7)
+
+
+def test_a_start_that_solves_it_where_the_derivative_is_zero():
+    assert cr.triangular_inverse(lambda x: x**3)(jnp.zeros(2)).tolist() == [0.0, 0.0]

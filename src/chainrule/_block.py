@@ -102,7 +102,8 @@ def multiply(a: Any, b: Any) -> Any:
 
 def _elementwise(name: str, direct: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
-        return getattr(np, name)(a, b)
+        with np.errstate(over="ignore", invalid="ignore"):  # as JAX: what is not finite shows in the result
+            return getattr(np, name)(a, b)
     a, b = jnp.asarray(a), jnp.asarray(b)
     # the same equation as that of `jax.numpy`, written in half the time
     return (direct if a.ndim == b.ndim and a.dtype == b.dtype else getattr(jnp, name))(a, b)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from chainrule._api import Argnums
 from chainrule._compiled import Transform
@@ -30,8 +31,8 @@ def log_abs_det(f: Callable[..., Any], argnums: Argnums = 0, *, batched: bool = 
     -------
     Transform
         A function of the arguments of f that gives a real number, or with `batched` an array [points]; -inf where J is
-        singular. It is compiled once for each shape of the arguments, and differentiable in all of them and in
-        whatever f closes over.
+        singular; the gradient is nan where the zeros of J alone make it so. It is compiled once for each shape of the
+        arguments, and differentiable in all of them and in whatever f closes over.
 
     Raises
     ------
@@ -206,6 +207,7 @@ def _found(problem: Problem) -> tuple[Any, Any, Any]:
     """(f(x), sign, log |det J|)."""
     from chainrule._accumulate import only_order
     from chainrule._determinant import slogdet_of
+    from chainrule._linalg.differentiable import log_of_zero
     from chainrule._recorded import recorded_program
 
     require_inputs(problem, False)
@@ -218,5 +220,8 @@ def _found(problem: Problem) -> tuple[Any, Any, Any]:
             f"{problem.what}: {m} outputs of {n} inputs; only a square Jacobian has a determinant. The volume factor "
             "of another one is sqrt(det(JᵀJ)), the product of chainrule.jacobian(f)(x).singular_values()."
         )
-    sign, log = slogdet_of(recorded.program)
-    return recorded.value, sign, log
+    found = slogdet_of(recorded.program)
+    if found is None:
+        log = log_of_zero((problem.leaves, recorded.value))
+        return recorded.value, jnp.zeros((), recorded.columns.dtype), log
+    return recorded.value, *found

@@ -104,7 +104,7 @@ def _kind_of(step: Step) -> str:
 
 def _is_loop(start: Sequence[Linear], stop: Sequence[Linear], steps: Sequence[Step]) -> bool:
     """Whether it is one loop that carries all that there is from the start to the stop, and takes nothing else."""
-    if len(steps) != 1 or steps[0].equation.primitive.name != "scan":
+    if len(steps) != 1 or steps[0].equation.primitive.name != "scan" or not steps[0].equation.params["length"]:
         return False
     (step,), (consts, carried) = steps, scan_counts(steps[0].equation)
     linear = [isinstance(v, Linear) for v in step.operands]
@@ -124,31 +124,33 @@ def _turned(arrays: Sequence[Linear], others: Sequence[Linear]) -> int:
     return parity(np.concatenate([starts[id(v)] + np.arange(v.size) for v in arrays]))
 
 
-def slogdet_of(program: LinearProgram, report: Callable[[Any], None] = lambda _: None) -> tuple[Any, Any]:
-    """Sign and log |det| of a square program; `report` is told of each link's Jacobian."""
+def slogdet_of(program: LinearProgram, report: Callable[[Any], None] = lambda _: None) -> tuple[Any, Any] | None:
+    """Sign and log |det| of a square program, None where its zeros alone make it singular.
+
+    `report` is told of each link's Jacobian.
+    """
     dtype = promoted(*[v.dtype for v in (*program.inputs, *program.outputs)])
     targets = program.targets
     if len({id(v) for v in targets}) < len(program.outputs):  # an output that is zero, or is there twice
-        return _zero(dtype)
+        return None
     real = jnp.finfo(dtype).dtype
     signs, logs = [jnp.ones((), dtype)], [jnp.zeros((), real)]
     for link in links_of(program) if program.steps else [Link(program.inputs, targets, (), "moves")]:
-        sign, log = _loop(link, dtype, report) if link.kind == "loop" else _slogdet(link.program, dtype, report)
+        found = _loop(link, report) if link.kind == "loop" else _slogdet(link.program, report)
+        if found is None:
+            return None
+        sign, log = found
         signs.append(sign.astype(dtype))
         logs.append(log.astype(real))
     return math.prod(signs), sum(logs)
 
 
-def _zero(dtype: Any) -> tuple[Any, Any]:
-    return jnp.zeros((), dtype), jnp.full((), -jnp.inf, jnp.finfo(dtype).dtype)
-
-
-def _slogdet(program: LinearProgram, dtype: Any, report: Callable[[Any], None]) -> tuple[Any, Any]:
+def _slogdet(program: LinearProgram, report: Callable[[Any], None]) -> tuple[Any, Any] | None:
     columns, rows = space_of_arrays(program.inputs), space_of_arrays(program.targets)
     places, met = patterns(program, rows, columns)
     form, n = Form.of(places), rows.size
     if form is None:
-        return _zero(dtype)
+        return None
     if form.largest >= _DENSE and 2 * form.largest > n:
         found = split_at_both_ends(planning(()), program, rows, columns)
         if found is not None:
@@ -172,7 +174,7 @@ def _of_low_rank(A: Any, U: Any, C: Any, V: Any, report: Callable[[Any], None]) 
     return sign * s, log + more
 
 
-def _loop(link: Link, dtype: Any, report: Callable[[Any], None]) -> tuple[Any, Any]:
+def _loop(link: Link, report: Callable[[Any], None]) -> tuple[Any, Any] | None:
     """The product over the steps of a loop."""
     (step,) = link.steps
     eqn, operands = step.equation, step.operands
@@ -194,6 +196,9 @@ def _loop(link: Link, dtype: Any, report: Callable[[Any], None]) -> tuple[Any, A
 
     xs = [as_jax(v.value) for v in operands[a + b :] if isinstance(v, Coefficient)]
     length = eqn.params["length"]
-    _, (signs, logs) = jax.lax.scan(body, start, xs, length, reverse=eqn.params["reverse"])
+    _, found = jax.lax.scan(body, start, xs, length, reverse=eqn.params["reverse"])
+    if found is None:  # from a body that is singular, which is run at least once
+        return None
+    signs, logs = found
     outs = [v for v, own in zip(step.outs, linear, strict=False) if own]
     return jnp.prod(signs) * (_turned(step.sources, link.start) * _turned(outs, link.stop)), jnp.sum(logs)

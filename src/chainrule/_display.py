@@ -14,6 +14,7 @@ from chainrule._structure import percent
 _DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
 _LEAST = 16  # dots that the short side of a long thin matrix keeps, or its columns would melt into one
 _SVG_CELLS, _SVG_PIXELS, _SVG_LEAST = 120, 160, 24  # cells and pixels of the long side, pixels of a short one
+_PIXELS = 2  # of the side of a marker at least
 _THINNEST = 20  # times as long as wide: beyond it matplotlib's picture stretches, or it would be a hair
 
 
@@ -85,13 +86,10 @@ def _svg(rows: np.ndarray, cols: np.ndarray, shape: tuple[int, int]) -> str:
     )
 
 
-def plot(
-    rows: np.ndarray, cols: np.ndarray, shape: tuple[int, int], ax: Any = None, values: np.ndarray | None = None
-) -> Any:
-    """Draw the pattern with matplotlib; give the axes. Raises ChainruleError where matplotlib is missing.
+def plot(rows: np.ndarray, cols: np.ndarray, shape: tuple[int, int], ax: Any = None, **options: Any) -> Any:
+    """Draw the pattern with matplotlib, a square marker at each place; give the axes.
 
-    values : [nnz], to colour each place by: red above 0, blue below, black where it is no number. Where several
-        entries share a place, the largest in magnitude shows; of complex ones, the magnitude.
+    The options are those of `Axes.scatter`. Raises ChainruleError where matplotlib is missing.
     """
     try:
         import matplotlib.pyplot as plt
@@ -100,33 +98,13 @@ def plot(
             "spy: matplotlib is missing; pip install 'chainrule[plots]', or use .spy_text()"
         ) from error
     ax = ax if ax is not None else plt.subplots()[1]
-    box = ax.get_window_extent()  # cells of two pixels or more: smaller ones would be dropped in drawing
-    high, wide = _fit(shape, max(int(box.height) // 2, 1), max(int(box.width) // 2, 1))
     m, n = (max(s, 1) for s in shape)
-    place = {"extent": (-0.5, n - 0.5, m - 0.5, -0.5), "interpolation": "nearest"}
-    place["aspect"] = "equal" if max(m, n) <= _THINNEST * min(m, n) else "auto"
-    if values is None:
-        ax.imshow(raster(rows, cols, shape, high, wide), cmap="Greys", vmin=0, vmax=1, **place)
-    else:
-        _draw_values(ax, _cells(rows, cols, shape, high, wide), (high, wide), values, place)
+    box = ax.get_window_extent()
+    side = max(min(box.height / m, box.width / n), _PIXELS) * 72 / ax.figure.dpi  # in points
+    colour = {} if {"c", "color", "facecolors"} & options.keys() else {"color": plt.rcParams["text.color"]}
+    ax.scatter(cols, rows, **{"s": side**2, "marker": "s", "linewidths": 0, **colour, **options})
+    ax.set(xlim=(-0.5, n - 0.5), ylim=(m - 0.5, -0.5))
+    ax.set_aspect("equal" if max(m, n) <= _THINNEST * min(m, n) else "auto")
     ax.set(xlabel=f"inputs (n = {shape[1]:,})", ylabel=f"outputs (m = {shape[0]:,})")
     ax.locator_params(nbins=6, integer=True, min_n_ticks=1)
     return ax
-
-
-def _draw_values(ax: Any, cells: tuple[Any, Any], size: tuple[int, int], given: np.ndarray, place: Any) -> None:
-    import matplotlib
-
-    values = np.asarray(given)
-    if values.shape != cells[0].shape:
-        raise ShapeError(f"spy: values has shape {values.shape}, the pattern has {len(cells[0])} places; give one each")
-    values = np.abs(values) if np.iscomplexobj(values) else values.astype(np.float64)
-    order = np.argsort(np.abs(values), kind="stable")  # the last one written stays: the largest, or what is no number
-    at = cells[0][order], cells[1][order]
-    grid, there = np.zeros(size), np.zeros(size, bool)
-    grid[at], there[at] = values[order], True
-    limit = np.abs(values[np.isfinite(values)]).max(initial=0.0) or 1.0
-    colours = matplotlib.colormaps["RdBu_r"].with_extremes(bad="black")
-    ax.set_facecolor("0.85")  # what is absent; a 0 that is present is white
-    image = ax.imshow(grid, cmap=colours, vmin=-limit, vmax=limit, alpha=there.astype(float), **place)
-    ax.figure.colorbar(image, ax=ax)

@@ -12,6 +12,7 @@ from chainrule._compiled import Transform
 from chainrule._errors import ChainruleError
 from chainrule._ode import integrated, settled
 from chainrule._options import count_of_points, optional, require_count, require_tolerance
+from chainrule._probing import shown
 from chainrule._space import flat, name_of
 from chainrule._trace import real_problem, scalar_function
 
@@ -31,6 +32,12 @@ class GradientFlow(NamedTuple):
     points: Any
     losses: Float[Array, " k"]
     squared_norms: Float[Array, " k"]
+
+    def __repr__(self) -> str:
+        points = ", ".join(shown(x) for x in jax.tree.leaves(self.points))
+        paths = self.times, self.losses, self.squared_norms
+        last = [shown(v[..., -1] if getattr(v, "ndim", 0) else v) for v in paths]  # a pytree may hold anything
+        return "GradientFlow {} to time {} · loss {}, squared norm {} there".format(points, *last)
 
 
 def gradient_flow(

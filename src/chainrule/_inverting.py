@@ -23,6 +23,7 @@ from chainrule._trace import Problem, flat_output, pick, require_inputs
 Map = Callable[[Sequence[Any]], list[Any]]  # arrays -> arrays
 _MOST = 60  # steps for each level, up to which a scalar equation is bisected
 _POWER = 0.75  # of the rounding unit: the last step, relative to x, after which no other is taken
+_ROUNDING = 4  # units, up to which f(x) is y: where f is flat, x has fewer digits than that asks for
 
 
 def inverted(f: Callable[..., Any], y: Any, start: Any, rest: Sequence[Any]) -> Any:
@@ -116,13 +117,22 @@ class _Link:
         x = jax.lax.custom_root(residual, start, lambda _, x: self._root(x, given), self._tangent)
         return self._columns.unflatten(x, cast=True)
 
-    def _step(self, x: Any, y: Any) -> Any:
-        """D(x)⁻¹ (y - h(x)), [n]."""
-        recorded = self._recorded(self._columns.unflatten(x, cast=True))
-        return _divided(_blocks(recorded), y - flat(recorded.value))
+    def _step(self, x: Any, y: Any) -> tuple[Any, Any]:
+        """D(x)⁻¹ (y - h(x)) [n], 0 where a scalar equation has no residual to divide; and where it has none [n]."""
+        form, recorded = self.form, self._recorded(self._columns.unflatten(x, cast=True))
+        alone, starts = form.sizes[form.cols] == 1, np.cumsum(form.sizes) - form.sizes
+        own = np.argsort(form.rows, kind="stable")[starts[form.cols]]  # the row of each column that is alone
+        left = y - flat(recorded.value)
+        solved = alone & (abs(left) <= _ROUNDING * jnp.finfo(x.dtype).eps * abs(y))[own]
+        s = _divided(_blocks(recorded), left)
+        return jnp.where(solved & ~jnp.isfinite(s), 0, s), solved
 
     def _root(self, x: Any, y: Any) -> Any:
-        """Level by level; the numbers of the first level that is not done yet stay where their signs enclose them."""
+        """Level by level; the numbers of the first level that is not done yet stay where their signs enclose them.
+
+        A step of Newton's method that is no less than half the one before it is not taken: it may be the first of
+        hundreds, as down a tail of exp. The enclosing numbers are halved, or where one end is open, steps double.
+        """
         form = self.form
         level = form.column_levels
         alone, count = form.sizes[form.cols] == 1, int(level.max(initial=0)) + 1
@@ -132,23 +142,23 @@ class _Link:
             return (state[-1] < count) & (state[-2] < round(_MOST * count))
 
         def step(state: Any) -> Any:
-            x, good, low, high, k, first = state
-            s = self._step(x, y)
-            far = ~(abs(s) <= tolerance * (abs(x) + abs(x).max(initial=0)))  # nan is far
+            x, good, low, high, last, moved, k, first = state
+            s, solved = self._step(x, y)
+            far = ~solved & ~(abs(s) <= tolerance * (abs(x) + abs(x).max(initial=0)))  # nan is far
             here, bad = alone & (level == first), ~jnp.isfinite(s)
             low = jnp.where(here & (s > 0), jnp.maximum(low, x), low)
             high = jnp.where(here & (s < 0), jnp.minimum(high, x), high)
-            enclosed = (x + s > low) & (x + s < high)
-            after = jnp.where(here & far & ~enclosed, _between(low, high, x), x + s)
+            serves = (x + s > low) & (x + s < high) & ~(abs(s) > last / 2)
+            after = jnp.where(here & far & ~serves, _between(low, high, x, s, moved), x + s)
             after = jnp.where(bad & ~here | jnp.isnan(s), (x + good) / 2, after)  # back to where f is defined
             after = jnp.where(level < first, x, after)  # its last digits would disturb all that follow
             following = jnp.where(far, level, count).min(initial=count)
             same = (level == following) & (following == first)
-            low, high = jnp.where(same, low, -inf), jnp.where(same, high, inf)
-            return after, jnp.where(bad, good, x), low, high, k + 1, following
+            low, high, last = (jnp.where(same, a, b) for a, b in ((low, -inf), (high, inf), (abs(s), inf)))
+            return after, jnp.where(bad, good, x), low, high, last, after - x, k + 1, following
 
         inf, zero = jnp.full_like(x, jnp.inf), jnp.zeros((), jnp.int32)
-        x, *_, first = jax.lax.while_loop(more, step, (x, x, -inf, inf, zero, zero))
+        x, *_, first = jax.lax.while_loop(more, step, (x, x, -inf, inf, inf, 0 * x, zero, zero))
         return jnp.where(first == count, x, jnp.nan)
 
     def _tangent(self, product: Callable[[Any], Any], b: Any) -> Any:
@@ -174,11 +184,11 @@ class _Link:
 _ONE = jax.tree.structure([0])
 
 
-def _between(low: Any, high: Any, x: Any) -> Any:
-    """The middle; where one end is open, a step away from x that doubles."""
+def _between(low: Any, high: Any, x: Any, s: Any, moved: Any) -> Any:
+    """The middle; where one end is open, x and twice the step before, or twice s; away from where f is flat."""
     middle = low + (high - low) / 2
-    up, down = x + 1 + abs(x), x - 1 - abs(x)
-    return jnp.where(jnp.isfinite(middle), middle, jnp.where(jnp.isfinite(low), up, down))
+    away = jnp.where(jnp.isfinite(s), 2 * jnp.maximum(abs(moved), abs(s)), 1 + abs(x))
+    return jnp.where(jnp.isfinite(middle), middle, x + jnp.where(jnp.isfinite(low), away, -away))
 
 
 def _patterns(recorded: Recorded) -> Any:

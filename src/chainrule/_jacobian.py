@@ -372,9 +372,12 @@ class Jacobian(LinearAlgebra):
         """The pattern as a picture of braille dots, for the terminal."""
         return braille_spy(*self._positions(), self.shape, width, height)
 
-    def spy(self, ax: Any = None) -> Any:
-        """Draw the pattern with matplotlib (the extra `plots`); give the axes."""
-        return plot(*self._positions(), self.shape, ax=ax)
+    def spy(self, ax: Any = None, **options: Any) -> Any:
+        """Draw the pattern with matplotlib (the extra `plots`), a marker for each entry; give the axes.
+
+        Options are those of `Axes.scatter`: `color="tab:red"`, `s=4.0`; `c=J.coo()[2]` colours entries by their values.
+        """
+        return plot(*self._positions(), self.shape, ax=ax, **options)
 
     def _repr_html_(self) -> str:
         return html(repr(self), *self._positions(), self.shape, self.nnz)

@@ -12,6 +12,7 @@ import numpy as np
 from chainrule._compiled import Transform
 from chainrule._errors import InputTypeError
 from chainrule._options import require_count, require_tolerance
+from chainrule._probing import shown
 from chainrule._score import levels_of, like_point, points
 from chainrule._space import name_of
 from chainrule._stochastic import require_key
@@ -33,6 +34,9 @@ class Particles(NamedTuple):
 
     x: Any
     accepted: Any
+
+    def __repr__(self) -> str:
+        return f"Particles {shown(self.x)} · {shown(self.accepted)} of the proposals accepted"
 
 
 def langevin(

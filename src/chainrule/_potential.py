@@ -108,9 +108,9 @@ class _Checked(Transform):
         if not len(bad):
             return found  # nan in, nan out
         at = tuple(bad[0])
-        where = f" of point {at[0]}" if at else ""
+        where = f" at point {at[0]}" if at else ""
         raise NotConservativeError(
-            f"{self._what}: the gradient{where} of the line integral is {_shown(slope[at])}, but the field is "
+            f"{self._what}: the gradient of the line integral{where} is {_shown(slope[at])}, but the field is "
             f"{_shown(field[at])}: it is no gradient between x0 and x (see chainrule.is_conservative and "
             "chainrule.antisymmetric_part), or not smooth there (give more nodes with order=); check=False leaves "
             "this out"

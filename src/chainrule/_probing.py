@@ -49,12 +49,13 @@ class Estimate:
     reason: str = field(metadata={"static": True})
 
     def __repr__(self) -> str:
-        error = "" if self.exact else f" ± {_shown(self.standard_error)}"
+        error = "" if self.exact else f" ± {shown(self.standard_error)}"
         how = self.method if self.exact else f"{self.method}, {self.probes:,} probes"
-        return f"Estimate {_shown(self.value)}{error} · {how}" + (f": {self.reason}" if self.reason else "")
+        return f"Estimate {shown(self.value)}{error} · {how}" + (f": {self.reason}" if self.reason else "")
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A number by its digits, an array by its dtype and shape."""
     if isinstance(value, (jax.Array, np.ndarray)) and not isinstance(value, jax.core.Tracer) and value.ndim == 0:
         if jnp.iscomplexobj(value):
             return f"{complex(value):.6g}"
@@ -93,7 +94,9 @@ def trace(method: str, push: Product, key: Any, n: int, probes: int, distributio
         Q = _basis(push(sketch))[0]
         rest = x - (x @ Q.T) @ Q
         return averaged((Q * push(Q)).sum() + (rest * push(rest)).sum(1))
-    return _xtrace(push, drawn(key, (min(probes // 2, n), n), dtype, distribution), distribution == "normal")
+    if probes // 2 >= n:
+        return _certain(jnp.trace(push(jnp.eye(n, dtype=dtype))))
+    return _xtrace(push, drawn(key, (probes // 2, n), dtype, distribution), distribution == "normal")
 
 
 def diagonal(
@@ -108,7 +111,14 @@ def diagonal(
         Q = _basis(push(sketch))[0]
         y = push(x)
         return averaged((Q * pull(Q)).sum(0, keepdims=True) + x * (y - (y @ Q.T) @ Q))
-    return _xdiag(push, pull, drawn(key, (min(probes // 2, n), n), dtype, distribution))
+    if probes // 2 >= n:
+        return _certain(jnp.diagonal(push(jnp.eye(n, dtype=dtype))))
+    return _xdiag(push, pull, drawn(key, (probes // 2, n), dtype, distribution))
+
+
+def _certain(value: Any) -> tuple[Any, Any]:
+    """What products with all unit vectors give: no more of them tell more, and chance has no part in it."""
+    return value, jnp.zeros_like(jax.lax.stop_gradient(value))
 
 
 def _parts(key: Any, n: int, probes: int, distribution: str, dtype: Any) -> tuple[Any, Any]:

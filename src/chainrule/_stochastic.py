@@ -107,7 +107,8 @@ def trace_estimate(
         memory; else 'xtrace'. Which one it was stands in the result.
     probes : int
         Products with J in all. Hutch++ spends a third of them on a sketch of the image of J, a third on its part of the
-        trace, the rest on what is left; XTrace a half on probes and a half on their images.
+        trace, the rest on what is left; XTrace a half on probes and a half on their images, or where half of them are
+        n or more, n on the unit vectors: the standard error is 0 then.
     distribution : {'rademacher', 'normal'}, optional
         Of the probes ε. Signs unless given: they make no error on the diagonal; for XTrace normal numbers, whose
         direction alone is used.
@@ -367,7 +368,7 @@ def _estimated(wanted: _Wanted, J: Any, key: Any, reason: str) -> Estimate:
         first, second = jax.random.split(key)
         x = drawn(first, (wanted.probes, n), dtype, distribution)
         value, error = averaged(log_dets(J, x, second, method, wanted.terms))
-    taken = min(wanted.probes, 2 * n) if trace_of == "xtrace" else wanted.probes  # no more probes than dimensions
+    taken = n if trace_of == "xtrace" and wanted.probes >= 2 * n else wanted.probes  # one for each unit vector
     return Estimate(value, error, taken, method, False, reason)
 
 

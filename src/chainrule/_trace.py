@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,8 +62,18 @@ def require_arrays(what: str, leaves: Sequence[Any]) -> None:
             kind = f"{type(x).__name__} of {x.dtype}" if hasattr(x, "dtype") else type(x).__name__
             raise InputTypeError(
                 f"{what}: an input is a {kind}, not an array of numbers that JAX knows; "
-                "convert it with jnp.asarray, or choose other arguments with argnums"
+                f"convert it with jnp.asarray{_or_others(what)}"
             )
+
+
+def _offers(what: str, option: str) -> bool:
+    """Whether the public function that an error speaks of, as 'jacobian of f', takes an option."""
+    public = getattr(sys.modules[__name__.partition(".")[0]], what.partition(" of ")[0], None)
+    return callable(public) and option in inspect.signature(public).parameters
+
+
+def _or_others(what: str) -> str:
+    return ", or choose other arguments with argnums" if _offers(what, "argnums") else ""
 
 
 def require_numbers(what: str, name: str, leaves: Sequence[Any]) -> None:
@@ -87,7 +99,7 @@ def require_inputs(problem: Problem, holomorphic: bool, complex_too: bool = Fals
         if not jnp.issubdtype(x.dtype, jnp.inexact):
             raise InputTypeError(
                 f"{problem.what}: inputs must be floating point, got {x.dtype} of shape {x.shape}; "
-                "convert with x.astype(float), or choose other arguments with argnums"
+                f"convert with x.astype(float){_or_others(problem.what)}"
             )
         is_complex = jnp.issubdtype(x.dtype, jnp.complexfloating)
         if holomorphic and not is_complex:
@@ -96,10 +108,10 @@ def require_inputs(problem: Problem, holomorphic: bool, complex_too: bool = Fals
                 "convert with x.astype(complex), or leave holomorphic out"
             )
         if is_complex and not (holomorphic or complex_too):
-            raise InputTypeError(
-                f"{problem.what}: the input of shape {x.shape} is {x.dtype}; a complex-differentiable function needs "
-                "holomorphic=True, any other one real and imaginary parts as separate real inputs"
-            )
+            parts = "real and imaginary parts as separate real inputs"
+            promise = f"a complex-differentiable function needs holomorphic=True, any other one {parts}"
+            way_out = promise if _offers(problem.what, "holomorphic") else f"give {parts}"
+            raise InputTypeError(f"{problem.what}: the input of shape {x.shape} is {x.dtype}; {way_out}")
 
 
 def real_problem(what: str, f: Any, x0: Any, name: str) -> Problem:
@@ -144,9 +156,10 @@ def _require_outputs(problem: Problem, outs: list[Any]) -> None:
             raise InputTypeError(f"{problem.what}: an output is a {type(o).__name__}, not an array")
         dtype = jnp.asarray(o).dtype
         if not jnp.issubdtype(dtype, jnp.inexact):
+            aside = "return what is not differentiated as aux with has_aux=True"
+            way_out = aside if _offers(problem.what, "has_aux") else "return what is differentiated alone"
             raise InputTypeError(
-                f"{problem.what}: outputs must be floating point, got {dtype} of shape {np.shape(o)}; "
-                "return what is not differentiated as aux with has_aux=True"
+                f"{problem.what}: outputs must be floating point, got {dtype} of shape {np.shape(o)}; {way_out}"
             )
 
 

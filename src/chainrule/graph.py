@@ -353,8 +353,9 @@ def _adjacency(what: str, A: Any) -> scipy.sparse.csr_array:
         raise InputTypeError(f"{what}: A is no matrix of numbers: {error}") from error
     if own.ndim != 2 or own.shape[0] != own.shape[1]:
         raise ShapeError(f"{what}: A has the shape {own.shape}; an adjacency matrix is square, a row for each node")
-    if own.dtype.kind not in "biuf" or not np.isfinite(own.data).all():
-        raise InputTypeError(f"{what}: A is {own.dtype}; an adjacency matrix has real, finite weights")
+    bad = own.data[~np.isfinite(own.data)][:1] if own.dtype.kind in "biuf" else own.dtype
+    if isinstance(bad, np.dtype) or bad.size:
+        raise InputTypeError(f"{what}: A holds {bad}; an adjacency matrix has real, finite weights")
     own = own.astype(float)
     own.sum_duplicates()
     if (own != own.T).nnz:

@@ -52,6 +52,12 @@ def sign_and_log(pivots: Any, flips: Any = 1) -> tuple[Any, Any]:
     return jnp.prod(signs * flips), jnp.log(size).sum()
 
 
+def log_of_zero(given: Any) -> Any:
+    """-inf; its derivatives in the arrays that are given are nan: a gradient of 0 would tell of a value that stays."""
+    finite = [jnp.where(jnp.isfinite(v), v, 0).real for v in jax.tree.leaves(given)]
+    return jnp.log(sum(((0 * v).sum() for v in finite), jnp.zeros((), jnp.result_type(*finite))))
+
+
 def lost(x: Any, b: Any, magnitude: Callable[[Any], Any]) -> Any:
     """[r, 1]: where rounding has taken the right-hand side of A x = b, so that A is singular to working precision.
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._linalg.differentiable import implicit_solve, lost
+from chainrule._linalg.differentiable import implicit_solve, log_of_zero, lost
 from chainrule._linalg.host import Sparse, working
 from chainrule._linalg.interface import LinearAlgebra
 from chainrule._linalg.methods import determinant, is_sparse
@@ -71,8 +71,8 @@ class StoredEntries(LinearAlgebra):
     def _slogdet(self) -> Any:
         J = self._upright
         if self.structural_rank < self.shape[0]:
-            none = jnp.zeros((), working(self.dtype))
-            return none, none.real - jnp.inf
+            dtype = working(self.dtype)
+            return jnp.zeros((), dtype), log_of_zero([J.coo()[2].astype(dtype)])
         return J._layout.method.slogdet(J.coo()[2])
 
     def _det(self) -> Any:

@@ -42,10 +42,11 @@ class Plan:
 
     Attributes
     ----------
-    what : the function. shape : (outputs, inputs). orders : the `OrderCost` of each order. chosen : the name of one.
-    reason : why, in a sentence. single : multiply-adds of one pushforward, or of one pullback. digest : which program
-    this plan belongs to. cuts : where the program is cut, by the numbers of its arrays. labels : names of the cuts.
-    measured_on : backend and JAX version of measured times.
+    what : the function. shape : (outputs, inputs). orders : the `OrderCost` of each order that the program has: 'mixed'
+    is one where that is cheaper than all others. chosen : the name of one. reason : why, in a sentence. single :
+    multiply-adds of one pushforward, or of one pullback. digest : which program this plan belongs to. cuts : where the
+    program is cut, by the numbers of its arrays. labels : names of the cuts. measured_on : backend and JAX version of
+    measured times.
 
     Examples
     --------
@@ -73,11 +74,14 @@ class Plan:
         return self[self.chosen].node
 
     def __getitem__(self, name: str) -> OrderCost:
-        """The cost of an order by its name."""
+        """The cost of an order by its name, one of those in `orders`; InputTypeError of any other."""
         for order in self.orders:
             if order.name == name:
                 return order
-        raise InputTypeError(f"plan of {self.what}: no order {name!r} among {', '.join(o.name for o in self.orders)}")
+        known = ", ".join(repr(o.name) for o in self.orders)
+        raise InputTypeError(
+            f"plan of {self.what}: there is no order {name!r} of this program; there are {known} (see .orders)"
+        )
 
     def __str__(self) -> str:
         return self.table()
