@@ -215,20 +215,20 @@ def _subject(program: Program, rtol: float | None) -> Subject:
         noise = jnp.zeros(0) if y.tangents is None else y.tangents[-NOISE:]
         ahead, twice = in_chunks(lambda d: slope(x, d), jnp.stack([v, -2 * v]), None)
         pull = jax.vjp(run, x)[1] if reversible else None
-        back, doubled = (None, None) if pull is None else (pull(w)[0], pull(-2 * w)[0])
-        return run(x), noise, readings, ahead, twice + 2 * ahead, back, doubled
+        back, turned = (None, None) if pull is None else (pull(w)[0], pull(-2 * w)[0] + 2 * pull(w)[0])
+        return run(x), noise, readings, ahead, twice + 2 * ahead, back, turned
 
     rng = np.random.default_rng(7)
     v = jnp.asarray(rng.normal(size=x.shape) * scale, x.dtype)
     w = jnp.asarray(rng.normal(size=closed.out_avals[0].shape), closed.out_avals[0].dtype)
     reversible = _reversible(run, x, w)
     found = compiled(look, x.size)(x, v, w, jnp.asarray(seeds[2], x.dtype))
-    value, noise, readings, ahead, bent, back, doubled = (jax.tree.map(np.asarray, a) for a in found)
+    value, noise, readings, ahead, bent, back, turned = (jax.tree.map(np.asarray, a) for a in found)
     level = _noise(value, noise, float(jnp.finfo(x.dtype).eps), tol)
     size = (size_of(ahead) or 1.0) + 1e6 * size_of(level)
     return Subject(
         program, x, tol, walker.sites, readings, value, level, ahead, back, _disagreement(ahead, back, v, w, level),
-        size_of(bent) / size, 0.0 if back is None else size_of(doubled + 2 * back) / (size_of(back) or 1.0), scale,
+        size_of(bent) / size, 0.0 if back is None else size_of(turned) / (size_of(back) or 1.0), scale,
         slope, run,
     )  # fmt: skip
 

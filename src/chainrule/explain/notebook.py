@@ -21,7 +21,7 @@ def _class() -> Any:
     import anywidget
     import traitlets
 
-    class Explorer(anywidget.AnyWidget):  # type: ignore[misc]
+    class Explorer(anywidget.AnyWidget):  # type: ignore[misc, unused-ignore]  # without the extra it is of no type
         """The page; a message {"id": k, "x": …} or {"id": k, "points": …} gets {"id": k, "answer": …}."""
 
         _esm = script()
