@@ -7,15 +7,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 # Compiling takes most of the time of these tests, and a third as long like this; set before JAX is imported.
-QUICK = [
-    "--xla_backend_optimization_level=0",
-    "--xla_llvm_disable_expensive_passes=true",
-    "--xla_cpu_parallel_codegen_split_count=1",
-    "--xla_cpu_enable_concurrency_optimized_scheduler=false",
-]
-if version("jaxlib").startswith("0.10."):  # later ones end the process: they know no such flag
-    QUICK.append("--xla_cpu_use_fusion_emitters=false")
-os.environ.setdefault("XLA_FLAGS", " ".join(QUICK))
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+    "--xla_cpu_parallel_codegen_split_count=1 --xla_cpu_enable_concurrency_optimized_scheduler=false"
+    # a later JAX ends the process at a flag that it does not know
+    + (" --xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else ""),
+)
 
 import hypothesis
 import jax
