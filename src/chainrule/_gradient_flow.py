@@ -12,8 +12,7 @@ from chainrule._compiled import Transform
 from chainrule._errors import ChainruleError
 from chainrule._ode import integrated, settled
 from chainrule._options import count_of_points, optional, require_count, require_tolerance
-from chainrule._probing import shown
-from chainrule._space import flat, name_of
+from chainrule._space import flat, name_of, shown
 from chainrule._trace import real_problem, scalar_function
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from chainrule._linalg.host import working
+from chainrule._space import shown
 
 Product = Callable[[Any], Any]  # [k, n] -> [k, n], every row by itself
 
@@ -52,15 +53,6 @@ class Estimate:
         error = "" if self.exact else f" ± {shown(self.standard_error)}"
         how = self.method if self.exact else f"{self.method}, {self.probes:,} probes"
         return f"Estimate {shown(self.value)}{error} · {how}" + (f": {self.reason}" if self.reason else "")
-
-
-def shown(value: Any) -> str:
-    """A number by its digits, an array by its dtype and shape."""
-    if isinstance(value, (jax.Array, np.ndarray)) and not isinstance(value, jax.core.Tracer) and value.ndim == 0:
-        if jnp.iscomplexobj(value):
-            return f"{complex(value):.6g}"
-        return f"{float(value):.6g}" if value % 1 else str(float(value))
-    return f"{value.dtype}{list(value.shape)}" if hasattr(value, "shape") else str(value)
 
 
 def averaged(samples: Any) -> tuple[Any, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,3 +91,12 @@ def promoted(*dtypes: Any) -> Any:
     """The dtype that holds values of all of them (float32 for none), whatever JAX's setting for promotion is."""
     with jax.numpy_dtype_promotion("standard"):
         return jnp.result_type(*dtypes) if dtypes else jnp.dtype("float32")
+
+
+def shown(value: Any) -> str:
+    """A number by its digits, an array by its dtype and shape."""
+    if isinstance(value, (jax.Array, np.ndarray)) and not isinstance(value, jax.core.Tracer) and value.ndim == 0:
+        if jnp.iscomplexobj(value):
+            return f"{complex(value):.6g}"
+        return f"{float(value):.6g}" if value % 1 else str(float(value))
+    return f"{value.dtype}{list(value.shape)}" if hasattr(value, "shape") else str(value)
