@@ -315,6 +315,31 @@ def test_narrow_containers_stack_and_never_overflow(visit, width):
     assert (tops == sorted(tops)) == (width <= 1080)
 
 
+@pytest.mark.parametrize("width", [1200, 400])
+def test_numbers_stay_beside_their_bars_and_the_costs_of_a_long_chain_fit(visit, width):
+    A = jnp.array([[0.5, -1.0, 0.3], [1.0, 0.2, -0.7], [0.4, 0.4, 0.4], [-0.3, 0.8, 1.1]])
+    B = jnp.array([[1.0, -0.5, 0.2, 0.7], [0.3, 0.9, -1.0, 0.1]])
+
+    def net(x):
+        h = jax.nn.relu(A @ x + 0.1)
+        z = B @ h
+        p = jax.nn.softmax(z)
+        return -jnp.log(p[0])
+
+    data = cr.explain(net)(jnp.array([1.0, 0.5, 0.2])).to_dict()
+    page = visit(data, viewport={"width": width, "height": 900})
+    for row in page.locator(".wf").all():
+        box, label = row.bounding_box(), row.locator("span").bounding_box()
+        assert label["x"] >= box["x"] and label["x"] + label["width"] <= box["x"] + box["width"] + 1
+    if width == 1200:
+        table = page.locator("table.cost")
+        assert table.evaluate("t => t.parentElement.scrollWidth <= t.parentElement.clientWidth")
+        tools = page.locator("header .tools > *").all()
+        assert len({round(t.bounding_box()["y"] + t.bounding_box()["height"] / 2) for t in tools}) == 1
+    page.locator("#tab-p").click()  # brackets that are too long to compare are named by their direction
+    assert page.get_by_role("button", name="from the output").count() == 1
+
+
 def test_a_loop_shows_the_value_of_each_iteration(visit):
     def f(x):
         return jax.lax.scan(lambda s, t: (jnp.sin(s) * t, None), x, jnp.arange(1.0, 5.0))[0]

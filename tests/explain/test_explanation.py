@@ -150,6 +150,18 @@ def test_table_of_a_layer():
     assert found.latex(0, 0).endswith(f"= {flat_jacobian(F.net, POINT)[0, 0]:.6g}")
 
 
+def test_the_text_says_what_the_symbols_of_folded_steps_stand_for():
+    def f(x):
+        a = jnp.sin(x) * jnp.exp(x[::-1])
+        return a * a
+
+    text = str(cr.explain(f)(jnp.array([0.3, 0.6])))
+    inner = text.split("inside the steps\n")[1].split("\n\n")[0].splitlines()
+    assert [line.split("  ")[0] for line in inner[:1]] == ["u₁"]
+    assert "jnp.sin(x)" in inner[0] and "test_explanation.py:" in inner[0]
+    assert "inside the steps" not in str(cr.explain(F.net)(POINT))
+
+
 def test_costs_of_a_layer():
     items = {o["name"]: o for o in cr.explain(F.net)(POINT).to_dict()["orders"]["items"]}
     assert [items["reverse"][k] for k in ("multiply_adds", "dense", "peak", "chosen")] == [9, 15, 3, True]

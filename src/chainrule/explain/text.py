@@ -19,7 +19,7 @@ def text(data: Data) -> str:
     function = data["function"]
     place = f" ({function['file']}:{function['line']})" if function["file"] else ""
     title = f"explain {clean(function['name'])}{place}: {m}×{n} {data['jacobian']['structure']['words']}"
-    parts = [title, table(data), _about(data), _sweeps(data), _orders(data), _paths(data)]
+    parts = [title, table(data), _inner(data), _about(data), _sweeps(data), _orders(data), _paths(data)]
     return "\n\n".join(p for p in parts if p)
 
 
@@ -73,6 +73,19 @@ def visible_edges(data: Data) -> list[dict[str, Any]]:
             shown.append(e)
     order = {n["id"]: k for k, n in enumerate(data["nodes"])}
     return sorted(shown, key=lambda e: (order[e["to"]], order[e["from"]]))
+
+
+def _inner(data: Data) -> str:
+    """What the symbols of folded steps stand for, which the sweeps and the paths name and the table does not."""
+    shown = {end for e in visible_edges(data) for end in (e["from"], e["to"])}
+    rows = [
+        (n["symbol"], n["text"], f"{n['place']['file']}:{n['place']['line']}")
+        for n in data["nodes"]
+        if n["id"] not in shown and n["text"] and n["place"]
+    ]
+    if not rows or len(data["nodes"]) > _MOST_ROWS:
+        return ""
+    return "\n".join(["inside the steps", *columns([tuple(map(clean, r)) for r in rows])])
 
 
 def columns(rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:

@@ -120,8 +120,7 @@ export function cost(app) {
         { scope: 'row' },
         h('span', { class: 'order' }, `${mark(r)} ${String(r.title ?? r.name).replace(/^./, (c) => c.toUpperCase())}`),
         r.chosen && h('span', { class: 'chosen' }, 'chosen'),
-        h('br'),
-        h('span', { class: 'expr' }, r.bracket ? mathText(cut(r.bracket, 40)) : ''),
+        h('span', { class: 'expr' }, r.bracket ? mathText(cut(r.bracket, 120)) : ''),
       ),
       h('td', { class: 'left' }, r.travels?.length > 0 && travels(r, log)),
       h(
@@ -147,14 +146,14 @@ export function cost(app) {
     'tr',
     null,
     h('th', { scope: 'col' }, 'order'),
-    h('th', { scope: 'col', class: 'left' }, `what travels along the chain, to scale${log ? ' (log)' : ''}`),
+    h('th', { scope: 'col', class: 'left' }, `what travels, to scale${log ? ' (log)' : ''}`),
     h('th', { scope: 'col', class: 'left bars' }, `multiply-adds${wide ? ' (log)' : ''}`),
     h('td', null),
-    h('th', { scope: 'col' }, 'peak entries'),
+    h('th', { scope: 'col' }, 'peak'),
   );
   const note = log
     ? LARGE.note
-    : `Solid: with structure (a diagonal factor only scales rows or columns). Hatched: the same product with every factor stored dense. Peak: the largest intermediate before the result. ${cut(String(data.note ?? ''), 700)} ${data.reason ? `Chosen: ${cut(String(data.reason), 200)}.` : ''}`;
+    : `Solid: with structure (a diagonal factor only scales rows or columns). Hatched: the same product with every factor stored dense. ${cut(String(data.note ?? ''), 700)} ${data.reason ? `Chosen: ${cut(String(data.reason), 200)}.` : ''}`;
   return [
     h(
       'div',

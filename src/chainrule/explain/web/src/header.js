@@ -91,15 +91,18 @@ export function header(app, ui) {
       h('b', null, word),
       where,
     ),
-    h('span', { class: 'sp' }),
-    ui.levels,
-    tool('Search', '/', () => dialogs.search(app)),
-    tool('Export', 'E', () => dialogs.exporting(app)),
-    ui.theme,
     h(
-      'button',
-      { class: 'tool', 'data-f': 'help', 'aria-label': 'Keyboard help', onclick: () => dialogs.help(app) },
-      '?',
+      'div',
+      { class: 'tools' },
+      ui.levels,
+      tool('Search', '/', () => dialogs.search(app)),
+      tool('Export', 'E', () => dialogs.exporting(app)),
+      ui.theme,
+      h(
+        'button',
+        { class: 'tool', 'data-f': 'help', 'aria-label': 'Keyboard help', onclick: () => dialogs.help(app) },
+        '?',
+      ),
     ),
   );
 }

@@ -240,7 +240,8 @@ function orderQuestion(app) {
   const items = app.graph.data.orders?.items ?? [];
   if (items.length < 2) return null;
   const least = Math.min(...items.map((/** @type {any} */ r) => r.multiply_adds)),
-    label = (/** @type {any} */ r) => (r.bracket ? mathText(cut(r.bracket, 36)) : String(r.title ?? r.name));
+    brief = items.every((/** @type {any} */ r) => r.bracket && r.bracket.length <= 36), // cut, no one could compare them
+    label = (/** @type {any} */ r) => (brief ? mathText(r.bracket) : String(r.title ?? r.name));
   return {
     id: 'order',
     kind: 'order',

@@ -8,27 +8,28 @@ import { zeroPaths } from './paths.js';
 /** @typedef {import('./app.js').App} App */
 /** @typedef {import('./graph.js').Value} Value */
 
+/** Pixels that the number at the end of a bar takes. */
+const NUMBER = 50;
+
 /** Bars from one zero line, so that what cancels is seen to cancel. @param {number[]} values */
 function scale(values) {
   const ok = values.filter(Number.isFinite),
     lo = Math.min(0, ...ok),
     hi = Math.max(0, ...ok),
-    unit = 58 / (hi - lo || 1),
-    z = 21 - lo * unit;
+    before = lo < 0 ? NUMBER : 4,
+    room = `(100% - ${before + (hi > 0 ? NUMBER : 4)}px)`,
+    part = (/** @type {number} */ v) => v / (hi - lo || 1),
+    at = (/** @type {number} */ v) => `${before}px + ${part(v - lo)} * ${room}`;
   return (/** @type {number} */ v, total = false) => {
     const w = Number.isFinite(v) ? v : 0,
-      left = z + Math.min(0, w) * unit,
-      wide = Math.abs(w) * unit,
-      color = `var(${v < 0 ? '--neg' : '--pos'})`;
+      color = `var(${v < 0 ? '--neg' : '--pos'})`,
+      bar = { left: `calc(${at(Math.min(0, w))})`, width: `calc(${part(Math.abs(w))} * ${room})` },
+      label = v < 0 ? { right: `calc(100% + 3px - (${at(w)}))` } : { left: `calc(${at(w)} + 3px)` };
     return h(
       'div',
-      { class: 'wf', style: { '--z': `${z}%` } },
-      h('i', { class: total ? 'total' : '', style: { left: `${left}%`, width: `${wide}%`, background: color } }),
-      h(
-        'span',
-        { style: { ...(v < 0 ? { right: `${100 - left + 1.5}%` } : { left: `${left + wide + 1.5}%` }), color } },
-        signed(v),
-      ),
+      { class: 'wf', style: { '--z': `calc(${at(0)})` } },
+      h('i', { class: total ? 'total' : '', style: { ...bar, background: color } }),
+      h('span', { style: { ...label, color } }, signed(v)),
     );
   };
 }
