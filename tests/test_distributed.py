@@ -1,7 +1,6 @@
 """The example of several processes, run as such on this machine: the numbers of one process, and no hang."""
 
 import json
-import os
 import re
 import runpy
 import socket
@@ -26,8 +25,7 @@ def processes(count: int, *options: str) -> Iterator[list[subprocess.Popen[str]]
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    flags = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": os.environ | flags}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     command = [sys.executable, str(SCRIPT), "--size", SIZE, "--address", address, "--count", str(count), *options]
     started = [subprocess.Popen([*command, "--index", str(k)], **pipes) for k in range(count)]
     try:
