@@ -161,11 +161,11 @@ def _pad(step: Step, boxes: Sequence[Box]) -> Part | None:
         stop = max(start, min(n, b - low))
         demand.append((start, stop))
         margins.append((start + low - a, b - stop - low, 0))
-    return Part((tuple(demand), ()), partial(_padded, tuple(margins)))
+    return Part((tuple(demand), ()), partial(_padded, sizes(boxes[0]), tuple(margins)))
 
 
-def _padded(config: tuple[tuple[int, int, int], ...], _: Any, x: Any, value: Any) -> list[Any]:
-    return [lax.pad(x, value, config)]
+def _padded(shape: tuple[int, ...], margins: Any, _: Any, x: Any, value: Any) -> list[Any]:
+    return [lax.pad(x, value, margins) if x.size else lax.broadcast(value, shape)]
 
 
 @_rule("concatenate")
