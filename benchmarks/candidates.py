@@ -96,13 +96,13 @@ def plan_of(p: Problem) -> cr.Plan:
     return cr.plan(jax.grad(p.f) if p.hessian else p.f)(p.x)
 
 
-def orders(p: Problem, plan: cr.Plan, chosen: str) -> dict[str, Candidate]:
+def orders(p: Problem, x: Any, plan: cr.Plan, chosen: str) -> dict[str, Candidate]:
     """Our Jacobian in the orders that were not chosen, as far as they compile."""
     f = jax.grad(p.f) if p.hessian else p.f
     found = {}
     for name in (o.name for o in plan.orders if o.name != chosen):
         with contextlib.suppress(cr.ChainruleError):
-            found[f"{name} order"] = compiled(cr.jacobian(f, order=replace(plan, chosen=name)), p.x)
+            found[f"{name} order"] = compiled(cr.jacobian(f, order=replace(plan, chosen=name)), x)
     return found
 
 

@@ -131,7 +131,7 @@ def measure(p: Problem, limits: Limits) -> dict[str, Any]:
     plan = plan_of(p)
     candidates = {"f": compiled(p.f, x), "ours": mine, "by hand": hand, **others}
     if limits.all_orders:
-        candidates |= orders(p, plan, J.order)
+        candidates |= orders(p, x, plan, J.order)
     if limits.coo:
         transform = ours(p)()
         candidates["coo"] = compiled(lambda x: transform(x).coo()[2], x)

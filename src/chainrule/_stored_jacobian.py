@@ -147,8 +147,7 @@ class StoredJacobian(Jacobian):
     def rows(self, start: int, stop: int) -> Jacobian:
         """Rows start … stop − 1, in memory: a `Jacobian` of that many outputs."""
         part = self.scipy(start, stop)
-        own = Space(jax.tree.structure(0), ((part.shape[0],),), (self._rows.dtype,), self._rows.name, self._rows.place)
-        return self._in_memory(part, own)
+        return self._in_memory(part, self._rows.part(part.shape[0]))
 
     def _in_memory(self, matrix: Any, rows: Space) -> Any:
         from chainrule._assembled import from_coo
