@@ -75,6 +75,18 @@ def compiled(f: Any, x: Any) -> Candidate:
     return Candidate(program, x, trace_s, compile_s)
 
 
+def streamed(candidate: Candidate, moved: int) -> float:
+    """Seconds of a call among several that are launched one after another without waiting: what the device takes."""
+    count = max(1, min(20, 2**30 // max(moved, 1)))
+
+    def launch() -> None:
+        for _ in range(count):
+            result = candidate.program(candidate.argument)
+        jax.block_until_ready(result)
+
+    return min(timed(launch)[1] for _ in range(5)) / count
+
+
 def copy_bandwidth(numbers: int = 2**26) -> float:
     """Bytes each second that a copy of a large array reads and writes on the device; the best of some runs."""
     x = jax.block_until_ready(jax.numpy.zeros(numbers))
