@@ -75,6 +75,18 @@ def compiled(f: Any, x: Any) -> Candidate:
     return Candidate(program, x, trace_s, compile_s)
 
 
+def streamed(candidate: Candidate, moved: int) -> float:
+    """Seconds of a call among several that are launched one after another without waiting: what the device takes."""
+    count = max(1, min(20, 2**30 // max(moved, 1)))
+
+    def launch() -> None:
+        for _ in range(count):
+            result = candidate.program(candidate.argument)
+        jax.block_until_ready(result)
+
+    return min(timed(launch)[1] for _ in range(5)) / count
+
+
 def copy_bandwidth(numbers: int = 2**26) -> float:
     """Bytes each second that a copy of a large array reads and writes on the device; the best of some runs."""
     x = jax.block_until_ready(jax.numpy.zeros(numbers))
@@ -96,13 +108,13 @@ def plan_of(p: Problem) -> cr.Plan:
     return cr.plan(jax.grad(p.f) if p.hessian else p.f)(p.x)
 
 
-def orders(p: Problem, plan: cr.Plan, chosen: str) -> dict[str, Candidate]:
+def orders(p: Problem, x: Any, plan: cr.Plan, chosen: str) -> dict[str, Candidate]:
     """Our Jacobian in the orders that were not chosen, as far as they compile."""
     f = jax.grad(p.f) if p.hessian else p.f
     found = {}
     for name in (o.name for o in plan.orders if o.name != chosen):
         with contextlib.suppress(cr.ChainruleError):
-            found[f"{name} order"] = compiled(cr.jacobian(f, order=replace(plan, chosen=name)), p.x)
+            found[f"{name} order"] = compiled(cr.jacobian(f, order=replace(plan, chosen=name)), x)
     return found
 
 

@@ -17,6 +17,7 @@ class Problem:
     matrix : what `by_hand` gives, as NumPy arrays -> a SciPy sparse or a dense matrix, for the check of the values.
     hessian : whether the Hessian of a scalar `f` is meant.
     smoke : whether the problem is small enough for a short run.
+    large : whether it is for a GPU, whose caches and launches smaller ones are bound by; a CPU runs it if it is named.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Problem:
     matrix: Callable[[Any], Any]
     hessian: bool = False
     smoke: bool = False
+    large: bool = False
 
 
 def blocks(values: np.ndarray) -> Any:

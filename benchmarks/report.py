@@ -24,9 +24,10 @@ COLUMNS = ("problem", "m × n", "nnz", "order", "f", "ours", "coo", "by hand", *
 LEGEND = (
     "Times are medians in ms. coo: our sorted (rows, cols, values) in place of blocks. ÷ hand and ÷ rival: our time "
     "over that of the code by hand and of the best rival; compile ÷: our compile time over that of jacfwd. Peak: "
-    "temporary and output memory of our program; nnz: 8 bytes for each nonzero. * marks a figure past its target. "
-    "Moved: the point and the stored values of J, once each; GB/s: these over our time; of copy: that over "
-    "the bandwidth of a large copy on the same device (more than 100 % where a cache holds them)."
+    "temporary and output memory of our program; nnz: one number for each nonzero. * marks a figure past its target. "
+    "Moved: the point and the stored values of J, once each; GB/s: these over the time of one "
+    "of several calls that are launched in a row; of copy: that over the bandwidth of a large copy on the same device "
+    "(more than 100 % where a cache holds them)."
 )
 ORDER_COLUMNS = ("problem", "chosen", *(f"{name}, multiply-adds" for name in ORDERS), "structure gain", "order gain",
                  *(f"{name}, ms" for name in ORDERS), "÷ best order")  # fmt: skip
@@ -118,7 +119,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "jax": jax.__version__,
         **{name: _version(name) for name in ("numpy", "scipy", "asdex", "sparsejac")},
-        "dtype": "float64",
+        "dtype": str(jax.numpy.result_type(float)),
         "date": time.strftime("%Y-%m-%d"),
     }
 

@@ -81,6 +81,15 @@ FUNCTIONS = {
     "single precision": (lambda x: x[1:] * x[:-1], RNG.normal(size=20).astype(np.float32)),
     "one number": (lambda x: x**2, 3.0),
     "nothing": (lambda x: x, jnp.zeros(0)),
+    "no elements on the way": (
+        lambda x: (x[:0] ** 2).reshape(0, 3).sum(0) + (x**2)[:0].reshape(3, 0) @ x[3:3] + x[:3] ** 2,
+        RNG.normal(size=7),
+    ),
+    "blocks of zeros": (
+        lambda x: jnp.zeros((6, 6)).at[:3, :3].set(x.reshape(3, 3) ** 2).at[3:, 3:].set(x.reshape(3, 3)),
+        RNG.normal(size=9),
+    ),
+    "a solve": (lambda x: jnp.linalg.solve(x.reshape(3, 3) + 5 * jnp.eye(3), jnp.arange(3.0)), RNG.normal(size=9)),
     "pytrees": (tree, {"p": jnp.arange(1.0, 5.0), "q": jnp.ones(2)}),
     "reals to complex": (lambda x: jnp.exp(lax.complex(x, x))[:3], RNG.normal(size=6)),
 }  # fmt: skip
@@ -273,7 +282,17 @@ def test_threads_share_the_programs_of_pieces(monkeypatch):
 
 
 def test_zeros_of_a_row_are_known():
-    """The rows of a query that a mask leaves few keys are as tight as in the whole, in every order."""
+    """Rows that a mask leaves few keys, or a dilated kernel few places, are as tight as in the whole."""
     f, x = FUNCTIONS["causal"]
     pieces = cr.jacobian_chunks(f, rows=3)(x)
     assert [p.jacobian.nnz for p in pieces] == [9 * (k + 1) for k in range(6)]
+    f, x = lambda x: lax.conv_general_dilated(x, KERNEL, (1, 1), "SAME", rhs_dilation=(2, 2)), jnp.ones((1, 2, 5, 4))
+    for options in ({"rows": 1}, {"by_memory": 2000}):
+        assert sum(p.jacobian.nnz for p in cr.jacobian_chunks(f, **options)(x)) == cr.jacobian(f)(x).nnz
+
+
+def test_a_filler_of_padding():
+    f, x = lambda x: lax.pad(x[1:] ** 2, x[0], ((2, 3, 0),)), RNG.normal(size=5)
+    _, _, together = put_together(f, x, rows=2)
+    np.testing.assert_array_equal(together.toarray(), jax.jacfwd(f)(x))
+    assert together.nnz == 9

@@ -226,9 +226,99 @@ def test_an_interrupted_run_goes_on(stored, tmp_path, monkeypatch):
     assert same(tmp_path / "J", stored._path)
 
 
+HOLD = """
+import fcntl, sys, time
+with open(sys.argv[1], "a") as file:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_two_at_once(tmp_path, monkeypatch):
+    """The second is refused, be it a process or a thread; the lock of one that was killed holds nobody up."""
+    path, add, refused = tmp_path / "J", _store._Writer.add, []
+    path.mkdir()
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path / "progress.lock")], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(cr.ChainruleError, match=r"save_jacobian of sin: another process, or thread, is writing to"):
+        cr.save_jacobian(jnp.sin, np.ones(3), path)
+    holder.kill()
+    holder.communicate()
+    assert (path / "progress.lock").exists()
+
+    def busy(self, matrix):
+        with pytest.raises(cr.ChainruleError, match="another process, or thread, is writing") as own:
+            cr.save_jacobian(jnp.sin, np.ones(3), path)
+        refused.append(own)
+        add(self, matrix)
+
+    monkeypatch.setattr(_store._Writer, "add", busy)
+    assert cr.save_jacobian(jnp.sin, np.ones(3), path).nnz == 3
+    assert refused and sorted(p.name for p in path.iterdir()) == ["data", "indices", "indptr", "zarr.json"]
+
+
+@pytest.mark.parametrize("failing", ["_put", "_commit"])
+def test_a_full_disk(failing, stored, tmp_path, monkeypatch):
+    """What the system refuses to write is said, and the run goes on once it can."""
+    import resource
+
+    monkeypatch.setattr(_store, "_CHUNK", 1000)
+    write, calls = getattr(_store._Writer, failing), []
+
+    def cramped(self, *args):
+        calls.append(args)
+        if len(calls) != 6:
+            return write(self, *args)
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+        try:
+            return write(self, *args)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    monkeypatch.setattr(_store._Writer, failing, cramped)
+    with pytest.raises(cr.ChainruleError, match=r"_jacobian of diffusion: .*J cannot be written \(.*File too large"):
+        cr.save_jacobian(diffusion, X, tmp_path / "J", by_memory=60_000)
+    with pytest.raises(cr.ChainruleError, match="incomplete"):
+        cr.open_jacobian(tmp_path / "J")
+    cr.save_jacobian(diffusion, X, tmp_path / "J", by_memory=60_000)
+    assert same(tmp_path / "J", stored._path)
+
+
+@pytest.mark.parametrize(
+    ("f", "words"),
+    [
+        (lambda x: x[1:] * x[:-1], "banded(0, 1)"),
+        (jnp.sin, "diagonal"),
+        (jnp.cumsum, "lower triangular"),
+        (lambda x: x * x.sum(), "dense"),
+        (lambda x: np.ones(3), "zero"),
+        (lambda x: x[::-1] * x, "sparse (24 nonzeros, 17 %)"),
+    ],
+)
+def test_the_structure_is_told_from_the_bandwidths(f, words, tmp_path):
+    J = cr.save_jacobian(f, np.arange(1.0, 13.0), tmp_path / "J", by_memory=2000)
+    assert str(J.structure) == words
+    assert str(J.T.structure) == words.replace("(0, 1)", "(1, 0)").replace("lower", "upper")
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+def test_holomorphic_functions(dtype, tmp_path):
+    x = (RNG.normal(size=6) + 1j * RNG.normal(size=6)).astype(dtype)
+    f = lambda x: jnp.exp(x[1:]) * x[:-1]  # noqa: E731
+    J, dense = cr.save_jacobian(f, x, tmp_path / "J", holomorphic=True), jax.jacfwd(f, holomorphic=True)(x)
+    assert J.dtype == dtype and J.nnz == 10
+    np.testing.assert_allclose(J.dense(), dense, rtol=1e-5)
+    for own, true in ((J @ x, dense @ x), (J.T @ x[1:], dense.T @ x[1:]), (J.rows(1, 3) @ x, dense[1:3] @ x)):
+        np.testing.assert_allclose(own, true, rtol=1e-5)
+
+
 def same(one, other):
     """Whether two stores hold the same files, byte for byte, but for the moment that JSON is written in."""
-    files = sorted(p.relative_to(one) for p in one.rglob("*") if p.is_file() and not p.name.endswith(".partial"))
+    files = sorted(p.relative_to(one) for p in one.rglob("*") if p.is_file())
     theirs = sorted(p.relative_to(other) for p in other.rglob("*") if p.is_file())
     return files == theirs and all((one / p).read_bytes() == (other / p).read_bytes() for p in files)
 
@@ -314,9 +404,12 @@ def test_the_extra_is_named(monkeypatch, tmp_path):
             use()
 
 
-def test_a_stored_jacobian_pickles_by_its_path(stored):
+def test_a_stored_jacobian_pickles_by_its_path(stored, monkeypatch):
     import pickle
 
-    again = pickle.loads(pickle.dumps(stored))
+    monkeypatch.chdir(stored._path.parent)
+    kept = pickle.dumps(cr.open_jacobian(stored._path.name))
+    monkeypatch.chdir("/")
+    again = pickle.loads(kept)
     assert again.nnz == stored.nnz and sp.issparse(again.scipy(0, 2))
     assert _stored_jacobian.FORMAT == "chainrule CSR 1"

@@ -42,4 +42,7 @@ def point(N: int) -> np.ndarray:
     return np.random.default_rng(0).uniform(0.5, 2.0, size=(2, N, N))
 
 
-problems = [Problem(f"Brusselator N={N}", f, point(N), by_hand, matrix, smoke=N == 64) for N in (64, 128, 256, 512)]
+problems = [
+    Problem(f"Brusselator N={N}", f, point(N), by_hand, matrix, smoke=N == 64, large=N > 512)
+    for N in (64, 128, 256, 512, 2048)
+]

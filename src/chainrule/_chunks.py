@@ -53,7 +53,6 @@ class Chunks:
 
     def __init__(self, f: Any, argnums: Any, holomorphic: bool, by_rows: bool, most: int | None, memory: int | None):
         self._f, self._by_rows, self._most, self._memory = f, by_rows, most, memory
-        self._argnums, self._holomorphic = argnums, holomorphic
 
         def body(function: Any, args: tuple[Any, ...]) -> Any:
             from chainrule._pieces import source_of
@@ -84,11 +83,16 @@ class Chunks:
             )
         return Pieces(what, source.value, values, self._by_rows, self._memory)
 
+    @property
+    def _room(self) -> int:
+        """Bytes that a piece may take."""
+        return self._memory or limit() // _SHARE
+
     def cut(self, pieces: Pieces) -> list[Piece]:
         """The pieces to begin with; one that turns out too large is halved."""
         from chainrule._boxes import pieces_of
 
-        most = self._most or _fitting(pieces, self._memory or limit() // _SHARE)
+        most = self._most or _fitting(pieces, self._room)
         return list(pieces_of(pieces.space, most))
 
     def computed(self, pieces: Pieces, waiting: list[Piece]) -> Iterator[Chunk]:
@@ -96,7 +100,7 @@ class Chunks:
         left, m, n = deque(waiting), pieces.shape[0], pieces.shape[1]
         while left:
             piece = left.popleft()
-            if self._most is None and piece.size > 1 and _bytes(pieces, piece) > (self._memory or limit() // _SHARE):
+            if self._most is None and piece.size > 1 and _bytes(pieces, piece) > self._room:
                 left.extendleft(reversed(piece.halves()))
                 continue
             own = range(piece.start, piece.stop)

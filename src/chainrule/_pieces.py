@@ -104,7 +104,7 @@ class Pieces:
         if "compiled" not in stage:
             stage["compiled"] = stage["traced"].lower().compile()
         local = stage["compiled"](self._values, _starts(own))
-        part = _flat_space(piece.size, self.space)
+        part = self.space.part(piece.size)
         if own is None:
             J = _placed(local, (self._source.targets, part), None)
         else:
@@ -148,7 +148,7 @@ class Pieces:
 
     def _seeded_body(self, piece: Piece) -> Any:
         """The Jacobian of the whole program with respect to a piece of its inputs."""
-        source, part = self._source, _flat_space(piece.size, self.space)
+        source, part = self._source, self.space.part(piece.size)
 
         def body(values: Sequence[Any], _: Any) -> Any:
             program, context = _filled(source.program, values), planning(())
@@ -185,10 +185,6 @@ def _starts(own: Restricted | None) -> list[tuple[Any, ...]]:
 
 def _space(shapes: Any, dtypes: Any, like: Space) -> Space:
     return Space(jax.tree.structure([0] * len(shapes)), shapes, dtypes, like.name, like.place)
-
-
-def _flat_space(size: int, like: Space) -> Space:
-    return Space(jax.tree.structure(0), ((size,),), (like.dtype,), like.name, like.place)
 
 
 def _columns_of(own: Restricted, space: Space) -> np.ndarray:

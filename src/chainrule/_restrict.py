@@ -20,7 +20,7 @@ from jax import numpy as jnp
 from chainrule._boxes import Box, hull, relative, sizes, whole
 from chainrule._linear import LinearProgram, Step
 from chainrule._program import Coefficient, Linear
-from chainrule._restrict_rules import Part, opaque, part_rule
+from chainrule._restrict_rules import Part, cut, opaque, part_rule
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Restricted:
     inputs: tuple[tuple[int, Place, Linear, Box], ...]  # number among the program's inputs
     windows: tuple[Window, ...]
     steps: tuple[Taken, ...]
-    outputs: tuple[tuple[Linear | Coefficient, Place | None, Box], ...]  # what the rows are read from
+    outputs: tuple[tuple[Linear | Coefficient, tuple[Place, Box] | None, Box], ...]  # what the rows are read from
     key: Any
 
     def run(self, values: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
@@ -101,25 +101,29 @@ class Restricted:
             operands = []
             for v, demand, read in zip(taken.step.operands, taken.part.demands, taken.reads, strict=True):
                 own = isinstance(v, Coefficient) and demand is not None
-                operands.append(next(left) if own else None if read is None else cut(env[read[0]], read[1]))
+                operands.append(next(left) if own else None if demand is None else _read(env, read, v.dtype, demand))
             outs = taken.part.run(taken.step.equation, *operands)
             env.update({place: x for place, x in zip(taken.gives, outs, strict=True) if place is not None})
-        return [
-            jnp.zeros(sizes(own), v.dtype) if place is None else cut(env[place], own)  # depends on no input
-            for v, place, own in self.outputs
-        ]
+        return [_read(env, read, v.dtype, box) for v, read, box in self.outputs]
+
+
+def _read(env: dict[Place, Any], read: tuple[Place, Box] | None, dtype: Any, box: Box) -> Any:
+    """What a box holds; zeros where nothing is read for it."""
+    return jnp.zeros(sizes(box), dtype) if read is None else cut(env[read[0]], read[1])
 
 
 class _Held:
     """The boxes that are needed of each array: those that lie near each other become one."""
 
     def __init__(self, program: LinearProgram):
-        self.numbers, self._boxes = program.numbers, dict[int, list[Box]]()
+        self.numbers, self._boxes, self._zeros = program.numbers, dict[int, list[Box]](), set[Place]()
 
     def boxes(self, v: Linear) -> list[Box]:
         return self._boxes.get(self.numbers[id(v)], [])
 
     def need(self, v: Linear, box: Box) -> None:
+        if not _size(box):
+            return None
         own = self._boxes.setdefault(self.numbers[id(v)], [])
         for k, other in enumerate(own):
             both = hull(other, box)
@@ -128,11 +132,18 @@ class _Held:
                 return self.need(v, both)
         return own.append(box)
 
-    def find(self, v: Linear, box: Box) -> tuple[Place, Box]:
-        """The box that holds this one, and where in it."""
+    def find(self, v: Linear | Coefficient, box: Box | None) -> tuple[Place, Box] | None:
+        """The box that holds this one, and where in it; None of what is not needed, known, empty or zero."""
+        if box is None or not _size(box) or isinstance(v, Coefficient):
+            return None
         boxes = self.boxes(v)
         k = next(k for k, own in enumerate(boxes) if hull(own, box) == own)
-        return (self.numbers[id(v)], k), relative(box, boxes[k])
+        place = self.numbers[id(v)], k
+        return None if place in self._zeros else (place, relative(box, boxes[k]))
+
+    def set_to_zero(self, places: Sequence[Place | None]) -> None:
+        """What depends on nothing but empty arrays."""
+        self._zeros.update(place for place in places if place is not None)
 
 
 _SPARE = 1.5  # times the places that are needed of an array, up to which what lies between them is taken along
@@ -176,13 +187,6 @@ def _parts(step: Step, held: _Held) -> list[tuple[Part, list[Box | None]]]:
     return [(opaque(step), [whole(v.shape) for v in step.outs])] if every else []
 
 
-def cut(x: Any, own: Box) -> Any:
-    """The part of an array in a box."""
-    if sizes(own) == x.shape:
-        return x
-    return lax.slice(x, [a for a, _ in own], [b for _, b in own])
-
-
 def _assembled(
     program: LinearProgram,
     wanted: Sequence[tuple[Linear | Coefficient, Box]],
@@ -192,15 +196,19 @@ def _assembled(
     windows, steps, key = list[Window](), list[Taken](), list[Any]()
     for number, step, part, boxes in parts:
         pairs = list(zip(step.operands, part.demands, strict=True))
+        reads = tuple(held.find(v, box) for v, box in pairs)
+        given = [held.find(v, box) for v, box in zip(step.outs, boxes, strict=True)]
+        gives = tuple(None if own is None else own[0] for own in given)
+        if not any(reads):
+            held.set_to_zero(gives)
+            continue
         windows += [Window(v, box) for v, box in pairs if isinstance(v, Coefficient) and box is not None]
-        reads = tuple(held.find(v, box) if isinstance(v, Linear) and box is not None else None for v, box in pairs)
-        gives = tuple(None if b is None else held.find(v, b)[0] for v, b in zip(step.outs, boxes, strict=True))
         steps.append(Taken(step, part, reads, gives))
         key.append((number, part.run.func.__name__, part.run.args, reads, gives))
-    inputs = tuple((k, held.find(v, box)[0], v, box) for k, v in enumerate(program.inputs) for box in held.boxes(v))
-    found = [(v, held.find(v, box) if isinstance(v, Linear) else (None, box)) for v, box in wanted]
-    outputs = tuple((v, place, own) for v, (place, own) in found)
+    boxes_of = [(k, v, list(enumerate(held.boxes(v)))) for k, v in enumerate(program.inputs)]
+    inputs = tuple((k, (held.numbers[id(v)], j), v, box) for k, v, own in boxes_of for j, box in own)
+    outputs = tuple((v, held.find(v, box), box) for v, box in wanted)
     shapes = tuple((place, sizes(box)) for _, place, _, box in inputs)
-    shape_key = tuple((place, own if place else sizes(own)) for _, place, own in outputs)
+    shape_key = tuple((read, sizes(box)) for _, read, box in outputs)
     read = tuple(w.key for w in windows)
     return Restricted(inputs, tuple(windows), tuple(steps), outputs, (tuple(key), shapes, shape_key, read))

@@ -60,7 +60,8 @@ def run_equation_on(eqn: Any, *operands: Any) -> list[Any]:
     return run_equation(eqn, operands)
 
 
-def _cut(x: Any, box: Box) -> Any:
+def cut(x: Any, box: Box) -> Any:
+    """The part of an array in a box."""
     if sizes(box) == x.shape:
         return x
     return lax.slice(x, [a for a, _ in box], [b for _, b in box])
@@ -71,7 +72,7 @@ def _bind(eqn: Any, *operands: Any) -> list[Any]:
 
 
 def _bind_and_cut(own: Box, eqn: Any, *operands: Any) -> list[Any]:
-    return [_cut(_bind(eqn, *operands)[0], own)]
+    return [cut(_bind(eqn, *operands)[0], own)]
 
 
 @_rule(
@@ -154,19 +155,17 @@ def _pad(step: Step, boxes: Sequence[Box]) -> Part | None:
     config = step.equation.params["padding_config"]
     if any(inside for _, _, inside in config):
         return None
-    demand, left = [], []
+    demand, margins = list[tuple[int, int]](), list[tuple[int, int, int]]()
     for (low, _, _), n, (a, b) in zip(config, step.operands[0].shape, boxes[0], strict=True):
-        start, stop = max(0, a - low), min(n, b - low)
+        start = max(0, a - low)
+        stop = max(start, min(n, b - low))
         demand.append((start, stop))
-        left.append((start + low - a, b - stop - low, 0))
-    empty = any(a >= b for a, b in demand)
-    return Part(
-        (None if empty else tuple(demand), ()), partial(_padded, sizes(boxes[0]), None if empty else tuple(left))
-    )
+        margins.append((start + low - a, b - stop - low, 0))
+    return Part((tuple(demand), ()), partial(_padded, sizes(boxes[0]), tuple(margins)))
 
 
-def _padded(shape: tuple[int, ...], config: Any, _: Any, x: Any, value: Any) -> list[Any]:
-    return [lax.broadcast(value, shape) if config is None else lax.pad(x, value, config)]
+def _padded(shape: tuple[int, ...], margins: Any, _: Any, x: Any, value: Any) -> list[Any]:
+    return [lax.pad(x, value, margins) if x.size else lax.broadcast(value, shape)]
 
 
 @_rule("concatenate")
@@ -224,7 +223,7 @@ def _taken_apart(own: Sequence[Box | None], squeezed: int | None) -> Part:
 
 
 def _parts(windows: Sequence[Box | None], squeezed: int | None, _: Any, x: Any) -> list[Any]:
-    outs = [None if box is None else _cut(x, box) for box in windows]
+    outs = [None if box is None else cut(x, box) for box in windows]
     return outs if squeezed is None else [None if x is None else lax.squeeze(x, (squeezed,)) for x in outs]
 
 
@@ -250,7 +249,7 @@ def _reshape(step: Step, boxes: Sequence[Box]) -> Part | None:
 
 def _reshaped(ranges: Sequence[tuple[int, int, int]], shape: tuple[int, ...], _: Any, x: Any) -> list[Any]:
     x = lax.reshape(x, [n for n, _, _ in ranges])
-    return [lax.reshape(_cut(x, tuple((a, b) for _, a, b in ranges)), shape)]
+    return [lax.reshape(cut(x, tuple((a, b) for _, a, b in ranges)), shape)]
 
 
 def _groups(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list[int]]]:

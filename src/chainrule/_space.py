@@ -47,6 +47,10 @@ class Space:
     def dtype(self) -> Any:
         return promoted(*self.dtypes)
 
+    def part(self, size: int) -> Space:
+        """The space of so many numbers of it, laid flat."""
+        return Space(jax.tree.structure(0), ((size,),), (self.dtype,), self.name, self.place)
+
     def unflatten(self, flat: Any, cast: bool = False) -> Any:
         """[size] -> the pytree; with `cast` in the leaves' own dtypes."""
         pieces = [flat[o : o + n].reshape(s) for o, n, s in zip(self.offsets, self.sizes, self.shapes, strict=True)]

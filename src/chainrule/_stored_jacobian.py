@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from chainrule._jacobian import Jacobian
 from chainrule._linalg.interface import LinearAlgebra
 from chainrule._options import optional
 from chainrule._space import Space, promoted
-from chainrule._structure import Structure
+from chainrule._structure import Structure, without_places
 
 if TYPE_CHECKING:
     from jax import Array
@@ -64,8 +63,9 @@ class StoredJacobian(Jacobian):
 
     @property
     def structure(self) -> Structure:
-        """How many entries there are; the pattern is not looked at."""
-        return Structure("sparse", (self.nnz, math.prod(self.shape)))
+        """What the number of entries and the bandwidths say, which were counted as they were written."""
+        lower, upper = self._group.attrs["band"]
+        return without_places(self.nnz, (upper, lower) if self._flipped else (lower, upper), self.shape)
 
     @property
     def T(self) -> StoredJacobian:
@@ -147,8 +147,7 @@ class StoredJacobian(Jacobian):
     def rows(self, start: int, stop: int) -> Jacobian:
         """Rows start … stop − 1, in memory: a `Jacobian` of that many outputs."""
         part = self.scipy(start, stop)
-        own = Space(jax.tree.structure(0), ((part.shape[0],),), (self._rows.dtype,), self._rows.name, self._rows.place)
-        return self._in_memory(part, own)
+        return self._in_memory(part, self._rows.part(part.shape[0]))
 
     def _in_memory(self, matrix: Any, rows: Space) -> Any:
         from chainrule._assembled import from_coo
@@ -251,7 +250,7 @@ def open_jacobian(path: Any) -> StoredJacobian:
     ...     J[1:3].tolist(), (jnp.ones(3) @ J).tolist()
     ([[0.0, 4.0, 0.0], [0.0, 0.0, 6.0]], [2.0, 4.0, 6.0])
     """
-    zarr, path = optional("open_jacobian", "zarr", "store"), Path(path)
+    zarr, path = optional("open_jacobian", "zarr", "store"), Path(path).absolute()
     if not path.is_dir():
         raise ChainruleError(f"open_jacobian: there is no store {path}")
     if (path / PROGRESS).exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -218,7 +219,7 @@ def _classified(p: Places) -> Structure:
     found = _block_diagonal(rows, cols, p.shape)
     if found is not None and len(found.parameters) == 3 and _repeats(p, *found.parameters):
         return Structure("Kronecker", found.parameters)
-    found = found or _banded_or_triangular(rows, cols, p.shape) or _arrowhead(p) or _permuted(p)
+    found = found or _of_band(nnz, bandwidth(rows, cols), p.shape) or _arrowhead(p) or _permuted(p)
     return found or Structure("dense" if 2 * nnz > m * n else "sparse", (nnz, m * n))
 
 
@@ -294,14 +295,24 @@ def _block_diagonal(rows: np.ndarray, cols: np.ndarray, shape: tuple[int, int]) 
     return Structure("block-diagonal", (len(tops), int(heights[0]), int(widths[0])) if equal else (len(tops),))
 
 
-def _banded_or_triangular(rows: np.ndarray, cols: np.ndarray, shape: tuple[int, int]) -> Structure | None:
-    (m, n), (lower, upper) = shape, bandwidth(rows, cols)
+def _of_band(nnz: int, band: tuple[int, int], shape: tuple[int, int]) -> Structure | None:
+    (m, n), (lower, upper) = shape, band
     width = lower + upper + 1
-    if _NARROW * width <= min(m, n) or (width < min(m, n) and len(rows) == _band_size(lower, upper, shape)):
+    if _NARROW * width <= min(m, n) or (width < min(m, n) and nnz == _band_size(lower, upper, shape)):
         return Structure("banded", (lower, upper))
     if m != n or (lower and upper):
         return None
     return Structure("upper triangular" if upper else "lower triangular")
+
+
+def without_places(nnz: int, band: tuple[int, int], shape: tuple[int, int]) -> Structure:
+    """What the number of entries and the bandwidths alone say of a pattern, looser words for some than its places."""
+    if not nnz:
+        return Structure("zero")
+    if nnz == math.prod(shape):
+        return Structure("dense")
+    counted = Structure("dense" if 2 * nnz > math.prod(shape) else "sparse", (nnz, math.prod(shape)))
+    return Structure("diagonal") if band == (0, 0) else _of_band(nnz, band, shape) or counted
 
 
 def _band_size(lower: int, upper: int, shape: tuple[int, int]) -> int:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from rules.cases import c
+from rules.cases import CONV, c
 
 import chainrule as cr
 from chainrule._block import identity
@@ -32,6 +32,7 @@ SPARSE: list[tuple[str, Callable[..., Any], int]] = [
     ("matrices per sample", lambda x: jnp.einsum("bi,bij->bj", x.reshape(3, 4), c(3, 4, 2)), 24),
     ("convolution", lambda x: jnp.convolve(x, np.array([1.0, 2.0, 3.0])), 36),
     ("image", lambda x: lax.conv(x.reshape(1, 1, 3, 4), c(1, 1, 2, 2), (1, 1), "VALID"), 24),
+    ("dilated taps", lambda x: CONV(x[:5].reshape(1, 1, 5), c(1, 1, 3), (1,), "VALID", rhs_dilation=(2,)), 3),
     ("triangle", lambda x: jnp.cumsum(x), 78),
     ("stencil", lambda x: x[2:] - 2.0 * x[1:-1] + x[:-2], 30),
     ("segments", lambda x: jax.ops.segment_sum(x, np.arange(12) // 5, 3), 12),
@@ -47,6 +48,13 @@ SPARSE: list[tuple[str, Callable[..., Any], int]] = [
 @pytest.mark.parametrize(("f", "nnz"), [case[1:] for case in SPARSE], ids=[name for name, *_ in SPARSE])
 def test_no_entry_more_than_the_function_has(f: Callable[..., Any], nnz: int, order: str) -> None:
     assert cr.jacobian(f, order=order)(jnp.arange(12.0)).nnz == nnz
+
+
+def test_copies_of_a_filler_have_its_row() -> None:
+    f, x = lambda x: lax.pad(np.ones(3), x[0] * x[1], ((1, -1, 1),)), jnp.arange(1.0, 4.0)
+    J = cr.jacobian(f)(x)
+    assert J.nnz == 6 and not J._layout.fallbacks
+    np.testing.assert_array_equal(J.dense(), jax.jacfwd(f)(x))
 
 
 def test_general_solves_of_a_batch_keep_it() -> None:

@@ -23,7 +23,7 @@ def _sources(eqn: Any, values: list[Value], operand: int) -> np.ndarray:
     """For every element of the result: which element of the operand it is, or -1 for none."""
     shape, dtype = eqn.invars[operand].aval.shape, eqn.invars[operand].aval.dtype
     size = int(np.prod(shape))
-    full = [v.value if isinstance(v, Coefficient) else np.zeros(v.shape, v.dtype) for v in values]
+    full = [v.value if isinstance(v, Coefficient) and v.static else np.zeros(v.shape, v.dtype) for v in values]
     exact = np.float64 if jax.config.jax_enable_x64 else np.float32  # type: ignore[attr-defined]
     if dtype != exact or size >= 2 ** (53 if exact is np.float64 else 24):
         return _sources_by_digits(eqn, full, operand, shape, dtype, size)

@@ -150,14 +150,18 @@ def slice_(context: Context, eqn: Any, values: list[Value]) -> Any:
 
 @rule("pad", reads="padding_config", scattered=True)
 def pad(context: Context, eqn: Any, values: list[Value]) -> Any:
-    """Surround rows by zeros: their columns are absent."""
+    """Surround rows by copies of one: of zeros, whose columns are absent, or of that of the filler."""
     u, filler = values
-    config = eqn.params["padding_config"]
-    if isinstance(filler, Tangent) or not filler.zero or not isinstance(u, Tangent):
+    config, shape = eqn.params["padding_config"], tuple(eqn.outvars[0].aval.shape)
+    if any(isinstance(v, Coefficient) and not v.zero for v in values):
         return NotImplemented
-    shape = tuple(eqn.outvars[0].aval.shape)
     blocks: list[Block] = []
-    for b in u.blocks:
+    if isinstance(filler, Tangent) and filler.blocks:
+        around = pad_array(_flat_numbers(u.shape), config, -1)[..., None] < 0
+        for b in filler.filled().blocks:
+            cols, vals = (a.reshape((*[1] * len(shape), -1)) for a in (b.cols, b.vals))
+            blocks.append(Block(shape, np.where(around, cols, -1), vals))
+    for b in u.blocks if isinstance(u, Tangent) else ():
         if b.rows is None and (b.vals.size == 1 or stays_narrow(b, shape)):
             blocks.append(pad_rows(b, config, shape))
         else:

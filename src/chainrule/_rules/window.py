@@ -158,7 +158,8 @@ def conv(context: Context, eqn: Any, values: list[Value]) -> Any:
             (t,) = mix(context, eqn, values, 0, mixed, work)
             assert isinstance(t, Tangent)
             (b,) = t.blocks
-            return result(eqn, (Block(t.shape, np.moveaxis(b.cols, d.lhs_spec[0], d.out_spec[0]), b.vals),))
+            cols = np.moveaxis(b.cols, d.lhs_spec[0], d.out_spec[0])
+            return result(eqn, (Block(t.shape, np.where(_reached(eqn), cols, -1), b.vals),))
     window = [eqn.invars[1].aval.shape[k] for k in d.rhs_spec[2:]]
     outs = [aval.shape[k] for k in d.out_spec[2:]]
     spatial = string.ascii_letters[6 : 6 + len(window)]
@@ -193,6 +194,22 @@ def conv(context: Context, eqn: Any, values: list[Value]) -> Any:
     back = tuple(int(k) for k in np.argsort(d.out_spec))
     done = [_transpose_rows(_merged_channels(b, shape), back) for b in done]
     return result(eqn, tidy([b.with_vals(b.vals.astype(aval.dtype)) for b in done]))
+
+
+def _reached(eqn: Any) -> np.ndarray:
+    """Whether the window of each place of the result holds an element of the image, [*outs or 1s, 1].
+
+    It is asked of axes of the image of one place only: what a wider one gives is dense, and better left so.
+    """
+    p, image, outs = eqn.params, eqn.invars[0].aval.shape, eqn.outvars[0].aval.shape
+    d, found = p["dimension_numbers"], np.ones((1,) * (len(outs) + 1), bool)
+    for k, axis in enumerate(d.out_spec[2:]):
+        if image[d.lhs_spec[2 + k]] == 1:
+            first = np.arange(outs[axis]) * p["window_strides"][k] - p["padding"][k][0]
+            taps = np.arange(eqn.invars[1].aval.shape[d.rhs_spec[2 + k]]) * p["rhs_dilation"][k]
+            own = (first[:, None] + taps == 0).any(axis=1)
+            found = found & own.reshape([-1 if j == axis else 1 for j in range(found.ndim)])
+    return found
 
 
 def _groups(p: dict[str, Any]) -> tuple[int, int]:
