@@ -173,7 +173,7 @@ def _links(graph: Graph, found: Evaluated) -> list[Link] | None:
     if any(found.jacobians[e.id] is None for e in graph.edges):
         return None
     return [
-        link(e.id, e.start.id, e.stop.id, found.jacobians[e.id].coo(), (e.stop.size, e.start.size)) for e in graph.edges
+        link(e.id, e.start.id, e.stop.id, J.pattern, J.coo()[2]) for e in graph.edges for J in [found.jacobians[e.id]]
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from enum import IntEnum
 from typing import Any
@@ -62,7 +63,9 @@ def read(value: float | str) -> float:
 def numbers(values: Any) -> list[float | str]:
     """All entries, row by row."""
     flat = np.asarray(values, np.float64).ravel()
-    return [number(v) for v in flat]
+    if not np.isfinite(flat).all():
+        return [number(v) for v in flat]
+    return json.loads(f"[{','.join(['%.12g'] * flat.size) % tuple(flat.tolist())}]")  # a tenth of the time
 
 
 def value_of(array: Any, histogram: bool = True, full: int = FULL) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from chainrule._trace import Problem
 from chainrule.explain.flatten import digest, signature
 from chainrule.explain.graph import Edge, Graph, Group, Node, real_shape
 from chainrule.explain.iterations import iterations
-from chainrule.explain.products import Product, pushed, stacked
+from chainrule.explain.products import Pattern, Product, constant, pushed, stacked
 from chainrule.explain.tree import Step
 
 MOST_ENTRIES = 1 << 20  # of a Jacobian whose numbers are computed
@@ -49,6 +49,14 @@ class Evaluator:
     def __init__(self, graph: Graph, problem: Problem) -> None:
         self.graph = graph
         self.group_edges = _group_edges(graph)
+        self._across: dict[Group, dict[Node, list[Edge]]] = {g: {} for g in graph.groups}  # those of a group, by start
+        for e in self.group_edges:
+            assert e.group is not None
+            self._across[e.group].setdefault(e.start, []).append(e)
+        # those that stand in a group itself, its groups folded, in the order of what they lead to
+        self._own: dict[Group | None, list[Edge]] = {g: [] for g in (None, *graph.groups)}
+        for e in sorted([*graph.edges, *self.group_edges], key=lambda e: e.stop.number):
+            self._own[e.group.parent if e.group else e.stop.group].append(e)
         self.large = graph.size > LARGE
         self._into: dict[Any, list[Edge]] = {}
         for e in graph.edges:
@@ -56,37 +64,35 @@ class Evaluator:
         self._together = len(graph.edges) <= _TOGETHER
         with ThreadPoolExecutor() as pool:
             self._pieces: dict[Any, Callable[..., Any]] = {}
+            self._kinds: dict[str, Any] = {}  # of edges: equal ones have Jacobians of one pattern
+            self._patterns: dict[Any, Pattern] = {}
             self._steps = [self._step(v, step, pool) for v, step in _in_order(graph)]
         self._whole = jacobian(_flat_function(problem), tuple(range(len(problem.leaves))))
         self._all = jax.jit(self._numbers, compiler_options=_QUICKLY) if self._together else self._numbers
 
     def __call__(self, leaves: Sequence[Any]) -> Evaluated:
         values, found, whole = self._all(jax.device_get(tuple(leaves)))
-        values, found = jax.device_get(values), {k: J and (J[0], jax.device_get(J[1])) for k, J in found.items()}
-        local = {k: None if J is None else Product.of(*J) for k, J in found.items()}
+        values, entries = jax.device_get((values, {k: J[1] for k, J in found.items() if J is not None}))
+        local: Numbers = dict.fromkeys(found)
+        for k, own in entries.items():
+            J, kind = found[k][0], self._kinds[k]
+            if kind not in self._patterns:
+                self._patterns[kind] = Pattern.of(J, len(own))
+            local[k] = Product.of(J, own, self._patterns[kind])
         for group in reversed(self.graph.groups):  # those within come first
-            own = [e for e in self._own(group) if e.id in local]
-            for start in group.inputs:
-                reached = pushed(start, own, local, MOST_ENTRIES)
-                across = (e for e in self.group_edges if e.group is group and e.start is start)
+            for start, across in self._across[group].items():
+                reached = pushed(start, self._own[group], local, MOST_ENTRIES)
                 local |= {e.id: reached[e.stop.id] for e in across}
         return Evaluated(values, local, whole if whole is not None else self._multiplied(local))
-
-    def _own(self, group: Group | None) -> list[Edge]:
-        """The edges that stand in a group itself, its groups folded, in the order of what they lead to."""
-        inner = [g for g in self.graph.groups if g.parent is group]
-        own = [e for e in self.graph.edges if e.stop.group is group]
-        own += [e for e in self.group_edges if e.group in inner]
-        return sorted(own, key=lambda e: int(e.stop.id[1:]))
 
     def _multiplied(self, local: dict[str, Any]) -> Any:
         """The whole Jacobian of a program that is too long to be compiled in a moment: the product of its steps."""
         graph = self.graph
         if not self.large or None in graph.outputs or self._entries > MOST_ENTRIES:
             return None
-        edges, columns = self._own(None), []
+        columns = []
         for start in graph.inputs:
-            reached = pushed(start, edges, local, MOST_ENTRIES)
+            reached = pushed(start, self._own[None], local, MOST_ENTRIES)
             parts = [_end(start, stop, reached) for stop in graph.outputs if stop is not None]
             if any(p is None for p in parts):
                 return None
@@ -113,6 +119,7 @@ class Evaluator:
         if key not in self._pieces:
             piece, arguments = _piece(jaxpr, consts, given, chosen), [consts[k] for k in given]
             self._pieces[key] = jax.jit(piece) if self._together else _compiled(piece, operands, arguments, pool)
+        self._kinds |= {e.id: (key, k) for k, e in enumerate(self._into.get(v, ()))}
         return v, operands, self._pieces[key], [consts[k] for k in given]
 
     def _numbers(self, leaves: Sequence[Any]) -> tuple[Numbers, Numbers, Any]:
@@ -153,16 +160,18 @@ def _read(v: Any, step: Step) -> list[Any]:
 
 def _group_edges(graph: Graph) -> list[Edge]:
     """An edge for each input and output of a group between which there is a way inside."""
+    into: dict[Group, list[Edge]] = {g: [] for g in graph.groups}
+    for e in graph.edges:  # in topological order
+        for group in e.stop.around():
+            into[group].append(e)
     found = []
     for group in graph.groups:
-        inside = {id(n) for n in group.nodes}
-        own = [e for e in graph.edges if id(e.stop) in inside]
         for start in group.inputs:
-            reached = {id(start)}
-            for e in own:  # in topological order
-                if id(e.start) in reached and (e.start is start or id(e.start) in inside):
-                    reached.add(id(e.stop))
-            stops = [stop for stop in group.outputs if id(stop) in reached]
+            reached = {start}
+            for e in into[group]:
+                if e.start in reached:
+                    reached.add(e.stop)
+            stops = [stop for stop in group.outputs if stop in reached]
             found += [Edge(f"{group.id}:{start.id}:{stop.id}", start, stop, group) for stop in stops]
     return found
 
@@ -170,9 +179,8 @@ def _group_edges(graph: Graph) -> list[Edge]:
 def _end(start: Node, stop: Node, reached: dict[str, Any]) -> Any:
     """What an output is to an input: reached, the input itself, or apart from it."""
     if stop is start:
-        return Product(np.eye(start.size), np.eye(start.size, dtype=np.float32))
-    apart = Product(np.zeros((stop.size, start.size)), np.zeros((stop.size, start.size), np.float32))
-    return reached.get(stop.id, apart)
+        return constant(np.eye(start.size))
+    return reached[stop.id] if stop.id in reached else constant(np.zeros((stop.size, start.size)))
 
 
 def _full(constant: Any) -> bool:

@@ -7,6 +7,7 @@ import operator
 import tempfile
 import webbrowser
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from chainrule.explain.flatten import flatten
 from chainrule.explain.graph import graph_of, input_names
 from chainrule.explain.live import Live
 from chainrule.explain.paths import link
+from chainrule.explain.products import constant
 
 _KEPT = 4  # graphs of one function, for other shapes and other branches
 
@@ -43,21 +45,20 @@ class Explanation:
     ([[2.0, 1.0], [2.0, 1.0]], '1')
     """
 
-    _data: dict[str, Any]
-    _kept: Any
-    _of: tuple[Any, ...]
-    __slots__ = ("_data", "_kept", "_of")
-
     def __init__(self, data: Mapping[str, Any], _kept: Any = None, *_of: Any) -> None:
         if data.get("schema") != SCHEMA or data.get("version") != VERSION:
             given = f"{data.get('schema')!r}, version {data.get('version')!r}"
             raise InputTypeError(f"Explanation: this is {given}; {SCHEMA!r}, version {VERSION}, can be read")
-        object.__setattr__(self, "_data", json.loads(json.dumps(data, allow_nan=False)))
-        object.__setattr__(self, "_kept", _kept)
-        object.__setattr__(self, "_of", _of)
+        text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        self.__dict__.update(_text=text, _kept=_kept, _of=_of)
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"an Explanation cannot be changed: {name}; call explain(f) at another point")
+
+    @cached_property
+    def _data(self) -> dict[str, Any]:
+        """What the text says; read when it is asked for, which the page does not."""
+        return json.loads(self._text)
 
     @property
     def jacobian(self) -> np.ndarray:
@@ -70,11 +71,11 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it as plain values."""
-        return json.loads(json.dumps(self._data))
+        return json.loads(self._text)
 
     def to_json(self) -> str:
         """All of it as JSON; what is no finite number is written as "NaN", "Infinity", "-Infinity"."""
-        return json.dumps(self._data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return self._text
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Explanation:
@@ -82,10 +83,10 @@ class Explanation:
         return cls(data)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Explanation) and self._data == other._data
+        return isinstance(other, Explanation) and self._text == other._text
 
     def __hash__(self) -> int:
-        return hash(self.to_json())
+        return hash(self._text)
 
     def paths(self, i: int, j: int, k: int = 8) -> dict[str, Any]:
         """∂yᵢ/∂xⱼ as a sum over paths: how many there are, the k largest, and what the rest adds up to.
@@ -113,9 +114,8 @@ class Explanation:
         known = [a for a in matrices if a is not None]
         if len(known) < len(edges):
             return None
-        places = [(*np.nonzero(a), a[np.nonzero(a)]) for a in known]
-        own = zip(edges, places, known, strict=True)
-        return [link(e["id"], e["from"], e["to"], p, a.shape) for e, p, a in own]
+        own = [(e, constant(a)) for e, a in zip(edges, known, strict=True)]
+        return [link(e["id"], e["from"], e["to"], a.pattern, a.coo()[2]) for e, a in own]
 
     # what it looks like ---------------------------------------------------------------------------
 

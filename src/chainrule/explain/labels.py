@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -111,6 +112,7 @@ def _followed(node: Node, start: Any) -> set[Any]:
     return found
 
 
+@functools.lru_cache(maxsize=1024)  # equal steps share their place in the source
 def _product_in(tree: Any) -> tuple[Any, Any] | None:
     """The two sides of the product of matrices in an expression."""
     for node in ast.walk(tree) if tree is not None else ():

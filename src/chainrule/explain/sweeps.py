@@ -161,16 +161,18 @@ def _component(node: Node, index: str) -> Formula:
 def _node_paths(graph: Graph, first: Node, last: Node) -> list[list[Edge]]:
     """The ways between two values, one more than are written at most."""
     reach = {last.id}
+    out: dict[str, list[Edge]] = {n.id: [] for n in graph.nodes}
     for e in reversed(graph.edges):
         if e.stop.id in reach:
             reach.add(e.start.id)
+            out[e.start.id].insert(0, e)
     found: list[list[Edge]] = []
-    open_paths: list[list[Edge]] = [[e] for e in graph.edges if e.start is first and e.stop.id in reach]
+    open_paths: list[list[Edge]] = [[e] for e in out[first.id]]
     while open_paths and len(found) <= _MOST_PATHS:
         path = open_paths.pop(0)
         if path[-1].stop is last:
             found.append(path)
-        open_paths += [[*path, e] for e in graph.edges if e.start is path[-1].stop and e.stop.id in reach]
+        open_paths += [[*path, e] for e in out[path[-1].stop.id]]
         if len(open_paths) > 20 * _MOST_PATHS:
             return [[] for _ in range(_MOST_PATHS + 1)]
     return found
