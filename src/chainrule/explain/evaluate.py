@@ -63,22 +63,19 @@ class Evaluator:
             self._into.setdefault(e.stop.variable, []).append(e)
         self._together = len(graph.edges) <= _TOGETHER
         with ThreadPoolExecutor() as pool:
-            self._pieces: dict[Any, Callable[..., Any]] = {}
-            self._kinds: dict[str, Any] = {}  # of edges: equal ones have Jacobians of one pattern
-            self._patterns: dict[Any, Pattern] = {}
+            self._pieces: dict[Any, tuple[_Piece, Callable[..., Any]]] = {}
+            self._pieces_of: dict[str, tuple[_Piece, int]] = {}  # of edges, and which one of the piece's Jacobians
             self._steps = [self._step(v, step, pool) for v, step in _in_order(graph)]
         self._whole = jacobian(_flat_function(problem), tuple(range(len(problem.leaves))))
         self._all = jax.jit(self._numbers, compiler_options=_QUICKLY) if self._together else self._numbers
 
     def __call__(self, leaves: Sequence[Any]) -> Evaluated:
         values, found, whole = self._all(jax.device_get(tuple(leaves)))
-        values, entries = jax.device_get((values, {k: J[1] for k, J in found.items() if J is not None}))
+        values, entries = jax.device_get((values, {k: J and J[0] for k, J in found.items()}))
         local: Numbers = dict.fromkeys(found)
-        for k, own in entries.items():
-            J, kind = found[k][0], self._kinds[k]
-            if kind not in self._patterns:
-                self._patterns[kind] = Pattern.of(J, len(own))
-            local[k] = Product.of(J, own, self._patterns[kind])
+        for k, (piece, at) in self._pieces_of.items():
+            if known := piece.known[at]:
+                local[k] = Product.of(*known, entries[k], found[k][1])
         for group in reversed(self.graph.groups):  # those within come first
             for start, across in self._across[group].items():
                 reached = pushed(start, self._own[group], local, MOST_ENTRIES)
@@ -117,10 +114,12 @@ class Evaluator:
         kept = [digest(c) for k, c in enumerate(consts) if k not in given]
         key = (signature(jaxpr), *given, *kept, "by", *chosen)
         if key not in self._pieces:
-            piece, arguments = _piece(jaxpr, consts, given, chosen), [consts[k] for k in given]
-            self._pieces[key] = jax.jit(piece) if self._together else _compiled(piece, operands, arguments, pool)
-        self._kinds |= {e.id: (key, k) for k, e in enumerate(self._into.get(v, ()))}
-        return v, operands, self._pieces[key], [consts[k] for k in given]
+            piece, arguments = _Piece(jaxpr, consts, given, chosen), [consts[k] for k in given]
+            run = jax.jit(piece) if self._together else _compiled(piece, operands, arguments, pool)
+            self._pieces[key] = piece, run
+        piece, run = self._pieces[key]
+        self._pieces_of |= {e.id: (piece, k) for k, e in enumerate(self._into.get(v, ()))}
+        return v, operands, run, [consts[k] for k in given]
 
     def _numbers(self, leaves: Sequence[Any]) -> tuple[Numbers, Numbers, Any]:
         graph = self.graph
@@ -191,33 +190,31 @@ def _full(constant: Any) -> bool:
     return known.size > 16 and bool((known != 0).all()) and bool((known != known.flat[0]).any())
 
 
-def _piece(jaxpr: Any, consts: Sequence[Any], given: Sequence[int], chosen: Sequence[int]) -> Callable[..., Any]:
-    """The value of a step, that after each iteration of a loop, and the Jacobians by the chosen operands.
+class _Piece:
+    """The value of a step, that after each iteration of a loop, and the entries of the Jacobians by the chosen operands.
 
-    With each Jacobian come the numbers of its entries.
+    Entries come with the parts of a map of low rank; what is known of each Jacobian without numbers stays here, for it
+    is found while the piece is traced.
     """
 
-    def step(operands: Sequence[Any], arguments: Sequence[Any]) -> Any:
-        return as_callable(jaxpr, filled(arguments))(*operands)[0]
+    def __init__(self, jaxpr: Any, consts: Sequence[Any], given: Sequence[int], chosen: Sequence[int]) -> None:
+        self._jaxpr, self._consts, self._given, self._chosen = jaxpr, consts, given, chosen
+        self.known: list[tuple[Pattern, str] | None] = []  # (pattern, order) of each
 
-    def filled(arguments: Sequence[Any]) -> list[Any]:
-        own = list(consts)
-        for k, value in zip(given, arguments, strict=True):
-            own[k] = value
-        return own
+    def __call__(self, operands: Sequence[Any], arguments: Sequence[Any]) -> Any:
+        consts = list(self._consts)
+        for k, value in zip(self._given, arguments, strict=True):
+            consts[k] = value
+        step, found = as_callable(self._jaxpr, consts), []
+        for k in self._chosen:
 
-    def run(operands: Sequence[Any], arguments: Sequence[Any]) -> Any:
-        def local(k: int) -> Any:
-            def by_one(x: Any) -> Any:
-                return parts(step([*operands[:k], joined(x, operands[k].dtype), *operands[k + 1 :]], arguments))
+            def by_one(x: Any, k: int = k) -> Any:
+                return parts(step(*operands[:k], joined(x, operands[k].dtype), *operands[k + 1 :])[0])
 
-            J = _local(by_one, parts(operands[k]), jaxpr)
-            return J if J is None else (J, J.assemble().coo()[2])
-
-        history = iterations(jaxpr, filled(arguments), operands)
-        return step(operands, arguments), history, [local(k) for k in chosen]
-
-    return run
+            found.append(_local(by_one, parts(operands[k]), self._jaxpr))
+        self.known = [J if J is None else (Pattern.of(J), J.order) for J in found]
+        entries = [J if J is None else (J.assemble().coo()[2], getattr(J, "parts", None)) for J in found]
+        return step(*operands)[0], iterations(self._jaxpr, consts, operands), entries
 
 
 def _compiled(run: Any, operands: Sequence[Any], arguments: Sequence[Any], pool: Executor) -> Callable[..., Any]:

@@ -20,7 +20,7 @@ from chainrule._errors import InputTypeError, ShapeError
 from chainrule._space import name_of
 from chainrule._trace import Problem, pick, require_inputs, require_numbers
 from chainrule.explain import encode
-from chainrule.explain.document import SCHEMA, VERSION, document, sum_over_paths, values_at
+from chainrule.explain.document import SCHEMA, VERSION, document, links_of, sum_over_paths, values_at
 from chainrule.explain.evaluate import Evaluator
 from chainrule.explain.flatten import flatten
 from chainrule.explain.graph import graph_of, input_names
@@ -91,13 +91,14 @@ class Explanation:
     def paths(self, i: int, j: int, k: int = 8) -> dict[str, Any]:
         """∂yᵢ/∂xⱼ as a sum over paths: how many there are, the k largest, and what the rest adds up to.
 
-        The numbers of paths are exact, whatever their size; nothing is enumerated. The products in "top" and the sum in
+        They go through every step, those inside of groups too, while the text and the page count through the steps that
+        they show: a folded group is one. The numbers are exact, whatever their size; nothing is enumerated. The products in "top" and the sum in
         "rest" add up to "value", which is J[i, j].
         """
         m, n = self._data["jacobian"]["shape"]
         if not (0 <= i < m and 0 <= j < n):
             raise ShapeError(f"explain: there is no entry ({i}, {j}) in a Jacobian of shape ({m}, {n})")
-        links, whole = self._kept or (self._links(), self._dense())
+        links, whole = self._finest
         if links is None:
             raise ShapeError(
                 "explain: some local Jacobians are not formed (too large, or of a step that has no linear derivative): "
@@ -105,17 +106,20 @@ class Explanation:
             )
         return sum_over_paths(self._data, links, whole, i, j, k)
 
-    def _dense(self) -> Any:
-        return encode.matrix_of(self._data["jacobian"])
-
-    def _links(self) -> Any:
+    @cached_property
+    def _finest(self) -> tuple[Any, Any]:
+        """The matrices of the finest edges, as far as they are known, and the whole Jacobian."""
+        if self._kept is not None:
+            graph, found = self._kept
+            return links_of(graph.edges, found), found.whole
+        whole = encode.matrix_of(self._data["jacobian"])
         edges = [e for e in self._data["edges"] if e["group"] is None]
         matrices = [encode.matrix_of(e["jacobian"]) for e in edges]
         known = [a for a in matrices if a is not None]
         if len(known) < len(edges):
-            return None
+            return None, whole
         own = [(e, constant(a)) for e, a in zip(edges, known, strict=True)]
-        return [link(e["id"], e["from"], e["to"], a.pattern, a.coo()[2]) for e, a in own]
+        return [link(e["id"], e["from"], e["to"], a.pattern, a.coo()[2]) for e, a in own], whole
 
     # what it looks like ---------------------------------------------------------------------------
 
@@ -211,8 +215,8 @@ class Explain:
         problem = pick("explain", self._f, self._argnums, args)
         require_inputs(problem, False)
         graph, evaluator = self._prepared(problem, args)
-        data, kept = document(graph, problem, evaluator, problem.leaves)
-        return Explanation(data, kept, self, args)
+        data, found = document(graph, problem, evaluator, problem.leaves)
+        return Explanation(data, (graph, found), self, args)
 
     def _prepared(self, problem: Any, args: Sequence[Any]) -> tuple[Any, Any]:
         """The graph and its evaluator; kept for points that differ in the numbers alone and take the same branches."""

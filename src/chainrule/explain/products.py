@@ -26,10 +26,11 @@ class Pattern:
         self._made: dict[tuple[str, Pattern], Pattern] = {}
 
     @classmethod
-    def of(cls, J: Any, stored: int) -> Pattern:
-        """That of a Jacobian of the engine, so many of whose entries are stored."""
+    def of(cls, J: Any) -> Pattern:
+        """That of a Jacobian of the engine."""
         m, n = J.shape
-        rows, cols = np.divmod(np.arange(m * n), n) if stored == m * n else J._positions()
+        rows, cols, _ = J.assemble().coo()
+        stored = len(rows)
         if stored > _FULL * m * n:
             ones = np.zeros(J.shape, np.float32)
             ones[rows, cols] = 1
@@ -92,9 +93,9 @@ class Product:
             self.values = values  # sparse or dense, as the pattern is
 
     @classmethod
-    def of(cls, J: Any, entries: np.ndarray, pattern: Pattern) -> Product:
-        """A Jacobian of the engine, and the numbers of its entries once it is assembled."""
-        found = cls(pattern, None, J.order, getattr(J, "parts", None))
+    def of(cls, pattern: Pattern, order: str, entries: np.ndarray, parts: Any) -> Product:
+        """A Jacobian of the engine, from the entries that it has once it is assembled."""
+        found = cls(pattern, None, order, parts)
         found._entries = np.asarray(entries, np.float64)
         return found
 

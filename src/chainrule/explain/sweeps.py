@@ -40,10 +40,16 @@ def _step(sign: str, node: Node, edges: Sequence[Edge], said: Said, labels: Labe
         factor = labels[e.id].T if back else labels[e.id]
         terms.append(m.product([factor, other]))
     whole = left + m.operator(" = ", "=") + m.total(terms)
-    structured = sum(said[e.id]["multiply_adds"] or 0 for e in edges)
+    structured = sum(_multiply_adds(said, e) for e in edges)
     dense = sum(e.start.size * e.stop.size for e in edges)
     own = {"node": node.id, "title": f"{sign}{node.name.symbol}", **whole.to_dict(), "edges": [e.id for e in edges]}
     return own | {"multiply_adds": structured, "dense": dense, "held": node.size}
+
+
+def _multiply_adds(said: Said, edge: Edge) -> int:
+    """Of one product with a vector; what is not formed counts as dense."""
+    own = said[edge.id]["multiply_adds"]
+    return edge.start.size * edge.stop.size if own is None else own
 
 
 # orders -------------------------------------------------------------------------------------------
@@ -82,7 +88,7 @@ def _order(graph: Graph, said: Said, labels: Labels, back: bool, n: int, rows: i
     for e in graph.edges:
         seed = e.stop.id if back else e.start.id
         if seed not in seeds:  # a product with the identity is free
-            structured += (said[e.id]["multiply_adds"] or 0) * width
+            structured += _multiply_adds(said, e) * width
             dense += e.start.size * e.stop.size * width
     nodes = [*reversed(graph.nodes)] if back else graph.nodes
     inner = [k.size * width for k in nodes if k.id not in ends | seeds]

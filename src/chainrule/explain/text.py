@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from chainrule.explain.document import visible_edges
 from chainrule.explain.encode import read
 from chainrule.explain.names import subscript
 
@@ -48,31 +49,6 @@ def table(data: Data) -> str:
         lines.append(f"… and {len(rows) - _MOST_ROWS - 1} more")
     chain = data["formulas"]["chain"]
     return "\n".join([*lines, *(["", clean(chain["text"])] if chain else [])])
-
-
-def visible_edges(data: Data) -> list[dict[str, Any]]:
-    """The edges as the page starts: a folded group is one step."""
-    groups = {g["id"]: g for g in data["groups"]}
-    inner = {n["id"]: n["group"] for n in data["nodes"]}
-
-    def folded(group: str | None) -> str | None:
-        """The outermost folded group around a place."""
-        found = None
-        while group is not None:
-            found = group if not groups[group]["open"] else found
-            group = groups[group]["parent"]
-        return found
-
-    shown = []
-    for e in data["edges"]:
-        if e["group"] is None:
-            keep = folded(inner[e["to"]]) is None
-        else:
-            keep = folded(e["group"]) == e["group"] and folded(groups[e["group"]]["parent"]) is None
-        if keep:
-            shown.append(e)
-    order = {n["id"]: k for k, n in enumerate(data["nodes"])}
-    return sorted(shown, key=lambda e: (order[e["to"]], order[e["from"]]))
 
 
 def _inner(data: Data) -> str:
@@ -134,6 +110,8 @@ def _sweeps(data: Data) -> str:
 
 
 def _orders(data: Data) -> str:
+    if not any(o["multiply_adds"] or o["dense"] for o in data["orders"]["items"]):
+        return "nothing to multiply: every local Jacobian is a block of J itself"
     rows = [("", "order", "multiply-adds", "dense", "peak", "")]
     for o in data["orders"]["items"]:
         dense = "" if o["dense"] is None else f"{o['dense']:,}"
@@ -161,7 +139,7 @@ def _paths(data: Data) -> str:
     if int(own["rest"]["count"]):
         rows.append((f"the other {int(own['rest']['count']):,} paths", "", f"{read(own['rest']['sum']):+.4g}"))
     rows.append(("sum", "", f"{read(own['value']):+.4g}"))
-    title = f"sum over paths for output {own['i'] + 1} and input {own['j'] + 1}: {count}"
+    title = f"sum over paths through these steps for output {own['i'] + 1} and input {own['j'] + 1}: {count}"
     return "\n".join([title, *columns(rows, (2,))])
 
 

@@ -1,6 +1,7 @@
 // @ts-check
 // Questions made from the function itself, and what went wrong in an answer.
 import { said } from './boxes.js';
+import { costs } from './cost.js';
 import { big, cut, fmt, h, mathText, name } from './dom.js';
 import { index } from './graph.js';
 import { sumOverPaths } from './paths.js';
@@ -237,8 +238,10 @@ const partial = (t, i, s, j) =>
 
 /** @param {App} app */
 function orderQuestion(app) {
-  const items = app.graph.data.orders?.items ?? [];
-  if (items.length < 2) return null;
+  // the data has the cheapest first, which would give it away
+  const rank = (/** @type {any} */ r) => ['forward', 'reverse'].indexOf(r.name) + 3 * Number(r.dense == null),
+    items = [...(app.graph.data.orders?.items ?? [])].sort((a, b) => rank(a) - rank(b));
+  if (items.length < 2 || !costs(items)) return null;
   const least = Math.min(...items.map((/** @type {any} */ r) => r.multiply_adds)),
     brief = items.every((/** @type {any} */ r) => r.bracket && r.bracket.length <= 36), // cut, no one could compare them
     label = (/** @type {any} */ r) => (brief ? mathText(r.bracket) : String(r.title ?? r.name));
@@ -261,7 +264,7 @@ function orderQuestion(app) {
     hints: [
       `${app.graph.n} input${app.graph.n === 1 ? '' : 's'}, ${app.graph.m} output${app.graph.m === 1 ? '' : 's'}: which end is narrower?`,
       'From the output, rows of length m travel; from the input, columns of length n.',
-      items.map((/** @type {any} */ r) => `${r.title ?? r.name}: peak ${big(r.peak)}`).join('; '),
+      `The largest intermediate: ${items.map((/** @type {any} */ r) => `${r.title ?? r.name} ${big(r.peak)}`).join(', ')}.`,
     ],
     solution: items.map((/** @type {any} */ r) => `${r.title ?? r.name}: ${big(r.multiply_adds)}`).join(', '),
   };
