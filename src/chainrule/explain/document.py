@@ -19,7 +19,7 @@ from chainrule._trace import Problem
 from chainrule.explain import encode
 from chainrule.explain.evaluate import LARGE, MOST_ENTRIES, Evaluated, Evaluator, parts, real_output
 from chainrule.explain.graph import Edge, Graph, Group, Node, real_shape
-from chainrule.explain.labels import label
+from chainrule.explain.labels import Label, labels
 from chainrule.explain.live import apart
 from chainrule.explain.paths import Link, link, path_sum
 from chainrule.explain.source import source_of
@@ -40,7 +40,9 @@ def document(
     """The document and the numbers that it was made of, some of which it does not hold."""
     found = evaluator(leaves)
     edges = [*graph.edges, *evaluator.group_edges]
-    said, formulas = _jacobians(graph, edges, found)
+    named = labels(graph, evaluator.own, found.jacobians)
+    formulas = {k: formula for k, (formula, _) in named.items()}
+    said = _jacobians(edges, found, named)
     data: dict[str, Any] = {
         "schema": SCHEMA,
         "version": VERSION,
@@ -145,12 +147,12 @@ def _group(group: Group, graph: Graph) -> dict[str, Any]:
     }
 
 
-def _jacobians(graph: Graph, edges: Sequence[Edge], found: Evaluated) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Every edge's Jacobian as plain values, the outermost first while there is room for numbers; their formulas."""
-    said, formulas, room = {}, {}, _IN_FULL
+def _jacobians(edges: Sequence[Edge], found: Evaluated, named: Mapping[str, Label]) -> dict[str, Any]:
+    """Every edge's Jacobian as plain values, the outermost first while there is room for numbers."""
+    said, room = {}, _IN_FULL
     for edge in sorted(edges, key=_depth):
         J = found.jacobians[edge.id]
-        formulas[edge.id], note = label(edge, J)
+        formula, note = named[edge.id]
         if J is None and edge.group is None and edge.start.size * edge.stop.size <= MOST_ENTRIES:
             note = "no linear derivative"
         detail = encode.Detail.FULL if room > 0 else encode.Detail.IMAGE if room > -_IN_FULL else encode.Detail.NORM
@@ -158,9 +160,9 @@ def _jacobians(graph: Graph, edges: Sequence[Edge], found: Evaluated) -> tuple[d
         room -= (
             len(own["image"]["cells"]) if own["form"] == "image" else own["stored"] if own["form"] != "structure" else 0
         )
-        written = formulas[edge.id].to_dict() if room > 0 else {"text": formulas[edge.id].text}
+        written = formula.to_dict() if room > 0 else {"text": formula.text}
         said[edge.id] = {"label": written.pop("text"), **written, "note": note, **own}
-    return said, formulas
+    return said
 
 
 def _depth(edge: Edge) -> int:

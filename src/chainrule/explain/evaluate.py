@@ -54,9 +54,9 @@ class Evaluator:
             assert e.group is not None
             self._across[e.group].setdefault(e.start, []).append(e)
         # those that stand in a group itself, its groups folded, in the order of what they lead to
-        self._own: dict[Group | None, list[Edge]] = {g: [] for g in (None, *graph.groups)}
+        self.own: dict[Group | None, list[Edge]] = {g: [] for g in (None, *graph.groups)}
         for e in sorted([*graph.edges, *self.group_edges], key=lambda e: e.stop.number):
-            self._own[e.group.parent if e.group else e.stop.group].append(e)
+            self.own[e.group.parent if e.group else e.stop.group].append(e)
         self.large = graph.size > LARGE
         self._into: dict[Any, list[Edge]] = {}
         for e in graph.edges:
@@ -78,7 +78,7 @@ class Evaluator:
                 local[k] = Product.of(*known, entries[k], found[k][1])
         for group in reversed(self.graph.groups):  # those within come first
             for start, across in self._across[group].items():
-                reached = pushed(start, self._own[group], local, MOST_ENTRIES)
+                reached = pushed(start, self.own[group], local, MOST_ENTRIES)
                 local |= {e.id: reached[e.stop.id] for e in across}
         return Evaluated(values, local, whole if whole is not None else self._multiplied(local))
 
@@ -89,7 +89,7 @@ class Evaluator:
             return None
         columns = []
         for start in graph.inputs:
-            reached = pushed(start, self._own[None], local, MOST_ENTRIES)
+            reached = pushed(start, self.own[None], local, MOST_ENTRIES)
             parts = [_end(start, stop, reached) for stop in graph.outputs if stop is not None]
             if any(p is None for p in parts):
                 return None

@@ -72,8 +72,8 @@ def orders(graph: Graph, said: Said, labels: Labels, plan: Any) -> dict[str, Any
         item["chosen"] = item["name"] == chosen
         item["steps"] = plan.steps() if plan and item["chosen"] else []
     note = (
-        "Multiply-adds of the product of the local Jacobians that are shown, each as it is stored; dense: with every "
-        "one stored in full. Peak: entries of the largest intermediate before the "
+        "Multiply-adds of the product of the local Jacobians of all steps, those inside of groups too, each as it is "
+        "stored; dense: with every one stored in full. Peak: entries of the largest intermediate before the "
         "result. The plan counts the primitives of the program, which are finer."
     )
     said_of = {"reason": plan.reason if plan else "", "single": plan.single if plan else None}
@@ -148,7 +148,8 @@ def entry_formula(graph: Graph, said: Said, stop: tuple[Node, int], start: tuple
     """∂yᵢ/∂xⱼ as a sum of products of partials, with one index for each value that the sum runs over."""
     (last, i), (first, j) = stop, start
     left = m.fraction(_component(last, str(i + 1)), _component(first, str(j + 1)))
-    paths = _node_paths(graph, first, last)
+    paths, used = _node_paths(graph, first, last), {n.name.base for n in graph.nodes}
+    letters = [c for c in _LETTERS if c not in used] or list(_LETTERS)
     if not paths:
         right = m.digits(0) if last is not first else m.digits(int(i == j))
     elif len(paths) > _MOST_PATHS:
@@ -156,7 +157,7 @@ def entry_formula(graph: Graph, said: Said, stop: tuple[Node, int], start: tuple
             "Σ over all paths", "\\sum_{\\text{paths}} \\prod \\partial", "<mo>∑</mo><mtext>over all paths</mtext>"
         )
     else:
-        right = m.total([_along(path, said, i, j) for path in paths])
+        right = m.total([_along(path, said, i, j, letters) for path in paths])
     return left + m.operator(" = ", "=") + right
 
 
@@ -184,7 +185,7 @@ def _node_paths(graph: Graph, first: Node, last: Node) -> list[list[Edge]]:
     return found
 
 
-def _along(path: Sequence[Edge], said: Said, i: int, j: int) -> Formula:
+def _along(path: Sequence[Edge], said: Said, i: int, j: int, free: Sequence[str]) -> Formula:
     """Σₖ ∂ℓ/∂hₖ ∂hₖ/∂aₖ ∂aₖ/∂xⱼ: values that a diagonal map joins share an index."""
     same = [said[e.id]["structure"]["kind"] in ("identity", "scaled identity", "diagonal") for e in path]
     index = [str(j + 1)]
@@ -203,7 +204,7 @@ def _along(path: Sequence[Edge], said: Said, i: int, j: int) -> Formula:
         if k > 1 and same[k - 1] and index[k - 1] and path[k - 1].start.size == node.size:
             index[k] = index[k - 1]
         elif node.size > 1 or node.shape:
-            letters.append((_LETTERS[len(letters) % len(_LETTERS)], node.size))
+            letters.append((free[len(letters) % len(free)], node.size))
             index[k] = letters[-1][0]
     at = [path[0].start, *(e.stop for e in path)]
     partials = [

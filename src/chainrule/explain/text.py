@@ -81,7 +81,9 @@ def _about(data: Data) -> str:
     if about.get("curl") is not None:
         curl = about["curl"]
         said.append(f"curl {_list(curl) if isinstance(curl, list) else short(read(curl))}")
-    said += [f"kernel spanned by {_list(v)}" for v in about.get("kernel", [])[:2] if len(v) <= 8]
+    kernel = about.get("kernel", [])
+    if kernel and len(kernel[0]) <= 8:
+        said.append("kernel spanned by " + " and ".join([*map(_list, kernel[:2]), *(["…"] if len(kernel) > 2 else [])]))
     return "J: " + ", ".join(said) if said else ""
 
 
@@ -127,11 +129,9 @@ def _paths(data: Data) -> str:
     own = data["paths"][0]
     symbols = {n["id"]: clean(n["symbol"]) for n in data["nodes"]}
     shapes = {n["id"]: n["shape"] for n in data["nodes"]}
-    count = (
-        f"{int(own['count']):,} paths count, {int(own['zero']):,} meet a zero"
-        if len(own["total"]) < 30
-        else "very many paths"
-    )
+    count, zero = int(own["count"]), int(own["zero"])
+    counted = f"{count:,} path{'s count' if count != 1 else ' counts'}, {zero:,} meet{'s' if zero == 1 else ''} a zero"
+    count_said = counted if len(own["total"]) < 30 else "very many paths"
     rows = []
     for p in own["top"]:
         way = " → ".join(symbols[n] + (subscript(c + 1) if shapes[n] else "") for n, c in p["components"])
@@ -139,7 +139,7 @@ def _paths(data: Data) -> str:
     if int(own["rest"]["count"]):
         rows.append((f"the other {int(own['rest']['count']):,} paths", "", f"{read(own['rest']['sum']):+.4g}"))
     rows.append(("sum", "", f"{read(own['value']):+.4g}"))
-    title = f"sum over paths through these steps for output {own['i'] + 1} and input {own['j'] + 1}: {count}"
+    title = f"sum over paths through these steps for output {own['i'] + 1} and input {own['j'] + 1}: {count_said}"
     return "\n".join([title, *columns(rows, (2,))])
 
 

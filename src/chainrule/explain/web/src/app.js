@@ -93,6 +93,8 @@ export class App {
       if (n) dx[0] = 0.2;
       if (n > 1) dx[1] = 0.3;
       this.S.dx = dx;
+      const told = data.paths?.[0]; // of a large function those of one entry alone
+      if (told?.i < this.graph.m && told.j < n) Object.assign(this.S, { i: told.i, j: told.j });
       if (this.graph.nodes.length > 60 || this.graph.groups.size)
         this.S.level = this.graph.nodes.length > 60 ? 'o' : 'c';
     }

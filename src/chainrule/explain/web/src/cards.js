@@ -33,6 +33,7 @@ export function cardPlan(app) {
         ...c,
         above: sized.slice(q + 1).reduce((/** @type {number} */ t, /** @type {any} */ d) => t + d.h + 8, 0),
         last: q === sized.length - 1,
+        alone: sized.length === 1,
         targets: new Set(edges.map((/** @type {Edge} */ x) => x.to.id)).size,
       })),
     );
@@ -59,7 +60,9 @@ export function cardOf(app, card, top) {
     m = e.map;
   const active = app.C.stepEdges.has(e.id) ? (app.S.mode === 'f' ? ' act-f' : ' act-r') : '';
   const title = String(m.about.label ?? '');
-  const prefix = `𝐷${split(e.to.symbol)[0]} = `;
+  // of several maps over one gap each says what it is taken of, and by what; ∂y/∂x says so itself
+  const of = card.alone ? `𝐷${split(e.to.symbol)[0]}` : `∂${e.to.symbol}/∂${e.from.symbol}`,
+    prefix = title.startsWith('∂') ? '' : `${of} = `;
   const room = Math.floor((w - 44) / 8),
     whole = [...prefix].length + [...title].length <= room;
   const g = s('g', {
@@ -96,7 +99,7 @@ export function cardOf(app, card, top) {
     s(
       'text',
       { x: x + 11, y: y + h - 9, 'font-size': 11, class: 'dim' },
-      cut(String(m.words), Math.floor((w - 60) / 6)),
+      cut(String(m.words).replace(/ \(.*/, ''), Math.floor((w - 60) / 6)), // the rest is in the title
     ),
     s('text', { x: x + w - 11, y: y + h - 9, 'font-size': 11.5, 'text-anchor': 'end', class: 'num ink2' }, m.shape),
   );
@@ -148,7 +151,7 @@ function cellsOf(app, card, x, y) {
               'text-anchor': 'middle',
               class: v == null ? 'num none' : 'num',
             },
-            v == null ? '·' : fmt(v, 2),
+            v == null ? '·' : fmt(v, 2, 0),
           ),
         ),
       );

@@ -1,5 +1,6 @@
 // @ts-check
 // What follows from the state: what is in sight, the sum over paths, both sweeps.
+import { split } from './dom.js';
 import { between, sumOverPaths } from './paths.js';
 import { pull, push, reached, steps } from './sweep.js';
 import { reachable, ways } from './ways.js';
@@ -92,4 +93,11 @@ function sweepState(app) {
     C.view.nodes.length > 1 &&
     C.view.edges.length === C.view.nodes.length - 1 &&
     [...C.uses.values(), ...ins.values()].every((v) => v === 1);
+}
+
+/** A letter for the index of a sum, none that a value has for its name. @param {App} app @param {number} k */
+export function indexLetter(app, k) {
+  const names = new Set(app.C.view.nodes.map((/** @type {any} */ n) => split(n.symbol)[0])),
+    free = [...'klpqrstuvw'].filter((c) => !names.has(c));
+  return free[k % free.length] ?? 'k';
 }
