@@ -191,7 +191,7 @@ def _full(constant: Any) -> bool:
 
 
 class _Piece:
-    """The value of a step, that after each iteration of a loop, and the entries of the Jacobians by the chosen operands.
+    """The value of a step, that after each iteration of a loop, and the entries of its Jacobians by chosen operands.
 
     Entries come with the parts of a map of low rank; what is known of each Jacobian without numbers stays here, for it
     is found while the piece is traced.

@@ -92,8 +92,8 @@ class Explanation:
         """∂yᵢ/∂xⱼ as a sum over paths: how many there are, the k largest, and what the rest adds up to.
 
         They go through every step, those inside of groups too, while the text and the page count through the steps that
-        they show: a folded group is one. The numbers are exact, whatever their size; nothing is enumerated. The products in "top" and the sum in
-        "rest" add up to "value", which is J[i, j].
+        they show: there, a folded group is one. The numbers are exact, whatever their size; nothing is enumerated. The
+        products in "top" and the sum in "rest" add up to "value", which is J[i, j].
         """
         m, n = self._data["jacobian"]["shape"]
         if not (0 <= i < m and 0 <= j < n):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from chainrule.explain.document import visible_edges
 from chainrule.explain.encode import read
 from chainrule.explain.formula import xml
 from chainrule.explain.layout import layout, text_width
 from chainrule.explain.names import subscript
-from chainrule.explain.document import visible_edges
 from chainrule.explain.text import clean, short
 
 _ROWS = 6  # components of a value that are written

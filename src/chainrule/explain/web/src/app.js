@@ -4,7 +4,7 @@ import * as details from './details.js';
 import { compute } from './derive.js';
 import { said } from './boxes.js';
 import { draw as drawCanvas, minimap, place, plan } from './canvas.js';
-import { cut, fmt, h, s } from './dom.js';
+import { cut, fmt, s } from './dom.js';
 import { cost } from './cost.js';
 import { explore } from './explore.js';
 import { geometry } from './geometry.js';
@@ -131,7 +131,7 @@ export class App {
   }
   paint() {
     compute(this);
-    const { ui, S, C } = this,
+    const { ui, S } = this,
       kept = /** @type {HTMLElement | null} */ (this.root.activeElement)?.dataset?.f;
     const caret = kept?.startsWith('ans:') ? /** @type {any} */ (this.root.activeElement).selectionStart : null;
     this.paintCanvas();

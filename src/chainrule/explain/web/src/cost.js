@@ -104,9 +104,6 @@ function travels(item, log) {
 /** Whether any order multiplies at all. @param {any[]} items */
 export const costs = (items) => items.some((r) => r.multiply_adds || r.dense);
 
-/** Whether the practice waits for the cheaper order, which this table would give away. @param {App} app */
-const asked = (app) => app.S.tab === 'p' && !app.P.ans.order?.verdict?.ok && !app.P.ans.order?.shown;
-
 /** @param {App} app */
 export function cost(app) {
   const log = app.S.large,
@@ -114,7 +111,7 @@ export function cost(app) {
   if (!data?.items?.length) return [h('p', { class: 'note' }, 'No orders were counted for this function.')];
   if (!costs(data.items))
     return [h('p', { class: 'note' }, 'Nothing to multiply: every local Jacobian is a block of J itself.')];
-  if (asked(app) && !log)
+  if (app.C.asked.has('order') && !log)
     return [h('p', { class: 'note' }, 'The practice asks which order is cheaper: the counts are shown once it is answered.')];
   const most = Math.max(1, ...data.items.map((/** @type {any} */ r) => Math.max(r.dense ?? 0, r.multiply_adds ?? 0)));
   const wide =

@@ -2,6 +2,7 @@
 // What follows from the state: what is in sight, the sum over paths, both sweeps.
 import { split } from './dom.js';
 import { between, sumOverPaths } from './paths.js';
+import { asked } from './questions.js';
 import { pull, push, reached, steps } from './sweep.js';
 import { reachable, ways } from './ways.js';
 
@@ -40,6 +41,7 @@ export function compute(app) {
   C.focus = new Set((path?.hops ?? []).map((/** @type {any} */ q) => `${q.edge.id}:${q.i}:${q.j}`));
   C.focusEdges = new Set((path?.hops ?? []).map((/** @type {any} */ q) => q.edge.id));
   C.way = path ? path.hops.map((/** @type {any} */ q) => q.edge) : (C.ways[0] ?? []);
+  C.asked = asked(app);
   sweepState(app);
 }
 

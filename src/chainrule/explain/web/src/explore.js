@@ -90,7 +90,7 @@ const append0 = (/** @type {Element} */ el, /** @type {Node} */ child) => {
 
 /** @param {App} app */
 export function explore(app) {
-  const { source, target, sums, i, j } = app.C;
+  const { source, target, sums } = app.C;
   const parts = [entryFormula(app)];
   if (!source || !target)
     return [h('p', { class: 'msg' }, 'There is no entry to choose: an input or an output is empty or constant.')];

@@ -5,7 +5,6 @@ import { costs } from './cost.js';
 import { big, cut, fmt, h, mathText, name } from './dom.js';
 import { index } from './graph.js';
 import { sumOverPaths } from './paths.js';
-import { one } from './practice.js';
 
 /** @typedef {{ok: boolean, text: string}} Verdict */
 /** @typedef {import('./app.js').App} App */
@@ -109,11 +108,19 @@ export function questions(app, k, level) {
   return out.filter(Boolean);
 }
 
+/** The local Jacobians that the practice waits for an answer about: the graph must not give it. @param {App} app */
+export function asked(app) {
+  const P = app.P,
+    all = /** @type {any[]} */ (app.S.tab === 'p' ? questions(app, P.set, P.level) : []);
+  return new Set(all.filter((q) => !P.ans[q.id]?.verdict?.ok && !P.ans[q.id]?.shown).map((q) => q.edge ?? q.id));
+}
+
 /** @param {App} app @param {Edge} e */
 function shapeQuestion(app, e) {
   const { rows, cols } = e.map;
   return {
     id: `shape:${e.id}`,
+    edge: e.id,
     kind: 'shape',
     fields: ['rows', 'columns'],
     ask: [
@@ -157,6 +164,7 @@ function localQuestion(app, edges, k) {
   const say = (/** @type {number} */ r, /** @type {number} */ c) => `∂${said(e.to, r)}/∂${said(e.from, c)}`;
   return {
     id: `local:${e.id}:${i}:${j}`,
+    edge: e.id,
     kind: 'entry',
     fields: ['entry'],
     ask: ['One entry of one step. ', formulaOf(e), 'What is ', partial(e.to, i, e.from, j), ' here?'],
