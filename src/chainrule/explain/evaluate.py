@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -229,12 +230,14 @@ def _local(f: Callable[..., Any], x: Any, jaxpr: Any) -> Any:
     m, n = math.prod(real_shape(jaxpr.outvars[0].aval)), x.size
     if m * n > MOST_ENTRIES:
         return None
-    if m == n > 8 and len(jaxpr.eqns) >= _CHAINED and (found := _update(jacobian(f, order="factored"), x)):
+    # what is of low rank goes through fewer numbers
+    narrow = any(v.aval.size < n for e in jaxpr.eqns for v in e.outvars)
+    if m == n > 8 and narrow and len(jaxpr.eqns) >= _CHAINED and (found := _update(jacobian(f, order="factored"), x)):
         return found
-    try:
-        return jacobian(f)(x)
-    except ChainruleError:
-        return None
+    for order in ("forward", "auto") if m >= n else ("auto",):  # the cheaper one is not worth the search for it
+        with contextlib.suppress(ChainruleError):
+            return jacobian(f, order=order)(x)
+    return None
 
 
 def parts(x: Any) -> Any:
