@@ -47,6 +47,10 @@ class Explanation:
     ([[2.0, 1.0], [2.0, 1.0]], '1')
     """
 
+    _text: str
+    _kept: Any
+    _of: tuple[Any, ...]
+
     def __init__(self, data: Mapping[str, Any], _kept: Any = None, *_of: Any) -> None:
         if data.get("schema") != SCHEMA or data.get("version") != VERSION:
             given = f"{data.get('schema')!r}, version {data.get('version')!r}"

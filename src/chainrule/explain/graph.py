@@ -276,8 +276,8 @@ def _borders(graph: Graph) -> None:
             read[group].add(e.start)
         for group in before - after:
             given[group].add(e.start)
-    for node in graph.outputs:
-        for group in node.around() if node else ():
+    for node in (n for n in graph.outputs if n is not None):
+        for group in node.around():
             given[group].add(node)
     for group in graph.groups:
         group.inputs, group.outputs = (sorted(s[group], key=lambda n: n.number) for s in (read, given))

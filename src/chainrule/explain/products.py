@@ -50,7 +50,8 @@ class Pattern:
     @cached_property
     def places(self) -> tuple[np.ndarray, np.ndarray]:
         """(rows, cols), row by row."""
-        return self._places or np.nonzero(self.full.ones)
+        rows, cols = self._places or np.nonzero(self.full.ones)
+        return rows, cols
 
     @cached_property
     def structure(self) -> Structure:
