@@ -1,6 +1,7 @@
 """The page around the mathematics: folding, search, exports, practice, hostile data, access."""
 
 import json
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -125,9 +126,14 @@ def answer(page, kind: str, *values: str) -> str:
 def test_practice_says_what_went_wrong(visit):
     page = visit(NET.document())
     page.keyboard.press("p")
+    assert page.locator("table.cost").count() == 0  # nothing on the page gives the answers away
+    assert page.locator("g.jg", has_text="? × ?").count() == 2
+    options = page.locator('[data-q="order"] [data-f^="opt:"]')
+    assert [b.get_attribute("data-f").split(":")[-1] for b in options.all()] == ["forward", "reverse"]
     assert "transpose" in answer(page, "shape", "2", "3")
     assert "whole" in answer(page, "shape", "1", "2")
     assert "Right" in answer(page, "shape", "3", "2")
+    assert page.locator("g.jg", has_text="? × ?").count() == 1
     explorer = "document.getElementById('app').explorer"
     page.evaluate(f"{explorer}.P.level = 'medium'; {explorer}.S.j = 0; {explorer}.draw()")
     J = NET.jacobian()[0]
@@ -155,6 +161,7 @@ def test_practice_says_what_went_wrong(visit):
     assert "the other" in order.locator("[role=status]").inner_text()
     order.locator('[data-f$=":reverse"]').click()
     assert "Right" in order.locator("[role=status]").inner_text()
+    assert page.locator("table.cost .chosen").count() == 1
 
 
 def test_an_entry_of_the_transpose_is_named(visit):
@@ -354,3 +361,24 @@ def test_a_loop_shows_the_value_of_each_iteration(visit):
         page.locator('[data-f="turn"]').fill(str(k + 1))
         assert all(near(number(a), float(b), 3) for a, b in zip(seen.all_inner_texts(), s, strict=True))
     assert "of 4" in page.locator("dialog").inner_text()
+
+
+def test_text_and_page_count_the_same_paths(visit):
+    def f(x):
+        h = jnp.tanh(np.array([[1.0, -0.5], [0.8, 1.2]]) @ x) * 2.0
+        y = h @ h
+        return y  # noqa: RET504
+
+    found = cr.explain(f)(jnp.array([1.0, 0.5]))
+    page = visit(found.to_dict())
+    shown = re.match(r"\d+", page.locator('[data-t="count"]').inner_text())[0]
+    assert f": {shown} paths count" in str(found) and found.paths(0, 0)["count"] != "0"
+
+
+def test_a_single_step_has_nothing_to_multiply(visit):
+    found = cr.explain(lambda x: x**2)(jnp.array([1.0, 0.5]))
+    assert "nothing to multiply" in str(found)
+    page = visit(found.to_dict())
+    assert page.locator("table.cost").count() == 0
+    page.keyboard.press("p")
+    assert page.locator('[data-q="order"]').count() == 0

@@ -380,3 +380,41 @@ def test_a_transformer_is_folded():
     assert len(own["count"]) > 100
     total = sum(encode.read(p["product"]) for p in own["top"]) + encode.read(own["rest"]["sum"])
     close(total, found.jacobian[0, 5])
+
+
+def test_labels_are_unambiguous():
+    def f(h):
+        h = jnp.tanh(h * 3.0)
+        out = jnp.sum(h**2)
+        return out * 2.0
+
+    data = cr.explain(f)(POINT).to_dict()
+    labels = {e["jacobian"]["label"] for e in data["edges"]}
+    assert "1ᵀ Diag(2 h⁽¹⁾)" in labels  # of a group that holds a short chain: its product, by the values' own names
+    assert "2.0ᵀ" not in str(cr.explain(f)(POINT))  # a number is its own transpose
+
+
+def test_a_line_has_no_diagonal():
+    def f(x):
+        a, b = x
+        p = a * b
+        q = jnp.sin(b)
+        return jnp.stack([p, q])
+
+    words = {tuple(e["jacobian"]["shape"]): e["jacobian"]["structure"] for e in cr.explain(f)(POINT).to_dict()["edges"]}
+    assert words[1, 2]["words"] == words[2, 1]["words"] == "1 of 2 entries" and words[1, 2]["kind"] == "sparse"
+    assert words[1, 1]["words"] == "one number"
+
+
+def test_equal_steps_share_their_patterns():
+    def f(x):
+        for _ in range(100):
+            x = jnp.sin(x) @ np.eye(2)[::-1] + x
+        return x
+
+    explain = Explain(f, 0, "auto")
+    found = explain(POINT)
+    close(found.jacobian, jax.jacfwd(f)(POINT))
+    evaluated = found._kept[1]
+    patterns = {id(J.pattern) for J in evaluated.jacobians.values()}
+    assert len(patterns) < 20 < len(evaluated.jacobians)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,7 +19,7 @@ from chainrule._trace import Problem
 from chainrule.explain import encode
 from chainrule.explain.evaluate import LARGE, MOST_ENTRIES, Evaluated, Evaluator, parts, real_output
 from chainrule.explain.graph import Edge, Graph, Group, Node, real_shape
-from chainrule.explain.labels import label
+from chainrule.explain.labels import Label, labels
 from chainrule.explain.live import apart
 from chainrule.explain.paths import Link, link, path_sum
 from chainrule.explain.source import source_of
@@ -34,12 +34,15 @@ _FEW = 150  # equations of a function that is evaluated on a grid, and whose Lap
 _GRID, _REACH = 33, 0.75
 
 
-def document(graph: Graph, problem: Problem, evaluator: Evaluator, leaves: Sequence[Any]) -> tuple[dict[str, Any], Any]:
-    """The document and the matrices of the edges that it may hold no numbers of."""
+def document(
+    graph: Graph, problem: Problem, evaluator: Evaluator, leaves: Sequence[Any]
+) -> tuple[dict[str, Any], Evaluated]:
+    """The document and the numbers that it was made of, some of which it does not hold."""
     found = evaluator(leaves)
     edges = [*graph.edges, *evaluator.group_edges]
-    said, formulas = _jacobians(graph, edges, found)
-    links = _links(graph, found)
+    named = labels(graph, evaluator.own, found.jacobians)
+    formulas = {k: formula for k, (formula, _) in named.items()}
+    said = _jacobians(edges, found, named)
     data: dict[str, Any] = {
         "schema": SCHEMA,
         "version": VERSION,
@@ -58,7 +61,9 @@ def document(graph: Graph, problem: Problem, evaluator: Evaluator, leaves: Seque
         "orders": orders(graph, said, formulas, _plan(problem, graph)),
     }
     pairs = _pairs(data["jacobian"], found.whole)
-    sums = [sum_over_paths(data, links, found.whole, i, j, 8) for i, j in pairs] if links is not None else []
+    shown = {e["id"] for e in visible_edges(data)}  # as the page and the table begin
+    links = links_of((e for e in edges if e.id in shown), found) or links_of(graph.edges, found)
+    sums = [sum_over_paths(data, links, found.whole, i, j, 8) for i, j in pairs] if links else []
     written = [
         {"i": i, "j": j, **entry_formula(graph, said, last, _at(data["inputs"], graph.inputs, j)).to_dict()}
         for i, j in pairs
@@ -67,7 +72,7 @@ def document(graph: Graph, problem: Problem, evaluator: Evaluator, leaves: Seque
     chain = chain_formula(graph, formulas)
     data |= {"paths": sums, "formulas": {"chain": chain.to_dict() if chain else None, "entries": written}}
     data |= {"samples": _samples(graph, problem, leaves), "practice": [], "lesson": None}
-    return data, (links, found.whole)
+    return data, found
 
 
 def _function(problem: Problem) -> dict[str, Any]:
@@ -142,12 +147,12 @@ def _group(group: Group, graph: Graph) -> dict[str, Any]:
     }
 
 
-def _jacobians(graph: Graph, edges: Sequence[Edge], found: Evaluated) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Every edge's Jacobian as plain values, the outermost first while there is room for numbers; their formulas."""
-    said, formulas, room = {}, {}, _IN_FULL
+def _jacobians(edges: Sequence[Edge], found: Evaluated, named: Mapping[str, Label]) -> dict[str, Any]:
+    """Every edge's Jacobian as plain values, the outermost first while there is room for numbers."""
+    said, room = {}, _IN_FULL
     for edge in sorted(edges, key=_depth):
         J = found.jacobians[edge.id]
-        formulas[edge.id], note = label(edge, J)
+        formula, note = named[edge.id]
         if J is None and edge.group is None and edge.start.size * edge.stop.size <= MOST_ENTRIES:
             note = "no linear derivative"
         detail = encode.Detail.FULL if room > 0 else encode.Detail.IMAGE if room > -_IN_FULL else encode.Detail.NORM
@@ -155,9 +160,9 @@ def _jacobians(graph: Graph, edges: Sequence[Edge], found: Evaluated) -> tuple[d
         room -= (
             len(own["image"]["cells"]) if own["form"] == "image" else own["stored"] if own["form"] != "structure" else 0
         )
-        written = formulas[edge.id].to_dict() if room > 0 else {"text": formulas[edge.id].text}
+        written = formula.to_dict() if room > 0 else {"text": formula.text}
         said[edge.id] = {"label": written.pop("text"), **written, "note": note, **own}
-    return said, formulas
+    return said
 
 
 def _depth(edge: Edge) -> int:
@@ -168,13 +173,12 @@ def _depth(edge: Edge) -> int:
     return depth
 
 
-def _links(graph: Graph, found: Evaluated) -> list[Link] | None:
-    """The matrices of the finest edges; None where one is not formed."""
-    if any(found.jacobians[e.id] is None for e in graph.edges):
+def links_of(edges: Iterable[Edge], found: Evaluated) -> list[Link] | None:
+    """The matrices of edges; None where one is not formed."""
+    known = [(e, found.jacobians[e.id]) for e in edges]
+    if any(J is None for _, J in known):
         return None
-    return [
-        link(e.id, e.start.id, e.stop.id, found.jacobians[e.id].coo(), (e.stop.size, e.start.size)) for e in graph.edges
-    ]
+    return [link(e.id, e.start.id, e.stop.id, J.pattern, J.coo()[2]) for e, J in known]
 
 
 # the whole Jacobian ------------------------------------------------------------------------------
@@ -274,6 +278,31 @@ def values_at(problem: Problem) -> Callable[[Any], Any]:
 
 
 # paths -------------------------------------------------------------------------------------------
+
+
+def visible_edges(data: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The edges as the page starts: a folded group is one step."""
+    groups = {g["id"]: g for g in data["groups"]}
+    inner = {n["id"]: n["group"] for n in data["nodes"]}
+
+    def folded(group: str | None) -> str | None:
+        """The outermost folded group around a place."""
+        found = None
+        while group is not None:
+            found = group if not groups[group]["open"] else found
+            group = groups[group]["parent"]
+        return found
+
+    shown = []
+    for e in data["edges"]:
+        if e["group"] is None:
+            keep = folded(inner[e["to"]]) is None
+        else:
+            keep = folded(e["group"]) == e["group"] and folded(groups[e["group"]]["parent"]) is None
+        if keep:
+            shown.append(e)
+    order = {n["id"]: k for k, n in enumerate(data["nodes"])}
+    return sorted(shown, key=lambda e: (order[e["to"]], order[e["from"]]))
 
 
 def _pairs(said: dict[str, Any], J: Any) -> list[tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from enum import IntEnum
 from typing import Any
@@ -62,7 +63,9 @@ def read(value: float | str) -> float:
 def numbers(values: Any) -> list[float | str]:
     """All entries, row by row."""
     flat = np.asarray(values, np.float64).ravel()
-    return [number(v) for v in flat]
+    if not np.isfinite(flat).all():
+        return [number(v) for v in flat]
+    return json.loads(f"[{','.join(['%.12g'] * flat.size) % tuple(flat.tolist())}]")  # a tenth of the time
 
 
 def value_of(array: Any, histogram: bool = True, full: int = FULL) -> dict[str, Any]:
@@ -86,18 +89,17 @@ def value_of(array: Any, histogram: bool = True, full: int = FULL) -> dict[str, 
     return said | {"histogram": {"low": number(edges[0]), "high": number(edges[-1]), "counts": counts.tolist()}}
 
 
-def structure_of(structure: Structure, shape: tuple[int, int]) -> dict[str, Any]:
+def structure_of(structure: Structure, shape: tuple[int, int], nnz: int) -> dict[str, Any]:
     """Kind, parameters, words and glyph of a structure."""
-    glyph = _GLYPHS.get(structure.kind, "opaque")
-    one_line = 1 in shape and max(shape) > 1
-    if one_line and structure.kind in ("dense", "sparse"):
-        glyph = "row"
-    return {
-        "kind": structure.kind,
-        "parameters": list(structure.parameters),
-        "words": str(structure),
-        "glyph": glyph,
-    }
+    kind, parameters, words = structure.kind, list(structure.parameters), str(structure)
+    glyph = _GLYPHS.get(kind, "opaque")
+    if shape == (1, 1) and nnz:
+        words, glyph = "one number", "scalar"
+    elif 1 in shape and nnz and kind not in ("matrix-free", "sparse + low rank"):  # a line has no diagonal
+        some = nnz < max(shape)
+        kind, parameters, glyph = ("sparse", [nnz, max(shape)], "row") if some else ("dense", [], "row")
+        words = f"{nnz:,} of {max(shape):,} entries" if some else "dense"
+    return {"kind": kind, "parameters": parameters, "words": words, "glyph": glyph}
 
 
 def unformed(shape: tuple[int, int]) -> dict[str, Any]:
@@ -112,7 +114,8 @@ def jacobian_of(J: Any, shape: tuple[int, int], detail: Detail = Detail.FULL) ->
     if J is None:
         return unformed(shape)
     structure = J.structure
-    said: dict[str, Any] = {"shape": list(J.shape), "structure": structure_of(structure, shape), "nnz": int(J.nnz)}
+    nnz = int(J.nnz)
+    said: dict[str, Any] = {"shape": list(J.shape), "structure": structure_of(structure, shape, nnz), "nnz": nnz}
     said["entries"], said["order"] = J.shape[0] * J.shape[1], J.order
     if getattr(J, "parts", None) is not None:
         return said | _low_rank(J, detail)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -19,7 +20,7 @@ from chainrule._trace import Problem
 from chainrule.explain.flatten import digest, signature
 from chainrule.explain.graph import Edge, Graph, Group, Node, real_shape
 from chainrule.explain.iterations import iterations
-from chainrule.explain.products import Product, pushed, stacked
+from chainrule.explain.products import Pattern, Product, constant, pushed, stacked
 from chainrule.explain.tree import Step
 
 MOST_ENTRIES = 1 << 20  # of a Jacobian whose numbers are computed
@@ -49,44 +50,47 @@ class Evaluator:
     def __init__(self, graph: Graph, problem: Problem) -> None:
         self.graph = graph
         self.group_edges = _group_edges(graph)
+        self._across: dict[Group, dict[Node, list[Edge]]] = {g: {} for g in graph.groups}  # those of a group, by start
+        for e in self.group_edges:
+            assert e.group is not None
+            self._across[e.group].setdefault(e.start, []).append(e)
+        # those that stand in a group itself, its groups folded, in the order of what they lead to
+        self.own: dict[Group | None, list[Edge]] = {g: [] for g in (None, *graph.groups)}
+        for e in sorted([*graph.edges, *self.group_edges], key=lambda e: e.stop.number):
+            self.own[e.group.parent if e.group else e.stop.group].append(e)
         self.large = graph.size > LARGE
         self._into: dict[Any, list[Edge]] = {}
         for e in graph.edges:
             self._into.setdefault(e.stop.variable, []).append(e)
         self._together = len(graph.edges) <= _TOGETHER
         with ThreadPoolExecutor() as pool:
-            self._pieces: dict[Any, Callable[..., Any]] = {}
+            self._pieces: dict[Any, tuple[_Piece, Callable[..., Any]]] = {}
+            self._pieces_of: dict[str, tuple[_Piece, int]] = {}  # of edges, and which one of the piece's Jacobians
             self._steps = [self._step(v, step, pool) for v, step in _in_order(graph)]
         self._whole = jacobian(_flat_function(problem), tuple(range(len(problem.leaves))))
         self._all = jax.jit(self._numbers, compiler_options=_QUICKLY) if self._together else self._numbers
 
     def __call__(self, leaves: Sequence[Any]) -> Evaluated:
         values, found, whole = self._all(jax.device_get(tuple(leaves)))
-        values, found = jax.device_get(values), {k: J and (J[0], jax.device_get(J[1])) for k, J in found.items()}
-        local = {k: None if J is None else Product.of(*J) for k, J in found.items()}
+        values, entries = jax.device_get((values, {k: J and J[0] for k, J in found.items()}))
+        local: Numbers = dict.fromkeys(found)
+        for k, (piece, at) in self._pieces_of.items():
+            if known := piece.known[at]:
+                local[k] = Product.of(*known, entries[k], found[k][1])
         for group in reversed(self.graph.groups):  # those within come first
-            own = [e for e in self._own(group) if e.id in local]
-            for start in group.inputs:
-                reached = pushed(start, own, local, MOST_ENTRIES)
-                across = (e for e in self.group_edges if e.group is group and e.start is start)
+            for start, across in self._across[group].items():
+                reached = pushed(start, self.own[group], local, MOST_ENTRIES)
                 local |= {e.id: reached[e.stop.id] for e in across}
         return Evaluated(values, local, whole if whole is not None else self._multiplied(local))
-
-    def _own(self, group: Group | None) -> list[Edge]:
-        """The edges that stand in a group itself, its groups folded, in the order of what they lead to."""
-        inner = [g for g in self.graph.groups if g.parent is group]
-        own = [e for e in self.graph.edges if e.stop.group is group]
-        own += [e for e in self.group_edges if e.group in inner]
-        return sorted(own, key=lambda e: int(e.stop.id[1:]))
 
     def _multiplied(self, local: dict[str, Any]) -> Any:
         """The whole Jacobian of a program that is too long to be compiled in a moment: the product of its steps."""
         graph = self.graph
         if not self.large or None in graph.outputs or self._entries > MOST_ENTRIES:
             return None
-        edges, columns = self._own(None), []
+        columns = []
         for start in graph.inputs:
-            reached = pushed(start, edges, local, MOST_ENTRIES)
+            reached = pushed(start, self.own[None], local, MOST_ENTRIES)
             parts = [_end(start, stop, reached) for stop in graph.outputs if stop is not None]
             if any(p is None for p in parts):
                 return None
@@ -111,9 +115,12 @@ class Evaluator:
         kept = [digest(c) for k, c in enumerate(consts) if k not in given]
         key = (signature(jaxpr), *given, *kept, "by", *chosen)
         if key not in self._pieces:
-            piece, arguments = _piece(jaxpr, consts, given, chosen), [consts[k] for k in given]
-            self._pieces[key] = jax.jit(piece) if self._together else _compiled(piece, operands, arguments, pool)
-        return v, operands, self._pieces[key], [consts[k] for k in given]
+            piece, arguments = _Piece(jaxpr, consts, given, chosen), [consts[k] for k in given]
+            run = jax.jit(piece) if self._together else _compiled(piece, operands, arguments, pool)
+            self._pieces[key] = piece, run
+        piece, run = self._pieces[key]
+        self._pieces_of |= {e.id: (piece, k) for k, e in enumerate(self._into.get(v, ()))}
+        return v, operands, run, [consts[k] for k in given]
 
     def _numbers(self, leaves: Sequence[Any]) -> tuple[Numbers, Numbers, Any]:
         graph = self.graph
@@ -153,16 +160,18 @@ def _read(v: Any, step: Step) -> list[Any]:
 
 def _group_edges(graph: Graph) -> list[Edge]:
     """An edge for each input and output of a group between which there is a way inside."""
+    into: dict[Group, list[Edge]] = {g: [] for g in graph.groups}
+    for e in graph.edges:  # in topological order
+        for group in e.stop.around():
+            into[group].append(e)
     found = []
     for group in graph.groups:
-        inside = {id(n) for n in group.nodes}
-        own = [e for e in graph.edges if id(e.stop) in inside]
         for start in group.inputs:
-            reached = {id(start)}
-            for e in own:  # in topological order
-                if id(e.start) in reached and (e.start is start or id(e.start) in inside):
-                    reached.add(id(e.stop))
-            stops = [stop for stop in group.outputs if id(stop) in reached]
+            reached = {start}
+            for e in into[group]:
+                if e.start in reached:
+                    reached.add(e.stop)
+            stops = [stop for stop in group.outputs if stop in reached]
             found += [Edge(f"{group.id}:{start.id}:{stop.id}", start, stop, group) for stop in stops]
     return found
 
@@ -170,9 +179,8 @@ def _group_edges(graph: Graph) -> list[Edge]:
 def _end(start: Node, stop: Node, reached: dict[str, Any]) -> Any:
     """What an output is to an input: reached, the input itself, or apart from it."""
     if stop is start:
-        return Product(np.eye(start.size), np.eye(start.size, dtype=np.float32))
-    apart = Product(np.zeros((stop.size, start.size)), np.zeros((stop.size, start.size), np.float32))
-    return reached.get(stop.id, apart)
+        return constant(np.eye(start.size))
+    return reached[stop.id] if stop.id in reached else constant(np.zeros((stop.size, start.size)))
 
 
 def _full(constant: Any) -> bool:
@@ -183,33 +191,31 @@ def _full(constant: Any) -> bool:
     return known.size > 16 and bool((known != 0).all()) and bool((known != known.flat[0]).any())
 
 
-def _piece(jaxpr: Any, consts: Sequence[Any], given: Sequence[int], chosen: Sequence[int]) -> Callable[..., Any]:
-    """The value of a step, that after each iteration of a loop, and the Jacobians by the chosen operands.
+class _Piece:
+    """The value of a step, that after each iteration of a loop, and the entries of its Jacobians by chosen operands.
 
-    With each Jacobian come the numbers of its entries.
+    Entries come with the parts of a map of low rank; what is known of each Jacobian without numbers stays here, for it
+    is found while the piece is traced.
     """
 
-    def step(operands: Sequence[Any], arguments: Sequence[Any]) -> Any:
-        return as_callable(jaxpr, filled(arguments))(*operands)[0]
+    def __init__(self, jaxpr: Any, consts: Sequence[Any], given: Sequence[int], chosen: Sequence[int]) -> None:
+        self._jaxpr, self._consts, self._given, self._chosen = jaxpr, consts, given, chosen
+        self.known: list[tuple[Pattern, str] | None] = []  # (pattern, order) of each
 
-    def filled(arguments: Sequence[Any]) -> list[Any]:
-        own = list(consts)
-        for k, value in zip(given, arguments, strict=True):
-            own[k] = value
-        return own
+    def __call__(self, operands: Sequence[Any], arguments: Sequence[Any]) -> Any:
+        consts = list(self._consts)
+        for k, value in zip(self._given, arguments, strict=True):
+            consts[k] = value
+        step, found = as_callable(self._jaxpr, consts), []
+        for k in self._chosen:
 
-    def run(operands: Sequence[Any], arguments: Sequence[Any]) -> Any:
-        def local(k: int) -> Any:
-            def by_one(x: Any) -> Any:
-                return parts(step([*operands[:k], joined(x, operands[k].dtype), *operands[k + 1 :]], arguments))
+            def by_one(x: Any, k: int = k) -> Any:
+                return parts(step(*operands[:k], joined(x, operands[k].dtype), *operands[k + 1 :])[0])
 
-            J = _local(by_one, parts(operands[k]), jaxpr)
-            return J if J is None else (J, J.assemble().coo()[2])
-
-        history = iterations(jaxpr, filled(arguments), operands)
-        return step(operands, arguments), history, [local(k) for k in chosen]
-
-    return run
+            found.append(_local(by_one, parts(operands[k]), self._jaxpr))
+        self.known = [J if J is None else (Pattern.of(J), J.order) for J in found]
+        entries = [J if J is None else (J.assemble().coo()[2], getattr(J, "parts", None)) for J in found]
+        return step(*operands)[0], iterations(self._jaxpr, consts, operands), entries
 
 
 def _compiled(run: Any, operands: Sequence[Any], arguments: Sequence[Any], pool: Executor) -> Callable[..., Any]:
@@ -224,12 +230,14 @@ def _local(f: Callable[..., Any], x: Any, jaxpr: Any) -> Any:
     m, n = math.prod(real_shape(jaxpr.outvars[0].aval)), x.size
     if m * n > MOST_ENTRIES:
         return None
-    if m == n > 8 and len(jaxpr.eqns) >= _CHAINED and (found := _update(jacobian(f, order="factored"), x)):
+    # what is of low rank goes through fewer numbers
+    narrow = any(v.aval.size < n for e in jaxpr.eqns for v in e.outvars)
+    if m == n > 8 and narrow and len(jaxpr.eqns) >= _CHAINED and (found := _update(jacobian(f, order="factored"), x)):
         return found
-    try:
-        return jacobian(f)(x)
-    except ChainruleError:
-        return None
+    for order in ("forward", "auto") if m >= n else ("auto",):  # the cheaper one is not worth the search for it
+        with contextlib.suppress(ChainruleError):
+            return jacobian(f, order=order)(x)
+    return None
 
 
 def parts(x: Any) -> Any:

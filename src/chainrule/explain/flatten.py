@@ -22,7 +22,7 @@ from chainrule._jax import (
     straight_line,
     variable,
 )
-from chainrule.explain.source import Frame, frames_of
+from chainrule.explain.source import Frame, Frames
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +100,7 @@ def _read(known: dict[Any, Any], v: Any) -> Any:
 class _Inliner:
     flat: Flat
     leaves: Sequence[Any]
+    frames: Frames = field(default_factory=Frames)
 
     def run(
         self,
@@ -114,7 +115,7 @@ class _Inliner:
             known[v] = variable(v)
             self.flat.constants[known[v]] = value
         for eqn in jaxpr.eqns:
-            stack = (*outer, *frames_of(eqn, entry))
+            stack = (*outer, *self.frames.of(eqn, entry))
             operands = [_read(known, v) for v in eqn.invars]
             inner, way, said = self._inner(eqn, operands)
             if inner is None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -14,7 +15,6 @@ import jax.numpy as jnp
 from chainrule._jax import Literal
 from chainrule.explain.flatten import Flat
 from chainrule.explain.names import Name, Names, given_name, leaving
-from chainrule.explain.source import expression, position
 from chainrule.explain.tree import Scope, Step, Uses, collapse, dissolve, fold_repeats, merge, tree_of
 
 _MOST_OPERATIONS = 150  # more equations are shown line by line
@@ -35,13 +35,25 @@ class Node:
     place: dict[str, Any] | None = None
     tree: Any = None
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         return real_shape(self.variable.aval)
 
-    @property
+    @cached_property
     def size(self) -> int:
         return math.prod(self.shape)
+
+    @property
+    def number(self) -> int:
+        """Its place in the order of the program."""
+        return int(self.id[1:])
+
+    def around(self) -> Iterator[Group]:
+        """The groups that it is in, from within."""
+        group = self.group
+        while group is not None:
+            yield group
+            group = group.parent
 
 
 def real_shape(aval: Any) -> tuple[int, ...]:
@@ -85,13 +97,6 @@ class Graph:
     extra: dict[Any, Step]
     of: dict[Any, Node]
     size: int
-
-    def within(self, group: Group | None) -> tuple[list[Node], list[Edge], list[Group]]:
-        """What stands in a group itself: its values, the edges that end there, the groups in it."""
-        nodes = [n for n in self.nodes if n.group is group and n.step is not None]
-        groups = [g for g in self.groups if g.parent is group]
-        edges = [e for e in self.edges if (e.group in groups if e.group else e.stop.group is group)]
-        return nodes, edges, groups
 
 
 def graph_of(flat: Flat, names: Sequence[str], detail: str) -> Graph:
@@ -146,8 +151,8 @@ def _described(node: Node, root: Scope, uses: Uses, inside: dict[Any, Any]) -> N
     node.operation = _word(step)
     if step.frame is None:
         return node
-    at = position(step.frame)
-    text, node.tree = expression(step.frame)
+    at = step.frame.position
+    text, node.tree = step.frame.expression
     line = next((s for s in step.scope.around() if s.kind == "line" and s.statement), None)
     if line is not None and line.statement is not None:
         node.place = line.statement.place()
@@ -187,7 +192,7 @@ def _word(step: Step) -> str:
     """A short word for what a step does: the function that is called in the source, or the primitive."""
     import ast
 
-    tree = expression(step.frame)[1] if step.frame else None
+    tree = step.frame.expression[1] if step.frame else None
     primitives = step.primitives
     if isinstance(tree, ast.Call):
         called = tree.func
@@ -263,14 +268,19 @@ def reads(node: Node, operands: Sequence[Any]) -> list[Any]:
 
 def _borders(graph: Graph) -> None:
     """What each group reads and gives."""
-    outputs = {id(n) for n in graph.outputs if n is not None}
+    read: dict[Group, set[Node]] = {g: set() for g in graph.groups}
+    given: dict[Group, set[Node]] = {g: set() for g in graph.groups}
+    for e in graph.edges:
+        before, after = set(e.start.around()), set(e.stop.around())
+        for group in after - before:
+            read[group].add(e.start)
+        for group in before - after:
+            given[group].add(e.start)
+    for node in (n for n in graph.outputs if n is not None):
+        for group in node.around():
+            given[group].add(node)
     for group in graph.groups:
-        inside = {id(n) for n in group.nodes}
-        across = [e for e in graph.edges if id(e.stop) in inside and id(e.start) not in inside]
-        group.inputs = sorted({e.start for e in across}, key=lambda n: int(n.id[1:]))
-        out = {e.start for e in graph.edges if id(e.start) in inside and id(e.stop) not in inside}
-        out |= {n for n in group.nodes if id(n) in outputs}
-        group.outputs = sorted(out, key=lambda n: int(n.id[1:]))
+        group.inputs, group.outputs = (sorted(s[group], key=lambda n: n.number) for s in (read, given))
 
 
 def input_names(f: Any, numbers: Sequence[int], args: Sequence[Any]) -> list[str]:

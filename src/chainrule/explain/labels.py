@@ -3,26 +3,56 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from chainrule._jax import Literal
 from chainrule.explain import formula as m
 from chainrule.explain.formula import Formula
-from chainrule.explain.graph import Edge, Node
+from chainrule.explain.graph import Edge, Graph, Group, Node
 from chainrule.explain.names import Name
 
 _ACTIVATIONS = {"tanh", "sigmoid", "logistic", "relu", "gelu", "silu", "swish", "softplus", "elu", "selu", "leaky_relu"}
 _SHIFTS = {"add", "sub", "broadcast_in_dim", "reshape", "squeeze", "convert_element_type", "transpose", "copy"}
 _LONGEST = 24
+_FACTORS = 3  # of the chain in a group that is written as a product
 
 
-def label(edge: Edge, J: Any) -> tuple[Formula, str]:
-    """The formula of an edge's Jacobian, and a note on its letters."""
-    found = _known(edge, J) if edge.group is None else None
-    if found is None:
-        found = _by_structure(edge, J), ""
-    return found
+Label = tuple[Formula, str]  # with a note on its letters
+
+
+def labels(graph: Graph, within: Mapping[Group | None, Sequence[Edge]], found: Mapping[str, Any]) -> dict[str, Label]:
+    """The formula of every edge's Jacobian; `within`: the edges that stand in each group."""
+    names = {n.variable: n.name for n in graph.nodes}
+    said = {e.id: label(e, found[e.id], names) for e in graph.edges}
+    for group in reversed(graph.groups):  # those within come first
+        for e in within[group.parent]:
+            if e.group is group:
+                said[e.id] = _chained(e, within[group], said) or label(e, found[e.id], names)
+    return said
+
+
+def _chained(edge: Edge, inner: Sequence[Edge], said: Mapping[str, Label]) -> Label | None:
+    """Diag(σ′) W: what a group is that holds a short chain of maps with names of their own."""
+    ways = zip((edge.start, *(e.stop for e in inner)), (*(e.start for e in inner), edge.stop), strict=True)
+    if not 1 < len(inner) <= _FACTORS or any(a is not b for a, b in ways):
+        return None
+    parts = [said[e.id] for e in reversed(inner)]
+    if any("∂" in f.text or f.text == "0" for f, _ in parts):
+        return None
+    factors = [f for f, _ in parts if f.text != "I"] or [parts[0][0]]
+    whole = m.product(factors) if len(factors) > 1 else factors[0]
+    return whole, ", ".join(dict.fromkeys(note for _, note in parts if note))
+
+
+def label(edge: Edge, J: Any, names: Mapping[Any, Name]) -> Label:
+    """The formula of an edge's Jacobian; names: of the values."""
+    found = _known(edge, J, names) if edge.group is None else None
+    formula, note = found or (_by_structure(edge, J), "")
+    number = edge.start.size == edge.stop.size == 1  # which is its own transpose
+    return (replace(formula, symmetric=True) if number else formula), note
 
 
 def _by_structure(edge: Edge, J: Any) -> Formula:
@@ -33,23 +63,19 @@ def _by_structure(edge: Edge, J: Any) -> Formula:
     return m.fraction(m.named(edge.stop.name), m.named(edge.start.name))
 
 
-def _known(edge: Edge, J: Any) -> tuple[Formula, str] | None:
+def _known(edge: Edge, J: Any, names: Mapping[Any, Name]) -> Label | None:
     step = edge.stop.step
     if step is None or J is None or J.structure.kind in ("identity", "zero"):
         return None
     core = [o.eqn for o in step.operations if o.eqn.primitive.name not in _SHIFTS]
-    if (
-        edge.stop.operation in ("softmax", "standardize")
-        and edge.stop.operation == "softmax"
-        and len(edge.stop.shape) == 1
-    ):
+    if edge.stop.operation == "softmax" and len(edge.stop.shape) == 1:
         s = m.named(edge.stop.name)
         return _minus(m.diag(s), m.product([s, m.row(s)])), ""
     if len(core) == 1 and core[0].primitive.name == "dot_general":
-        found = _contraction(edge, core[0])
+        found = _contraction(edge, core[0], names)
         return (found, "") if found else None
     if J.structure.kind in ("diagonal", "scaled identity") and J.shape[0] == J.shape[1]:
-        return _elementwise(edge, [e.primitive.name for e in core], J)
+        return _elementwise(edge, core, J, names)
     if [e.primitive.name for e in core] == ["reduce_sum"] and edge.stop.size == 1:
         return m.row(Formula("1", "\\mathbf{1}", "<mn>𝟏</mn>")), ""
     return None
@@ -63,7 +89,7 @@ def _minus(a: Formula, b: Formula) -> Formula:
 # products with a matrix --------------------------------------------------------------------------
 
 
-def _contraction(edge: Edge, eqn: Any) -> Formula | None:
+def _contraction(edge: Edge, eqn: Any, names: Mapping[Any, Name]) -> Formula | None:
     """W of W x, cᵀ of c·x, I ⊗ W of a batch: by what stands on the other side in the source."""
     sides = [None if isinstance(v, Literal) else v for v in eqn.invars]
     tree = _product_in(edge.stop.tree)
@@ -74,8 +100,7 @@ def _contraction(edge: Edge, eqn: Any) -> Formula | None:
     mine = [v in made for v in sides]
     if sum(mine) != 1:
         return None
-    other = tree[1] if mine[0] else tree[0]
-    name = symbol(other)
+    name = _written(tree[1], sides[1], names) if mine[0] else _written(tree[0], sides[0], names)
     (contracted, batch) = eqn.params["dimension_numbers"]
     ranks = [len(v.aval.shape) for v in eqn.invars]
     return None if name is None or batch[0] else _map(name, mine[0], ranks, contracted)
@@ -111,6 +136,7 @@ def _followed(node: Node, start: Any) -> set[Any]:
     return found
 
 
+@functools.lru_cache(maxsize=1024)  # equal steps share their place in the source
 def _product_in(tree: Any) -> tuple[Any, Any] | None:
     """The two sides of the product of matrices in an expression."""
     for node in ast.walk(tree) if tree is not None else ():
@@ -124,6 +150,11 @@ def _product_in(tree: Any) -> tuple[Any, Any] | None:
             if name == "dot" and isinstance(called, ast.Attribute):
                 return called.value, node.args[0]
     return None
+
+
+def _written(tree: Any, v: Any, names: Mapping[Any, Name]) -> Formula | None:
+    """One side of an operation, as the value is called that it is; else as the source has it."""
+    return m.named(names[v]) if isinstance(tree, ast.Name) and v in names else symbol(tree)
 
 
 def symbol(tree: Any) -> Formula | None:
@@ -147,7 +178,7 @@ def symbol(tree: Any) -> Formula | None:
 # element by element ------------------------------------------------------------------------------
 
 
-def _elementwise(edge: Edge, core: Sequence[str], J: Any) -> tuple[Formula, str] | None:
+def _elementwise(edge: Edge, core: Sequence[Any], J: Any, names: Mapping[Any, Name]) -> Label | None:
     tree, scalar = edge.stop.tree, J.shape == (1, 1)
 
     def diagonal(inner: Formula) -> Formula:
@@ -160,19 +191,18 @@ def _elementwise(edge: Edge, core: Sequence[str], J: Any) -> tuple[Formula, str]
         return diagonal(m.prime(m.word(name))), ""
     if len(core) == 1 and isinstance(tree, ast.BinOp):
         if isinstance(tree.op, ast.Mult):
-            return _times(edge, tree, diagonal)
+            return _times(edge, tree, core[0], diagonal, names)
         if isinstance(tree.op, ast.Pow) and isinstance(tree.right, ast.Constant) and tree.right.value == 2:
-            u = symbol(tree.left)
+            u = _written(tree.left, edge.start.variable, names)
             return (diagonal(m.product([m.digits(2), u])), "") if u else None
     return None
 
 
-def _times(edge: Edge, tree: ast.BinOp, diagonal: Any) -> tuple[Formula, str] | None:
+def _times(edge: Edge, tree: ast.BinOp, eqn: Any, diagonal: Any, names: Mapping[Any, Name]) -> Label | None:
     own = edge.start.name.plain
     sides = [side for side in (tree.left, tree.right) if not (isinstance(side, ast.Name) and side.id == own)]
     if not sides:
-        u = symbol(tree.left)
-        return (diagonal(m.product([m.digits(2), u])), "") if u else None
+        return diagonal(m.product([m.digits(2), m.named(edge.start.name)])), ""
     fixed: list[ast.expr] = [side for side in sides if isinstance(side, ast.Constant)]
     if len(sides) == 2 and not fixed:
         return None
@@ -181,5 +211,7 @@ def _times(edge: Edge, tree: ast.BinOp, diagonal: Any) -> tuple[Formula, str] | 
         scale = m.digits(sides[0].value)
         eye = Formula("I", "I", "<mi>I</mi>", symmetric=True)
         return (scale if edge.stop.size == 1 else Formula(**{**vars(m.product([scale, eye])), "symmetric": True})), ""
-    found = symbol(sides[0])
+    mine = _followed(edge.stop, edge.start.variable)
+    others = [v for v in eqn.invars if not isinstance(v, Literal) and v not in mine]
+    found = _written(sides[0], others[0] if others else None, names)
     return (diagonal(found), "") if found else None

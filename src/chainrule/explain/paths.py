@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.sparse
 
 from chainrule.explain.encode import number
+from chainrule.explain.products import Pattern
 
 _BITS = 30  # of one limb of a whole number
 _BEYOND = 1e9  # the logarithm that stands for what is not finite
@@ -23,12 +23,28 @@ _BEYOND = 1e9  # the logarithm that stands for what is not finite
 
 @dataclass(frozen=True)
 class Link:
-    """An edge between two values, with its matrix: rows are the components of `stop`."""
+    """An edge between two values, with the entries of its matrix that are not zero, column by column.
+
+    Rows are the components of `stop`, columns those of `start`; `begins` [n + 1] says where each column begins.
+    """
 
     id: str
     start: str
     stop: str
-    matrix: Any  # scipy.sparse.csc_array
+    rows: np.ndarray
+    values: np.ndarray
+    begins: np.ndarray
+
+    def column(self, c: int) -> tuple[np.ndarray, np.ndarray]:
+        """The rows and the values of a column."""
+        own = slice(self.begins[c], self.begins[c + 1])
+        return self.rows[own], self.values[own]
+
+    def gathered(self, ufunc: np.ufunc, terms: np.ndarray, into: np.ndarray) -> None:
+        """Put the terms of each column's entries together, with those that are there: into[c] ∘= term ∘ term ∘ …"""
+        full = np.flatnonzero(np.diff(self.begins))
+        if len(full):
+            into[full] = ufunc(into[full], ufunc.reduceat(terms, self.begins[full], axis=0))
 
 
 @dataclass(frozen=True)
@@ -65,12 +81,14 @@ class PathSum:
         }
 
 
-def link(name: str, start: str, stop: str, places: Any, shape: tuple[int, int]) -> Link:
-    """An edge from its (rows, cols, values)."""
-    rows, cols, values = places
-    found = scipy.sparse.csc_array((np.asarray(values, np.float64), (rows, cols)), shape=shape)
-    found.eliminate_zeros()
-    return Link(name, start, stop, found)
+def link(name: str, start: str, stop: str, pattern: Pattern, entries: np.ndarray) -> Link:
+    """An edge from the entries at the places of a pattern."""
+    order, begins = pattern.columns
+    rows, values = pattern.places[0][order], np.asarray(entries, np.float64)[order]
+    if not values.all():
+        begins = np.concatenate([[0], np.cumsum(values != 0)])[begins]
+        rows, values = rows[values != 0], values[values != 0]
+    return Link(name, start, stop, rows, values, begins)
 
 
 def path_sum(
@@ -148,7 +166,10 @@ class _Between:
         seed[self.last[1]] = 1
 
         def step(pairs: Any, size: int) -> Any:
-            return sum((e.matrix.T @ w for e, w in pairs), np.zeros(size))
+            found = np.zeros(size)
+            for e, ahead in pairs:
+                e.gathered(np.add, e.values * ahead[e.rows], found)
+            return found
 
         return float(self._from_output(seed, step)[self.first[0]][self.first[1]])
 
@@ -179,8 +200,7 @@ class _Between:
                 continue
             children: list[Any] = []
             for e in self.out[v]:
-                column = slice(e.matrix.indptr[c], e.matrix.indptr[c + 1])
-                rows, values = e.matrix.indices[column], e.matrix.data[column]
+                rows, values = e.column(c)
                 sizes = size + _logarithm(values)
                 scores = sizes + bound[e.stop][rows]
                 for p in np.argsort(-scores, kind="stable")[:k]:
@@ -205,7 +225,8 @@ class _Between:
                 continue
             for e in reversed(self.out[v]):
                 rows = [self.last[1]] if e.stop == self.last[0] else range(self.sizes[e.stop])
-                column = e.matrix[:, [c]].toarray().ravel()
+                column = np.zeros(self.sizes[e.stop])
+                column[e.column(c)[0]] = e.column(c)[1]
                 ways = (([*at, (e.stop, int(r))], [*factors, float(column[r])], [*edges, e.id]) for r in reversed(rows))
                 stack.extend(ways)
 
@@ -228,26 +249,18 @@ def _largest(pairs: Any, size: int) -> Any:
     """The largest product from each component on, as a logarithm."""
     found = np.full(size, -np.inf)
     for e, ahead in pairs:
-        cols = np.repeat(np.arange(size), np.diff(e.matrix.indptr))
-        np.maximum.at(found, cols, _logarithm(e.matrix.data) + ahead[e.matrix.indices])
+        e.gathered(np.maximum, _logarithm(e.values) + ahead[e.rows], found)
     return found
 
 
 def _counted(pairs: Any, size: int) -> Any:
     """The numbers of paths from each component on, in limbs [size, limbs]: exact whole numbers of any length."""
-    width = max(limbs.shape[1] for _, limbs in pairs)
-    found = np.zeros((size, width), np.int64)
+    found = np.zeros((size, max(limbs.shape[1] for _, limbs in pairs)), np.int64)
     for e, limbs in pairs:
-        pattern = scipy.sparse.csc_array(
-            (np.ones(e.matrix.nnz, np.int64), e.matrix.indices, e.matrix.indptr), e.matrix.shape
-        )
-        found[:, : limbs.shape[1]] += pattern.T @ limbs
-    columns, carry = [], np.zeros(size, np.int64)
-    for p in range(width):
-        whole = found[:, p] + carry
-        columns.append(whole & ((1 << _BITS) - 1))
-        carry = whole >> _BITS
-    while carry.any():
-        columns.append(carry & ((1 << _BITS) - 1))
-        carry = carry >> _BITS
-    return np.stack(columns, axis=1)
+        e.gathered(np.add, limbs[e.rows], found[:, : limbs.shape[1]])
+    while (carry := found >> _BITS).any():
+        found &= (1 << _BITS) - 1
+        if carry[:, -1].any():
+            found, carry = (np.pad(a, ((0, 0), (0, 1))) for a in (found, carry))
+        found[:, 1:] += carry[:, :-1]
+    return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -14,89 +14,150 @@ from chainrule._structure import Places, Structure
 _FULL = 0.1  # from this density on, products are taken with all entries stored
 
 
-class Product:
-    """A matrix that is a product or a sum of Jacobians, with the pattern that theirs give it; what J says of itself."""
+class Pattern:
+    """The places of a matrix that are no structural zeros.
 
-    def __init__(
-        self, values: Any, pattern: Any, known: Structure | None = None, order: str = "product", parts: Any = None
-    ) -> None:
-        self.values, self.pattern = values, pattern  # of equal shape, both sparse or both dense
-        self.known, self.order = known, order  # what the engine says of it
-        self.parts = parts  # (A, U, V) of A + U V
+    Equal steps share theirs: its structure, and the patterns of its products, are found once for all of them.
+    """
+
+    def __init__(self, ones: Any, known: Structure | None = None, places: Any = None) -> None:
+        self.ones, self.known = ones, known  # sparse or dense; what the engine says of its structure
+        self._places = places
+        self._made: dict[tuple[str, Pattern], Pattern] = {}
 
     @classmethod
-    def of(cls, J: Any, entries: Any) -> Product:
-        """A Jacobian of the engine, and the numbers of its entries once it is assembled."""
-        numbers = np.asarray(entries, np.float64)
+    def of(cls, J: Any) -> Pattern:
+        """That of a Jacobian of the engine."""
         m, n = J.shape
-        rows, cols = np.divmod(np.arange(m * n), n) if len(numbers) == m * n else J._positions()
-        if len(numbers) > _FULL * m * n:
-            values, pattern = np.zeros(J.shape), np.zeros(J.shape, np.float32)
-            values[rows, cols], pattern[rows, cols] = numbers, 1
+        rows, cols, _ = J.assemble().coo()
+        stored = len(rows)
+        if stored > _FULL * m * n:
+            ones = np.zeros(J.shape, np.float32)
+            ones[rows, cols] = 1
         else:
-            values = scipy.sparse.csr_array((numbers, (rows, cols)), shape=J.shape)
-            pattern = scipy.sparse.csr_array((np.ones(len(rows), np.float32), (rows, cols)), shape=J.shape)
-        found = cls(values, pattern, J.structure, J.order, getattr(J, "parts", None))
-        found.__dict__["_entries"] = rows, cols, numbers
-        return found
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        m, n = self.values.shape
-        return m, n
+            pointers = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=m))])
+            ones = scipy.sparse.csr_array((np.ones(stored, np.float32), np.asarray(cols), pointers), shape=J.shape)
+        return cls(ones, J.structure, (rows, cols))
 
     @property
     def dense(self) -> bool:
-        return isinstance(self.values, np.ndarray)
-
-    @property
-    def identity(self) -> bool:
-        return self.known is not None and self.known.kind == "identity"
-
-    def full(self) -> Product:
-        return self if self.dense else Product(self.values.toarray(), self.pattern.toarray(), self.known)
-
-    def __matmul__(self, other: Product) -> Product:
-        if self.identity or other.identity:
-            return other if self.identity else self
-        a, b = (self.full(), other.full()) if self.dense or other.dense else (self, other)
-        with np.errstate(invalid="ignore", over="ignore"):
-            return Product(a.values @ b.values, _reached(a.pattern, b.pattern))
-
-    def __add__(self, other: Product) -> Product:
-        a, b = (self.full(), other.full()) if self.dense or other.dense else (self, other)
-        return Product(a.values + b.values, _ones(a.pattern + b.pattern))
+        return isinstance(self.ones, np.ndarray)
 
     @cached_property
-    def _entries(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        found = self.full()
-        rows, cols = np.nonzero(found.pattern)
-        return rows, cols, found.values[rows, cols]
+    def full(self) -> Pattern:
+        return self if self.dense else Pattern(self.ones.toarray(), self.known)
+
+    @cached_property
+    def places(self) -> tuple[np.ndarray, np.ndarray]:
+        """(rows, cols), row by row."""
+        rows, cols = self._places or np.nonzero(self.full.ones)
+        return rows, cols
+
+    @cached_property
+    def structure(self) -> Structure:
+        return self.known or Places(*self.places, self.ones.shape).structure
+
+    @cached_property
+    def columns(self) -> tuple[np.ndarray, np.ndarray]:
+        """(the order of the places column by column, where each column begins [n + 1])."""
+        cols = self.places[1]
+        counts = np.bincount(cols, minlength=self.ones.shape[1])
+        return np.argsort(cols, kind="stable"), np.concatenate([[0], np.cumsum(counts)])
+
+    def filled(self, entries: np.ndarray) -> Any:
+        """A matrix with these entries at its places."""
+        if not self.dense:
+            return scipy.sparse.csr_array((entries, self.ones.indices, self.ones.indptr), shape=self.ones.shape)
+        found = np.zeros(self.ones.shape)
+        found[self.places] = entries
+        return found
+
+    def __matmul__(self, other: Pattern) -> Pattern:
+        return self._once("@", other, lambda: _reached(self.ones, other.ones))
+
+    def __add__(self, other: Pattern) -> Pattern:
+        return self._once("+", other, lambda: _ones(self.ones + other.ones))
+
+    def _once(self, operation: str, other: Pattern, make: Callable[[], Any]) -> Pattern:
+        if (operation, other) not in self._made:
+            self._made[operation, other] = Pattern(make())
+        return self._made[operation, other]
+
+
+class Product:
+    """A matrix that is a product or a sum of Jacobians, with the pattern that theirs give it; what J says of itself."""
+
+    def __init__(self, pattern: Pattern, values: Any = None, order: str = "product", parts: Any = None) -> None:
+        self.pattern, self.order = pattern, order
+        self.parts = parts  # (A, U, V) of A + U V
+        if values is not None:
+            self.values = values  # sparse or dense, as the pattern is
+
+    @classmethod
+    def of(cls, pattern: Pattern, order: str, entries: np.ndarray, parts: Any) -> Product:
+        """A Jacobian of the engine, from the entries that it has once it is assembled."""
+        found = cls(pattern, None, order, parts)
+        found._entries = np.asarray(entries, np.float64)
+        return found
+
+    @cached_property
+    def values(self) -> Any:
+        return self.pattern.filled(self._entries)
+
+    @cached_property
+    def _entries(self) -> np.ndarray:
+        return self.full.values[self.pattern.places]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        m, n = self.pattern.ones.shape
+        return m, n
+
+    @property
+    def structure(self) -> Structure:
+        return self.pattern.structure
+
+    @property
+    def _identity(self) -> bool:
+        return self.pattern.known is not None and self.pattern.known.kind == "identity"
+
+    @cached_property
+    def full(self) -> Product:
+        """The same with all entries stored."""
+        return self if self.pattern.dense else Product(self.pattern.full, self.values.toarray())
+
+    def __matmul__(self, other: Product) -> Product:
+        if self._identity or other._identity:
+            return other if self._identity else self
+        with np.errstate(invalid="ignore", over="ignore"):
+            return Product(self.pattern @ other.pattern, self.values @ other.values)
+
+    def __add__(self, other: Product) -> Product:
+        mixed = self.pattern.dense != other.pattern.dense
+        a, b = (self.full, other.full) if mixed else (self, other)
+        return Product(a.pattern + b.pattern, a.values + b.values)
 
     @property
     def nnz(self) -> int:
-        return len(self._entries[0])
+        return len(self.pattern.places[0])
 
     def __getitem__(self, index: tuple[int, int]) -> Any:
         return self.values[index]
 
     def row(self, i: int) -> np.ndarray:
-        return self.full().values[i]
+        return self.full.values[i]
 
     def coo(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return self._entries
-
-    @cached_property
-    def structure(self) -> Structure:
-        return self.known or Places(*self._entries[:2], self.shape).structure
+        return *self.pattern.places, self._entries
 
 
 def _reached(a: Any, b: Any) -> Any:
     """The pattern of a product; that with a full one needs no product."""
+    full = np.ones((a.shape[0], b.shape[1]), np.float32)
     if isinstance(a, np.ndarray) and a.all():
-        return np.broadcast_to(b.max(axis=0, initial=0), (len(a), b.shape[1]))
+        return full * (np.asarray(b.sum(axis=0)) > 0)
     if isinstance(b, np.ndarray) and b.all():
-        return np.broadcast_to(a.max(axis=1, initial=0)[:, None], (len(a), b.shape[1]))
+        return full * (np.asarray(a.sum(axis=1)) > 0)[:, None]
     return _ones(a @ b)
 
 
@@ -128,10 +189,15 @@ def pushed(start: Any, edges: Sequence[Any], local: dict[str, Any], most: int) -
     return reached
 
 
-def stacked(parts: Sequence[Any], axis: int) -> Product:
+def constant(matrix: np.ndarray) -> Product:
+    """A matrix whose zeros are structural."""
+    return Product(Pattern((matrix != 0).astype(np.float32)), matrix)
+
+
+def stacked(parts: Sequence[Product], axis: int) -> Product:
     """Matrices under each other (0) or side by side (1)."""
     if len(parts) == 1:
         return parts[0]
-    full = [p.full() for p in parts]
-    values, pattern = (np.concatenate([getattr(p, k) for p in full], axis) for k in ("values", "pattern"))
-    return Product(values, pattern)
+    full = [p.full for p in parts]
+    pattern = Pattern(np.concatenate([p.pattern.ones for p in full], axis))
+    return Product(pattern, np.concatenate([p.values for p in full], axis))

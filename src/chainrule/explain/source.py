@@ -22,19 +22,6 @@ _INSTALLED = ("site-packages", "dist-packages")
 
 
 @dataclass(frozen=True)
-class Frame:
-    """A place in a function under way: its code and the offset of the instruction; `entry` is how it was entered."""
-
-    code: CodeType
-    offset: int
-    entry: str = "call"
-
-    @property
-    def by_user(self) -> bool:
-        return _by_user(self.code.co_filename)
-
-
-@dataclass(frozen=True)
 class Statement:
     """A statement of the source, as text; `targets` are the names that it gives, None for a return value."""
 
@@ -49,6 +36,39 @@ class Statement:
         return {"file": Path(self.file).name, "line": self.line, "function": self.function}
 
 
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """A place in a function under way: its code and the offset of the instruction; `entry` is how it was entered.
+
+    `Frames` makes one for each place, so that what is read in the source is read once.
+    """
+
+    code: CodeType
+    offset: int
+    entry: str = "call"
+
+    @functools.cached_property
+    def by_user(self) -> bool:
+        return _by_user(self.code.co_filename)
+
+    @functools.cached_property
+    def position(self) -> tuple[int, int, int, int] | None:
+        """(line, last line, column, last column) of what the instruction computes."""
+        places = _positions(self.code)
+        at: Any = places[self.offset // 2] if 0 <= self.offset // 2 < len(places) else (None,) * 4
+        return None if any(p is None for p in at) else at
+
+    @functools.cached_property
+    def statement(self) -> Statement | None:
+        """The statement that is under way."""
+        return _statement(self)
+
+    @functools.cached_property
+    def expression(self) -> tuple[str, ast.AST | None]:
+        """The text and the tree of what the instruction computes."""
+        return _expression(self)
+
+
 @functools.cache
 def _by_user(file: str) -> bool:
     if file.startswith(_LESSONS):
@@ -58,17 +78,32 @@ def _by_user(file: str) -> bool:
     return not file.startswith(_LIBRARIES) and not file.startswith("<frozen")
 
 
-def frames_of(eqn: Any, entry: str) -> tuple[Frame, ...]:
-    """The frames in which an equation was traced, from the traced function inwards."""
-    trace = getattr(getattr(eqn, "source_info", None), "traceback", None)
-    if trace is None or not hasattr(trace, "raw_frames"):
-        return ()
-    codes, offsets = trace.raw_frames()
-    found = [Frame(c, o) for c, o in zip(reversed(codes), reversed(offsets), strict=True)]
-    first = next((k for k, frame in enumerate(found) if frame.by_user), None)
-    if first is not None and entry != "call":
-        found[first] = Frame(found[first].code, found[first].offset, entry)
-    return tuple(found)
+class Frames:
+    """The frames in which equations were traced, each made once: equations of one place share their stack."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int, str], Frame] = {}  # a frame holds its code: ids are not used again
+        self._stacks: dict[tuple[Any, str], tuple[Frame, ...]] = {}
+
+    def of(self, eqn: Any, entry: str) -> tuple[Frame, ...]:
+        """From the traced function inwards; the user's first one was entered in this way."""
+        trace = getattr(getattr(eqn, "source_info", None), "traceback", None)
+        if trace is None or not hasattr(trace, "raw_frames"):
+            return ()
+        if (trace, entry) not in self._stacks:
+            codes, offsets = trace.raw_frames()
+            found = [self._frame(c, o) for c, o in zip(reversed(codes), reversed(offsets), strict=True)]
+            first = next((k for k, frame in enumerate(found) if frame.by_user), None)
+            if first is not None and entry != "call":
+                found[first] = self._frame(found[first].code, found[first].offset, entry)
+            self._stacks[trace, entry] = tuple(found)
+        return self._stacks[trace, entry]
+
+    def _frame(self, code: CodeType, offset: int, entry: str = "call") -> Frame:
+        key = id(code), offset, entry
+        if key not in self._known:
+            self._known[key] = Frame(code, offset, entry)
+        return self._known[key]
 
 
 @functools.cache
@@ -88,13 +123,6 @@ def _positions(code: CodeType) -> tuple[Any, ...]:
     return tuple(code.co_positions())
 
 
-def position(frame: Frame) -> tuple[int, int, int, int] | None:
-    """(line, last line, column, last column) of what the instruction computes."""
-    places = _positions(frame.code)
-    at: Any = places[frame.offset // 2] if 0 <= frame.offset // 2 < len(places) else (None,) * 4
-    return None if any(p is None for p in at) else at
-
-
 @functools.lru_cache(maxsize=256)
 def _parsed(file: str, lines: tuple[str, ...]) -> tuple[list[ast.stmt], list[ast.Lambda]]:
     try:
@@ -109,10 +137,8 @@ def lines_of(file: str) -> list[str]:
     return linecache.getlines(file)
 
 
-@functools.lru_cache(maxsize=4096)
-def statement(frame: Frame) -> Statement | None:
-    """The statement that is under way in a frame."""
-    at, code = position(frame), frame.code
+def _statement(frame: Frame) -> Statement | None:
+    at, code = frame.position, frame.code
     if at is None:
         return None
     lines = lines_of(code.co_filename)
@@ -132,9 +158,8 @@ def statement(frame: Frame) -> Statement | None:
     return Statement(code.co_filename, node.lineno, _head(lines, node), function, _targets(node), _value(node))
 
 
-def expression(frame: Frame) -> tuple[str, ast.AST | None]:
-    """The text and the tree of what the instruction computes."""
-    at = position(frame)
+def _expression(frame: Frame) -> tuple[str, ast.AST | None]:
+    at = frame.position
     lines = lines_of(frame.code.co_filename)
     if at is None or not lines:
         return "", None

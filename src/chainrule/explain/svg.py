@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from chainrule.explain.document import visible_edges
 from chainrule.explain.encode import read
 from chainrule.explain.formula import xml
 from chainrule.explain.layout import layout, text_width
 from chainrule.explain.names import subscript
-from chainrule.explain.text import clean, short, visible_edges
+from chainrule.explain.text import clean, short
 
 _ROWS = 6  # components of a value that are written
 _MOST_BOXES = 200
@@ -153,7 +154,9 @@ def _way(way: list[tuple[float, float]]) -> str:
 
 def _label(edge: Data) -> tuple[str, str]:
     J = edge["jacobian"]
-    return _cut(J["label"]), f"{J['shape'][0]}×{J['shape'][1]} {J['structure']['kind']}"
+    structure = J["structure"]
+    said = structure["words"] if 1 in J["shape"] else structure["kind"]
+    return _cut(J["label"]), f"{J['shape'][0]}×{J['shape'][1]} {said}"
 
 
 def _pill_width(label: tuple[str, str]) -> float:

@@ -40,10 +40,16 @@ def _step(sign: str, node: Node, edges: Sequence[Edge], said: Said, labels: Labe
         factor = labels[e.id].T if back else labels[e.id]
         terms.append(m.product([factor, other]))
     whole = left + m.operator(" = ", "=") + m.total(terms)
-    structured = sum(said[e.id]["multiply_adds"] or 0 for e in edges)
+    structured = sum(_multiply_adds(said, e) for e in edges)
     dense = sum(e.start.size * e.stop.size for e in edges)
     own = {"node": node.id, "title": f"{sign}{node.name.symbol}", **whole.to_dict(), "edges": [e.id for e in edges]}
     return own | {"multiply_adds": structured, "dense": dense, "held": node.size}
+
+
+def _multiply_adds(said: Said, edge: Edge) -> int:
+    """Of one product with a vector; what is not formed counts as dense."""
+    own = said[edge.id]["multiply_adds"]
+    return edge.start.size * edge.stop.size if own is None else own
 
 
 # orders -------------------------------------------------------------------------------------------
@@ -66,8 +72,8 @@ def orders(graph: Graph, said: Said, labels: Labels, plan: Any) -> dict[str, Any
         item["chosen"] = item["name"] == chosen
         item["steps"] = plan.steps() if plan and item["chosen"] else []
     note = (
-        "Multiply-adds of the product of the local Jacobians that are shown, each as it is stored; dense: with every "
-        "one stored in full. Peak: entries of the largest intermediate before the "
+        "Multiply-adds of the product of the local Jacobians of all steps, those inside of groups too, each as it is "
+        "stored; dense: with every one stored in full. Peak: entries of the largest intermediate before the "
         "result. The plan counts the primitives of the program, which are finer."
     )
     said_of = {"reason": plan.reason if plan else "", "single": plan.single if plan else None}
@@ -82,7 +88,7 @@ def _order(graph: Graph, said: Said, labels: Labels, back: bool, n: int, rows: i
     for e in graph.edges:
         seed = e.stop.id if back else e.start.id
         if seed not in seeds:  # a product with the identity is free
-            structured += (said[e.id]["multiply_adds"] or 0) * width
+            structured += _multiply_adds(said, e) * width
             dense += e.start.size * e.stop.size * width
     nodes = [*reversed(graph.nodes)] if back else graph.nodes
     inner = [k.size * width for k in nodes if k.id not in ends | seeds]
@@ -142,7 +148,8 @@ def entry_formula(graph: Graph, said: Said, stop: tuple[Node, int], start: tuple
     """∂yᵢ/∂xⱼ as a sum of products of partials, with one index for each value that the sum runs over."""
     (last, i), (first, j) = stop, start
     left = m.fraction(_component(last, str(i + 1)), _component(first, str(j + 1)))
-    paths = _node_paths(graph, first, last)
+    paths, used = _node_paths(graph, first, last), {n.name.base for n in graph.nodes}
+    letters = [c for c in _LETTERS if c not in used] or list(_LETTERS)
     if not paths:
         right = m.digits(0) if last is not first else m.digits(int(i == j))
     elif len(paths) > _MOST_PATHS:
@@ -150,7 +157,7 @@ def entry_formula(graph: Graph, said: Said, stop: tuple[Node, int], start: tuple
             "Σ over all paths", "\\sum_{\\text{paths}} \\prod \\partial", "<mo>∑</mo><mtext>over all paths</mtext>"
         )
     else:
-        right = m.total([_along(path, said, i, j) for path in paths])
+        right = m.total([_along(path, said, i, j, letters) for path in paths])
     return left + m.operator(" = ", "=") + right
 
 
@@ -161,22 +168,24 @@ def _component(node: Node, index: str) -> Formula:
 def _node_paths(graph: Graph, first: Node, last: Node) -> list[list[Edge]]:
     """The ways between two values, one more than are written at most."""
     reach = {last.id}
+    out: dict[str, list[Edge]] = {n.id: [] for n in graph.nodes}
     for e in reversed(graph.edges):
         if e.stop.id in reach:
             reach.add(e.start.id)
+            out[e.start.id].insert(0, e)
     found: list[list[Edge]] = []
-    open_paths: list[list[Edge]] = [[e] for e in graph.edges if e.start is first and e.stop.id in reach]
+    open_paths: list[list[Edge]] = [[e] for e in out[first.id]]
     while open_paths and len(found) <= _MOST_PATHS:
         path = open_paths.pop(0)
         if path[-1].stop is last:
             found.append(path)
-        open_paths += [[*path, e] for e in graph.edges if e.start is path[-1].stop and e.stop.id in reach]
+        open_paths += [[*path, e] for e in out[path[-1].stop.id]]
         if len(open_paths) > 20 * _MOST_PATHS:
             return [[] for _ in range(_MOST_PATHS + 1)]
     return found
 
 
-def _along(path: Sequence[Edge], said: Said, i: int, j: int) -> Formula:
+def _along(path: Sequence[Edge], said: Said, i: int, j: int, free: Sequence[str]) -> Formula:
     """Σₖ ∂ℓ/∂hₖ ∂hₖ/∂aₖ ∂aₖ/∂xⱼ: values that a diagonal map joins share an index."""
     same = [said[e.id]["structure"]["kind"] in ("identity", "scaled identity", "diagonal") for e in path]
     index = [str(j + 1)]
@@ -195,7 +204,7 @@ def _along(path: Sequence[Edge], said: Said, i: int, j: int) -> Formula:
         if k > 1 and same[k - 1] and index[k - 1] and path[k - 1].start.size == node.size:
             index[k] = index[k - 1]
         elif node.size > 1 or node.shape:
-            letters.append((_LETTERS[len(letters) % len(_LETTERS)], node.size))
+            letters.append((free[len(letters) % len(free)], node.size))
             index[k] = letters[-1][0]
     at = [path[0].start, *(e.stop for e in path)]
     partials = [

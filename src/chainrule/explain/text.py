@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from chainrule.explain.document import visible_edges
 from chainrule.explain.encode import read
 from chainrule.explain.names import subscript
 
@@ -50,31 +51,6 @@ def table(data: Data) -> str:
     return "\n".join([*lines, *(["", clean(chain["text"])] if chain else [])])
 
 
-def visible_edges(data: Data) -> list[dict[str, Any]]:
-    """The edges as the page starts: a folded group is one step."""
-    groups = {g["id"]: g for g in data["groups"]}
-    inner = {n["id"]: n["group"] for n in data["nodes"]}
-
-    def folded(group: str | None) -> str | None:
-        """The outermost folded group around a place."""
-        found = None
-        while group is not None:
-            found = group if not groups[group]["open"] else found
-            group = groups[group]["parent"]
-        return found
-
-    shown = []
-    for e in data["edges"]:
-        if e["group"] is None:
-            keep = folded(inner[e["to"]]) is None
-        else:
-            keep = folded(e["group"]) == e["group"] and folded(groups[e["group"]]["parent"]) is None
-        if keep:
-            shown.append(e)
-    order = {n["id"]: k for k, n in enumerate(data["nodes"])}
-    return sorted(shown, key=lambda e: (order[e["to"]], order[e["from"]]))
-
-
 def _inner(data: Data) -> str:
     """What the symbols of folded steps stand for, which the sweeps and the paths name and the table does not."""
     shown = {end for e in visible_edges(data) for end in (e["from"], e["to"])}
@@ -105,7 +81,9 @@ def _about(data: Data) -> str:
     if about.get("curl") is not None:
         curl = about["curl"]
         said.append(f"curl {_list(curl) if isinstance(curl, list) else short(read(curl))}")
-    said += [f"kernel spanned by {_list(v)}" for v in about.get("kernel", [])[:2] if len(v) <= 8]
+    kernel = about.get("kernel", [])
+    if kernel and len(kernel[0]) <= 8:
+        said.append("kernel spanned by " + " and ".join([*map(_list, kernel[:2]), *(["…"] if len(kernel) > 2 else [])]))
     return "J: " + ", ".join(said) if said else ""
 
 
@@ -134,6 +112,8 @@ def _sweeps(data: Data) -> str:
 
 
 def _orders(data: Data) -> str:
+    if not any(o["multiply_adds"] or o["dense"] for o in data["orders"]["items"]):
+        return "nothing to multiply: every local Jacobian is a block of J itself"
     rows = [("", "order", "multiply-adds", "dense", "peak", "")]
     for o in data["orders"]["items"]:
         dense = "" if o["dense"] is None else f"{o['dense']:,}"
@@ -149,11 +129,9 @@ def _paths(data: Data) -> str:
     own = data["paths"][0]
     symbols = {n["id"]: clean(n["symbol"]) for n in data["nodes"]}
     shapes = {n["id"]: n["shape"] for n in data["nodes"]}
-    count = (
-        f"{int(own['count']):,} paths count, {int(own['zero']):,} meet a zero"
-        if len(own["total"]) < 30
-        else "very many paths"
-    )
+    count, zero = int(own["count"]), int(own["zero"])
+    counted = f"{count:,} path{'s count' if count != 1 else ' counts'}, {zero:,} meet{'s' if zero == 1 else ''} a zero"
+    count_said = counted if len(own["total"]) < 30 else "very many paths"
     rows = []
     for p in own["top"]:
         way = " → ".join(symbols[n] + (subscript(c + 1) if shapes[n] else "") for n, c in p["components"])
@@ -161,7 +139,7 @@ def _paths(data: Data) -> str:
     if int(own["rest"]["count"]):
         rows.append((f"the other {int(own['rest']['count']):,} paths", "", f"{read(own['rest']['sum']):+.4g}"))
     rows.append(("sum", "", f"{read(own['value']):+.4g}"))
-    title = f"sum over paths for output {own['i'] + 1} and input {own['j'] + 1}: {count}"
+    title = f"sum over paths through these steps for output {own['i'] + 1} and input {own['j'] + 1}: {count_said}"
     return "\n".join([title, *columns(rows, (2,))])
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from chainrule._jax import Literal
 from chainrule.explain.flatten import Flat, Operation, kind_of
-from chainrule.explain.source import Frame, Statement, repeats, statement
+from chainrule.explain.source import Frame, Statement, repeats
 
 # steps that only move entries, and those that only add what does not depend on the inputs
 _MOVES = {"slice", "squeeze", "reshape", "transpose", "broadcast_in_dim", "convert_element_type", "copy", "expand_dims"}
@@ -130,7 +130,7 @@ class _Builder:
             name = branch if entry == "branch" else frame.code.co_name
             call = Scope(entry, outer[-1].line, None, frame.code, name=name)
             outer[-1].line.items.append(call)
-        found = statement(frame)
+        found = frame.statement
         if old is not None and not restarted and old.line.statement == found:
             return _Level(at, frame, call, old.line)
         line = Scope("line", call, found, frame.code, iteration=call.iteration)

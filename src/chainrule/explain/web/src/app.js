@@ -4,7 +4,7 @@ import * as details from './details.js';
 import { compute } from './derive.js';
 import { said } from './boxes.js';
 import { draw as drawCanvas, minimap, place, plan } from './canvas.js';
-import { cut, fmt, h, s } from './dom.js';
+import { cut, fmt, s } from './dom.js';
 import { cost } from './cost.js';
 import { explore } from './explore.js';
 import { geometry } from './geometry.js';
@@ -93,6 +93,8 @@ export class App {
       if (n) dx[0] = 0.2;
       if (n > 1) dx[1] = 0.3;
       this.S.dx = dx;
+      const told = data.paths?.[0]; // of a large function those of one entry alone
+      if (told?.i < this.graph.m && told.j < n) Object.assign(this.S, { i: told.i, j: told.j });
       if (this.graph.nodes.length > 60 || this.graph.groups.size)
         this.S.level = this.graph.nodes.length > 60 ? 'o' : 'c';
     }
@@ -129,7 +131,7 @@ export class App {
   }
   paint() {
     compute(this);
-    const { ui, S, C } = this,
+    const { ui, S } = this,
       kept = /** @type {HTMLElement | null} */ (this.root.activeElement)?.dataset?.f;
     const caret = kept?.startsWith('ans:') ? /** @type {any} */ (this.root.activeElement).selectionStart : null;
     this.paintCanvas();

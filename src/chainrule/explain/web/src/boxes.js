@@ -1,9 +1,7 @@
 // @ts-check
 // One box for each value: its components in rows, or a strip where they are many.
-import { width } from './canvas.js';
 import { cut, fmt, press, s, signed, split, tname } from './dom.js';
-import { line } from './edges.js';
-import { component, index } from './graph.js';
+import { index } from './graph.js';
 
 /** @typedef {import('./app.js').App} App */
 /** @typedef {import('./graph.js').Value} Value */

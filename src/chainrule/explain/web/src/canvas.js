@@ -4,7 +4,6 @@ import { boxOf, groupTitle, height, inRows } from './boxes.js';
 import { cardOf, cardPlan } from './cards.js';
 import { s } from './dom.js';
 import { componentEdges, flows, laneRows, ribbons } from './edges.js';
-import { layout } from './layout.js';
 
 /** @typedef {import('./app.js').App} App */
 /** @typedef {import('./graph.js').Value} Value */
@@ -44,12 +43,6 @@ export function place(app, view, out, keys = plan(app, view).keys) {
   const right = Math.max(...boxes.map((b) => b.x + b.w), 100),
     bottom = Math.max(...boxes.map((b) => b.y + b.h), 60);
   return { at, way, right, bottom };
-}
-
-/** @param {App} app @param {any} view */
-export function layoutNow(app, view) {
-  const p = plan(app, view);
-  return place(app, view, layout(p.graph, p.options), p.keys);
 }
 
 /** Draws what is in sight; the app learns the extent of the whole first. @param {App} app @param {SVGElement} svg */

@@ -1,7 +1,7 @@
 // @ts-check
 // The card of a local Jacobian: glyph, name, numbers or a picture of their sizes.
-import { height, tone } from './boxes.js';
-import { GAP, width } from './canvas.js';
+import { tone } from './boxes.js';
+import { GAP } from './canvas.js';
 import { cut, fmt, press, s, split, tmath } from './dom.js';
 import { along, port, route } from './edges.js';
 import { glyph } from './glyphs.js';
@@ -33,6 +33,7 @@ export function cardPlan(app) {
         ...c,
         above: sized.slice(q + 1).reduce((/** @type {number} */ t, /** @type {any} */ d) => t + d.h + 8, 0),
         last: q === sized.length - 1,
+        alone: sized.length === 1,
         targets: new Set(edges.map((/** @type {Edge} */ x) => x.to.id)).size,
       })),
     );
@@ -58,8 +59,13 @@ export function cardOf(app, card, top) {
     y = top - 54 - card.above - h,
     m = e.map;
   const active = app.C.stepEdges.has(e.id) ? (app.S.mode === 'f' ? ' act-f' : ' act-r') : '';
-  const title = String(m.about.label ?? '');
-  const prefix = `𝐷${split(e.to.symbol)[0]} = `;
+  const title = String(m.about.label ?? ''),
+    hidden = app.C.asked.has(e.id),
+    shape = hidden ? '? × ?' : m.shape,
+    words = hidden ? 'asked in the practice' : String(m.words);
+  // of several maps over one gap each says what it is taken of, and by what; ∂y/∂x says so itself
+  const of = card.alone ? `𝐷${split(e.to.symbol)[0]}` : `∂${e.to.symbol}/∂${e.from.symbol}`,
+    prefix = title.startsWith('∂') ? '' : `${of} = `;
   const room = Math.floor((w - 44) / 8),
     whole = [...prefix].length + [...title].length <= room;
   const g = s('g', {
@@ -68,7 +74,7 @@ export function cardOf(app, card, top) {
     role: 'button',
     'data-f': `card:${e.id}`,
     'data-jac': e.id,
-    'aria-label': `Jacobian of ${cut(e.to.name, 24)} by ${cut(e.from.name, 24)}: ${cut(String(m.words), 60)}, ${m.shape}`,
+    'aria-label': `Jacobian of ${cut(e.to.name, 24)} by ${cut(e.from.name, 24)}: ${cut(words, 60)}, ${shape}`,
     ...press(() => app.openEdge(e)),
   });
   if (card.last) {
@@ -89,18 +95,19 @@ export function cardOf(app, card, top) {
     }
   }
   g.append(
-    s('title', null, cut(`${m.about.label ?? ''} · ${m.words} · ${m.shape}`, 300)),
+    s('title', null, cut(`${title} · ${words} · ${shape}`, 300)),
     s('rect', { class: 'jcard', x, y, width: w, height: h, rx: 9 }),
-    glyph(m.about.glyph, 18, { x: x + 10, y: y + 9 }),
+    hidden ? null : glyph(m.about.glyph, 18, { x: x + 10, y: y + 9 }),
     s('text', { x: x + 34, y: y + 23, 'font-size': 15, class: 'm' }, whole ? prefix : '', tmath(cut(title, room))),
     s(
       'text',
       { x: x + 11, y: y + h - 9, 'font-size': 11, class: 'dim' },
-      cut(String(m.words), Math.floor((w - 60) / 6)),
+      cut(hidden ? '' : words.replace(/ \(.*/, ''), Math.floor((w - 60) / 6)), // the rest is in the title
     ),
-    s('text', { x: x + w - 11, y: y + h - 9, 'font-size': 11.5, 'text-anchor': 'end', class: 'num ink2' }, m.shape),
+    s('text', { x: x + w - 11, y: y + h - 9, 'font-size': 11.5, 'text-anchor': 'end', class: 'num ink2' }, shape),
   );
-  g.append(...(card.small ? cellsOf(app, card, x, y) : heat(m, middle - 44, y + 34, 88, 56)));
+  if (hidden) g.append(s('text', { x: x + w / 2, y: y + h / 2 + 6, 'font-size': 20, 'text-anchor': 'middle' }, '?'));
+  else g.append(...(card.small ? cellsOf(app, card, x, y) : heat(m, middle - 44, y + 34, 88, 56)));
   return g;
 }
 
@@ -148,7 +155,7 @@ function cellsOf(app, card, x, y) {
               'text-anchor': 'middle',
               class: v == null ? 'num none' : 'num',
             },
-            v == null ? '·' : fmt(v, 2),
+            v == null ? '·' : fmt(v, 2, 0),
           ),
         ),
       );

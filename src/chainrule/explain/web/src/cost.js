@@ -101,11 +101,18 @@ function travels(item, log) {
   );
 }
 
+/** Whether any order multiplies at all. @param {any[]} items */
+export const costs = (items) => items.some((r) => r.multiply_adds || r.dense);
+
 /** @param {App} app */
 export function cost(app) {
   const log = app.S.large,
     data = log ? LARGE : app.graph.data.orders;
   if (!data?.items?.length) return [h('p', { class: 'note' }, 'No orders were counted for this function.')];
+  if (!costs(data.items))
+    return [h('p', { class: 'note' }, 'Nothing to multiply: every local Jacobian is a block of J itself.')];
+  if (app.C.asked.has('order') && !log)
+    return [h('p', { class: 'note' }, 'The practice asks which order is cheaper: the counts are shown once it is answered.')];
   const most = Math.max(1, ...data.items.map((/** @type {any} */ r) => Math.max(r.dense ?? 0, r.multiply_adds ?? 0)));
   const wide =
     log || most > 1000 * Math.max(1, Math.min(...data.items.map((/** @type {any} */ r) => r.multiply_adds ?? most)));

@@ -1,6 +1,8 @@
 // @ts-check
 // What follows from the state: what is in sight, the sum over paths, both sweeps.
+import { split } from './dom.js';
 import { between, sumOverPaths } from './paths.js';
+import { asked } from './questions.js';
 import { pull, push, reached, steps } from './sweep.js';
 import { reachable, ways } from './ways.js';
 
@@ -39,6 +41,7 @@ export function compute(app) {
   C.focus = new Set((path?.hops ?? []).map((/** @type {any} */ q) => `${q.edge.id}:${q.i}:${q.j}`));
   C.focusEdges = new Set((path?.hops ?? []).map((/** @type {any} */ q) => q.edge.id));
   C.way = path ? path.hops.map((/** @type {any} */ q) => q.edge) : (C.ways[0] ?? []);
+  C.asked = asked(app);
   sweepState(app);
 }
 
@@ -92,4 +95,11 @@ function sweepState(app) {
     C.view.nodes.length > 1 &&
     C.view.edges.length === C.view.nodes.length - 1 &&
     [...C.uses.values(), ...ins.values()].every((v) => v === 1);
+}
+
+/** A letter for the index of a sum, none that a value has for its name. @param {App} app @param {number} k */
+export function indexLetter(app, k) {
+  const names = new Set(app.C.view.nodes.map((/** @type {any} */ n) => split(n.symbol)[0])),
+    free = [...'klpqrstuvw'].filter((c) => !names.has(c));
+  return free[k % free.length] ?? 'k';
 }

@@ -1,11 +1,10 @@
 // @ts-check
 // The picked pair, one Jacobian in full, the components of a long value.
-import * as out from './export.js';
 import { heat } from './cards.js';
 import { open } from './dialogs.js';
 import { big, cut, fmt, formula, h, name, s } from './dom.js';
 import { glyph } from './glyphs.js';
-import { component, index } from './graph.js';
+import { index } from './graph.js';
 import { determinant, rankOf, singular } from './linear.js';
 
 /** @typedef {import('./app.js').App} App */

@@ -1,8 +1,7 @@
 // @ts-check
 // What opens above the page: search, export, help, the point, one Jacobian, the components of a long value.
 import * as out from './export.js';
-import { value } from './details.js';
-import { cut, formula, h, name, s } from './dom.js';
+import { cut, h, name } from './dom.js';
 import { component, index } from './graph.js';
 
 /** @typedef {import('./app.js').App} App */

@@ -56,15 +56,15 @@ export const press = (act) => ({
   },
 });
 
-/** A number to read: a proper minus, a fixed number of decimals while it is of ordinary size. */
-export function fmt(/** @type {number | null | undefined} */ v, d = 3) {
+/** A number to read: a proper minus, d decimals while it is of ordinary size, else e and a power of ten. */
+export function fmt(/** @type {number | null | undefined} */ v, d = 3, e = Math.min(2, d)) {
   if (v == null) return '·';
   if (Number.isNaN(v)) return 'NaN';
   if (!Number.isFinite(v)) return v > 0 ? '∞' : '−∞';
   const size = Math.abs(v);
   let text;
   if (size !== 0 && (size >= 1e5 || size < 0.5 * 10 ** -d))
-    text = size.toExponential(Math.min(2, d)).replace('e+', 'e').replace('e-', 'e−');
+    text = size.toExponential(e).replace('e+', 'e').replace('e-', 'e−');
   else text = size.toFixed(size >= 1000 ? Math.min(1, d) : size >= 100 ? Math.min(2, d) : d);
   return (v < 0 ? '−' : '') + text;
 }

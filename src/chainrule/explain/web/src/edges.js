@@ -1,7 +1,6 @@
 // @ts-check
 // Edges from component to component, ribbons of whole values, and what the sweeps have passed.
-import { HEAD, ROW, height, inRows, said } from './boxes.js';
-import { marker, width } from './canvas.js';
+import { HEAD, ROW, inRows, said } from './boxes.js';
 import { cut, fmt, press, s, tmath, tname, turned } from './dom.js';
 import { glyph } from './glyphs.js';
 
@@ -51,7 +50,8 @@ export function componentEdges(app, edges) {
   for (const e of edges) {
     const a = geo.at.get(e.from.id),
       b = geo.at.get(e.to.id),
-      { rows, cols, values } = /** @type {any} */ (e.map.entries);
+      { rows, cols, values } = /** @type {any} */ (e.map.entries),
+      asked = app.C.asked.has(e.id);
     for (let q = 0; q < values.length; q++) {
       const i = rows[q],
         j = cols[q],
@@ -79,11 +79,11 @@ export function componentEdges(app, edges) {
           role: 'button',
           'data-f': key,
           'aria-pressed': hot ? 'true' : 'false',
-          'aria-label': `partial of ${said(e.to, i)} by ${said(e.from, j)} equals ${fmt(v)}`,
+          'aria-label': `partial of ${said(e.to, i)} by ${said(e.from, j)} ${asked ? 'is asked in the practice' : `equals ${fmt(v)}`}`,
           ...press(() => app.pickEdge(e, i, j)),
         }),
       );
-      if (live && edges.length <= 40) {
+      if (live && edges.length <= 40 && !asked) {
         const p = along(
           pts,
           e.map.rows > 1 && e.map.cols > 1 && e.map.nnz > e.map.rows

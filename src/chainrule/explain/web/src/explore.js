@@ -1,6 +1,7 @@
 // @ts-check
 // The inspector: the entry that was picked as a formula, as a sum over paths, as an entry of the product of the chain.
 import { said } from './boxes.js';
+import { indexLetter } from './derive.js';
 import { cut, fmt, h, m, mathText, mname, name } from './dom.js';
 import { glyph } from './glyphs.js';
 import { index } from './graph.js';
@@ -43,7 +44,7 @@ function entryFormula(app) {
     for (const e of way.slice(0, -1)) {
       if (e.to.size <= 1) continue;
       const same = ['diagonal', 'identity', 'scalar'].includes(e.map.about.glyph) && letters.get(e.from.id);
-      const letter = same || 'klpqrs'[free++ % 6];
+      const letter = same || indexLetter(app, free++);
       letters.set(e.to.id, letter);
       if (!same) sums.push([letter, e.to.size]);
     }
@@ -89,7 +90,7 @@ const append0 = (/** @type {Element} */ el, /** @type {Node} */ child) => {
 
 /** @param {App} app */
 export function explore(app) {
-  const { source, target, sums, i, j } = app.C;
+  const { source, target, sums } = app.C;
   const parts = [entryFormula(app)];
   if (!source || !target)
     return [h('p', { class: 'msg' }, 'There is no entry to choose: an input or an output is empty or constant.')];

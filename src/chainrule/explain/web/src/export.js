@@ -1,5 +1,6 @@
 // @ts-check
 // What can be taken away: a picture as SVG or PNG, the page, the formula, the data.
+import { indexLetter } from './derive.js';
 import { s } from './dom.js';
 
 /** @typedef {import('./app.js').App} App */
@@ -79,7 +80,7 @@ export function latex(app) {
   const name = (/** @type {any} */ n) => n.latex || `\\mathrm{${tex(n.symbol)}}`,
     at = (/** @type {any} */ n, /** @type {string} */ k) => (n.size > 1 ? `{${name(n)}}_{${k}}` : name(n));
   const term = (/** @type {any[]} */ way) => {
-    const letter = new Map(way.slice(0, -1).map((e, q) => [e.to.id, 'klpqrstuvw'[q % 10]])),
+    const letter = new Map(way.slice(0, -1).map((e, q) => [e.to.id, indexLetter(app, q)])),
       val = (/** @type {any} */ n) =>
         n === source ? at(n, String(j + 1)) : n === target ? at(n, String(i + 1)) : at(n, letter.get(n.id) ?? 'k');
     const sums = way

@@ -185,7 +185,7 @@ export function level(app) {
 
 /** The unit square and where the map takes it. @param {App} app */
 function area(app) {
-  const { S, graph, C } = app,
+  const { S, graph } = app,
     [p, k, q, l] = /** @type {any} */ (areaTarget(app)),
     [a, b] = S.axes;
   const col = [a, b].map((c) => app.pushUnit(c)),

@@ -4,7 +4,6 @@ import * as dialogs from './dialogs.js';
 import * as details from './details.js';
 import { big, cut, fmt, h, italic, s } from './dom.js';
 import { blocks } from './geometry.js';
-import { key } from './input.js';
 
 /** @typedef {import('./app.js').App} App */
 

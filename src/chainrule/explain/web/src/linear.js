@@ -14,8 +14,6 @@ export const num = (x) =>
           ? -Infinity
           : Number(x);
 
-const LIMIT = 65536;
-
 /** A linear map with the entries of its pattern; `entries` is null where the data holds only a picture of it. */
 export class Lin {
   /**
@@ -91,52 +89,6 @@ export class Lin {
     return this.stored;
   }
 }
-
-/** @param {number[][]} dense @param {Record<string, any>} [about] */
-export function fromDense(dense, about = {}, cols = dense[0]?.length ?? 0) {
-  /** @type {any} */
-  const e = { rows: [], cols: [], values: [] };
-  dense.forEach((row, i) =>
-    row.forEach((v, j) => {
-      if (v != null) {
-        e.rows.push(i);
-        e.cols.push(j);
-        e.values.push(num(v));
-      }
-    }),
-  );
-  return new Lin(dense.length, cols, e, about);
-}
-
-/** left · right, added to `sum` (a map from position to value). @param {Lin} left @param {Lin} right @param {Map<number, number>} sum */
-export function addProduct(left, right, sum) {
-  const of = /** @type {[number[][], number[][]]} */ (right.lists())[0];
-  const L = /** @type {any} */ (left.entries),
-    R = /** @type {any} */ (right.entries);
-  for (let k = 0; k < L.values.length; k++) {
-    for (const q of of[L.cols[k]]) {
-      const key = L.rows[k] * right.cols + R.cols[q];
-      sum.set(key, (sum.get(key) ?? 0) + L.values[k] * R.values[q]);
-    }
-  }
-}
-
-/** @param {number} rows @param {number} cols @param {Map<number, number>} sum @param {Record<string, any>} about */
-export function fromSum(rows, cols, sum, about) {
-  const keys = [...sum.keys()].sort((a, b) => a - b);
-  return new Lin(
-    rows,
-    cols,
-    {
-      rows: keys.map((k) => Math.floor(k / cols)),
-      cols: keys.map((k) => k % cols),
-      values: keys.map((k) => /** @type {number} */ (sum.get(k))),
-    },
-    about,
-  );
-}
-
-export const affordable = (/** @type {number} */ n) => n <= LIMIT;
 
 /** Singular values of a small table, by Jacobi rotations on its columns. @param {number[][]} a */
 export function singular(a) {

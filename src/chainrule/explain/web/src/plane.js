@@ -2,7 +2,6 @@
 // The plane near the point: arrows, handles to drag, lines of equal value.
 import { line as curveOf } from './live.js';
 import { cut, fmt, name as full, s } from './dom.js';
-import { level } from './geometry.js';
 
 /** @typedef {import('./app.js').App} App */
 

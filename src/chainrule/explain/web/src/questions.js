@@ -1,10 +1,10 @@
 // @ts-check
 // Questions made from the function itself, and what went wrong in an answer.
 import { said } from './boxes.js';
+import { costs } from './cost.js';
 import { big, cut, fmt, h, mathText, name } from './dom.js';
 import { index } from './graph.js';
 import { sumOverPaths } from './paths.js';
-import { one } from './practice.js';
 
 /** @typedef {{ok: boolean, text: string}} Verdict */
 /** @typedef {import('./app.js').App} App */
@@ -108,11 +108,19 @@ export function questions(app, k, level) {
   return out.filter(Boolean);
 }
 
+/** The local Jacobians that the practice waits for an answer about: the graph must not give it. @param {App} app */
+export function asked(app) {
+  const P = app.P,
+    all = /** @type {any[]} */ (app.S.tab === 'p' ? questions(app, P.set, P.level) : []);
+  return new Set(all.filter((q) => !P.ans[q.id]?.verdict?.ok && !P.ans[q.id]?.shown).map((q) => q.edge ?? q.id));
+}
+
 /** @param {App} app @param {Edge} e */
 function shapeQuestion(app, e) {
   const { rows, cols } = e.map;
   return {
     id: `shape:${e.id}`,
+    edge: e.id,
     kind: 'shape',
     fields: ['rows', 'columns'],
     ask: [
@@ -156,6 +164,7 @@ function localQuestion(app, edges, k) {
   const say = (/** @type {number} */ r, /** @type {number} */ c) => `∂${said(e.to, r)}/∂${said(e.from, c)}`;
   return {
     id: `local:${e.id}:${i}:${j}`,
+    edge: e.id,
     kind: 'entry',
     fields: ['entry'],
     ask: ['One entry of one step. ', formulaOf(e), 'What is ', partial(e.to, i, e.from, j), ' here?'],
@@ -237,8 +246,10 @@ const partial = (t, i, s, j) =>
 
 /** @param {App} app */
 function orderQuestion(app) {
-  const items = app.graph.data.orders?.items ?? [];
-  if (items.length < 2) return null;
+  // the data has the cheapest first, which would give it away
+  const rank = (/** @type {any} */ r) => ['forward', 'reverse'].indexOf(r.name) + 3 * Number(r.dense == null),
+    items = [...(app.graph.data.orders?.items ?? [])].sort((a, b) => rank(a) - rank(b));
+  if (items.length < 2 || !costs(items)) return null;
   const least = Math.min(...items.map((/** @type {any} */ r) => r.multiply_adds)),
     brief = items.every((/** @type {any} */ r) => r.bracket && r.bracket.length <= 36), // cut, no one could compare them
     label = (/** @type {any} */ r) => (brief ? mathText(r.bracket) : String(r.title ?? r.name));
@@ -261,7 +272,7 @@ function orderQuestion(app) {
     hints: [
       `${app.graph.n} input${app.graph.n === 1 ? '' : 's'}, ${app.graph.m} output${app.graph.m === 1 ? '' : 's'}: which end is narrower?`,
       'From the output, rows of length m travel; from the input, columns of length n.',
-      items.map((/** @type {any} */ r) => `${r.title ?? r.name}: peak ${big(r.peak)}`).join('; '),
+      `The largest intermediate: ${items.map((/** @type {any} */ r) => `${r.title ?? r.name} ${big(r.peak)}`).join(', ')}.`,
     ],
     solution: items.map((/** @type {any} */ r) => `${r.title ?? r.name}: ${big(r.multiply_adds)}`).join(', '),
   };

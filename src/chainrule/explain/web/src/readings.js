@@ -3,7 +3,6 @@
 import { trueChange } from './live.js';
 import { fmt, h, signed } from './dom.js';
 import { index } from './graph.js';
-import { kernel } from './linear.js';
 import { name } from './plane.js';
 
 /** @typedef {import('./app.js').App} App */

@@ -2,8 +2,8 @@
 // The fixed parts of the page and what the user does to them: header, cards, transport, keys, zoom and pan.
 import { h, s } from './dom.js';
 import { LEGEND, glyph } from './glyphs.js';
-import { header, lesson, outline, segment, sync, theme } from './header.js';
-import { key, pointer } from './input.js';
+import { header, lesson, segment, sync, theme } from './header.js';
+import { pointer } from './input.js';
 import { ICONS, control, icon } from './transport.js';
 
 /** @typedef {import('./app.js').App} App */

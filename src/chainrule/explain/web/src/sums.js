@@ -1,7 +1,7 @@
 // @ts-check
 // The sum over paths as rows with bars from one zero line.
 import { said } from './boxes.js';
-import { big, cut, fmt, h, m, signed, split } from './dom.js';
+import { big, cut, fmt, h, signed, split } from './dom.js';
 import { component } from './graph.js';
 import { zeroPaths } from './paths.js';
 
