@@ -163,9 +163,9 @@ def _batch_of_updates(eqn: Any, values: list[Value], updates: int) -> dict[int, 
     return batch | {rest[j]: k for k, j in counted if k in d.inserted_window_dims}
 
 
-@rule("scatter_add", reads="dimension_numbers mode update_consts update_jaxpr", scattered=True)
+@rule("scatter_add", "scatter_sub", reads="dimension_numbers mode update_consts update_jaxpr", scattered=True)
 def scatter_add(context: Context, eqn: Any, values: list[Value]) -> Any:
-    """out = operand, plus updates at known places: each update adds slots to the row it meets."""
+    """out = operand, plus or minus updates at known places: each update adds slots to the row it meets."""
     operand, indices, updates = values
     if not isinstance(indices, Coefficient):
         return NotImplemented
@@ -182,9 +182,10 @@ def scatter_add(context: Context, eqn: Any, values: list[Value]) -> Any:
         target = _targets(eqn, updates, indices)
         found = layers(target, math.prod(shape))
         if len(found) == 1 and 2 * (target >= 0).sum() >= math.prod(shape):  # most rows are met, each of them once
-            blocks += [take_rows(b, found[0].reshape(shape)) for b in updates.filled().blocks]
+            added = [take_rows(b, found[0].reshape(shape)) for b in updates.filled().blocks]
         else:
-            blocks += renumber(updates.blocks, target)
+            added = renumber(updates.blocks, target)
+        blocks += [b.with_vals(-b.vals) for b in added] if eqn.primitive.name == "scatter-sub" else added
     return result(eqn, tidy(blocks))
 
 
@@ -217,7 +218,8 @@ def _targets(eqn: Any, updates: Tangent, indices: Coefficient) -> np.ndarray:
         numbers = np.arange(1, size + 1)
         for k in range(bits):
             digit = jnp.asarray(((numbers >> k) & 1).reshape(shape).astype(zero.dtype))
-            total = total + (transpose(digit)[0].real.astype(jnp.int32) << k)
+            found = abs(transpose(digit)[0].real)  # of a difference it is negative
+            total = total + (found.astype(jnp.int32) << k)
         return total - 1
 
     return evaluate_now(row_numbers)
