@@ -134,10 +134,8 @@ def through_columns(name: str, operands: Sequence[Sequence[Block]], run: Callabl
         return [[_absent(o.shape, o.dtype)] for o in jax.eval_shape(run, *shapes)]
     for o in jax.eval_shape(run, *[jax.ShapeDtypeStruct(v.shape[:-1], v.dtype) for v in values]):
         require_memory(f"jacobian: the step `{name}`", (*o.shape, len(columns)), o.dtype.itemsize, WAY_OUT)
-    if name.startswith(("bcoo_", "bcsr_")):  # JAX's sparse arrays batch along a first axis only
-        outs = [jnp.moveaxis(o, 0, -1) for o in jax.vmap(run)(*[jnp.moveaxis(v, -1, 0) for v in values])]
-    else:
-        outs = jax.vmap(run, in_axes=-1, out_axes=-1)(*values)
+    # along a first axis, as `jacfwd` does: some primitives have no other
+    outs = jax.vmap(run, out_axes=-1)(*[jnp.moveaxis(v, -1, 0) for v in values])
     return [[Block(o.shape[:-1], columns.reshape((1,) * (o.ndim - 1) + (-1,)), o)] for o in outs]
 
 
