@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from chainrule._body import planning
 from chainrule._errors import MemoryLimitError
 from chainrule._layout import Layout
 from chainrule._memory import require_memory
+from chainrule._options import Kind
 from chainrule._program import Tangent
 from chainrule._propagate import require_tangent, sweep
 from chainrule._recorded import Accumulated, entries
@@ -23,8 +24,6 @@ from chainrule._trace import Problem, flat_output, no_forward_program, no_revers
 
 if TYPE_CHECKING:
     from chainrule._mesh import Split
-
-Kind = Literal["forward", "reverse"]
 
 
 def largest_chunks(problem: Problem, has_aux: bool, order: Kind, split: Split | None) -> Accumulated:
