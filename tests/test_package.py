@@ -37,7 +37,7 @@ FLOORS = [
         "_mesh",
         "_options",
     ),
-    *("_block", "_pad", "_program", "_coefficient"),
+    *("_block", "_rows", "_program", "_coefficient"),
     *(f"_rules.{name}" for name in ("_registry", "fallback", "pointwise", "contraction", "shape")),
     *(f"_rules.{name}" for name in ("control", "indexing", "reach", "step", "virtual", "stencil")),
     *(f"_rules.{name}" for name in ("postponed", "loop", "reduction", "solve", "window")),

@@ -242,7 +242,7 @@ def _dense(J: Assembled) -> Any:
             rest.append((offset, b))
     out = jnp.zeros((m, n), J.dtype) if out is None else out
     for offset, b in rest:
-        lines = offset + (np.arange(math.prod(b.shape)) if b.rows is None else b.rows.reshape(-1))
+        lines = offset + b.lines.reshape(-1)
         table = np.broadcast_to(b.cols, (*b.shape, b.slots)).reshape(len(lines), b.slots)
         vals = jnp.broadcast_to(jnp.asarray(b.vals).astype(J.dtype), (*b.shape, b.slots)).reshape(table.shape)
         out = out.at[lines[:, None], np.where(table >= 0, table, n)].add(vals, mode="drop")

@@ -11,8 +11,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import Block, fill
+from chainrule._block import Block
 from chainrule._plan.node import Body
+from chainrule._rows import fill
 
 
 @dataclass(frozen=True, eq=False)

@@ -189,7 +189,7 @@ def _along_nonzeros(context: Context, b: Block, c: Any, subscripts: str, lines: 
 
     def arranged(a: Any) -> Any:
         """[f, w, *rest, q] -> [*out, w q]"""
-        a = xp(a).broadcast_to(a, (*a.shape[:-1], b.slots))
+        a = b.full_slots(a)
         a = a.reshape((*[sizes[x] for x in free], *a.shape[1:]))
         labels = [*free, "", *rest]
         a = xp(a).transpose(a, [*[labels.index(x) for x in out], len(free), len(labels)])
@@ -342,7 +342,7 @@ def _merge_slots(array: Any, labels: str, out: str, inner: list[str], sizes: dic
 
 def _moved_cols(b: Block, labels: str, out: str, inner: list[str], sizes: dict[str, int]) -> np.ndarray:
     """The columns of the result, [*out axes or 1s, product of the inner axes]."""
-    cols = np.broadcast_to(b.cols, (*b.cols.shape[:-1], b.slots))
+    cols = b.full_slots(b.cols)
     kept = [x for x in out if x in labels]
     summed = [x for x in labels if x not in out and x not in inner]
     cols = np.transpose(cols, [labels.index(x) for x in [*kept, *summed, *inner]])

@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import Block, layers, take_rows
+from chainrule._block import Block
 from chainrule._coefficient import evaluate
 from chainrule._jax import as_function, evaluate_now
 from chainrule._program import Coefficient, Context, Tangent, Value, as_jax
+from chainrule._rows import layers, take_rows
 from chainrule._rules._registry import rule
 from chainrule._rules.fallback import mix
 from chainrule._rules.pointwise import choose, result, scale, tidy

@@ -18,13 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import WAY_OUT, Block, compressed, join, place
+from chainrule._block import WAY_OUT, Block, compressed, join, masked, place, present
 from chainrule._errors import MissingRuleError
 from chainrule._jax import Literal, as_callable, count_equations, scan_counts
 from chainrule._memory import require_memory
 from chainrule._program import Coefficient, Context, Tangent, Value, as_jax, plain
 from chainrule._rules._registry import rule, zeros
-from chainrule._rules.pointwise import present
 from chainrule._rules.postponed import postponed
 from chainrule._rules.reach import Pattern, blocks_of, position, slots_of
 from chainrule._rules.stencil import Stencil, stencil_of
@@ -372,9 +371,7 @@ def _shifted(block: Block, spot: np.ndarray, width: int) -> Any:
     low = int(first[present[0]] - present[0])
     if not np.array_equal(first[present], present + low) or block.slots != len(first):
         return None
-    mask = compressed(spot >= 0)
-    vals = jnp.broadcast_to(as_jax(block.vals), (*block.vals.shape[:-1], block.slots))
-    vals = vals if mask.all() else jnp.where(mask, vals, jnp.zeros((), vals.dtype))
+    vals = masked(as_jax(block.full_slots(block.vals)), compressed(spot >= 0))
     around = [*[(0, 0, 0)] * (vals.ndim - 1), (low, width - block.slots - low, 0)]
     return jax.lax.pad(vals, jnp.zeros((), vals.dtype), around)
 

@@ -91,8 +91,7 @@ class Virtual:
         width = layout.shape[-1]
         spots = position(self.columns(b.cols), layout, b.shape)
         spot = jnp.asarray(_compressed_rows(spots))[time]
-        vals = jnp.broadcast_to(as_jax(b.vals), (*b.vals.shape[:-1], b.slots))
-        spot = jnp.broadcast_to(spot, (*spot.shape[:-1], b.slots))
+        vals, spot = as_jax(b.full_slots(b.vals)), b.full_slots(spot)
         if b.slots <= _SELECTED:
             zero = jnp.zeros((), vals.dtype)
             every = np.arange(width, dtype=np.int32).reshape((*[1] * len(b.shape), width))
