@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._memory import require_memory
+from chainrule._memory import STEP, require_memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,7 +146,7 @@ def join(blocks: Sequence[Block]) -> Block:
     if len(blocks) == 1:
         return blocks[0]
     rows = np.broadcast_shapes(*[b.cols.shape[:-1] for b in blocks])
-    require_memory(_STEP, (*rows, sum(b.slots for b in blocks)), 4, WAY_OUT)
+    require_memory(STEP, (*rows, sum(b.slots for b in blocks)), 4)
     cols = _join_arrays([b.full_slots(b.cols) for b in blocks], np)
     static = all(b.static for b in blocks)
     vals = [b.full_slots(b.vals) for b in blocks]
@@ -163,7 +163,7 @@ def to_slots(block: Block, axes: Sequence[int]) -> Block:
     keep = [k for k in range(len(block.shape)) if k not in axes]
     full = expand(block, axes)
     size = math.prod(block.shape[k] for k in axes)
-    require_memory(_STEP, (*(full.cols.shape[k] for k in keep), size * block.slots), 4, WAY_OUT)
+    require_memory(STEP, (*(full.cols.shape[k] for k in keep), size * block.slots), 4)
 
     def move(array: Any) -> Any:
         # [*rows, q] -> [*kept rows, *axes, q] -> [*kept rows, axes * q]
@@ -198,7 +198,7 @@ def densify(blocks: Sequence[Block], axes: Sequence[int]) -> Block:
     )
     if out_cols.size <= _COMPARED:
         out_cols = compressed(out_cols, rank)
-    require_memory(_STEP, (*shape, width), full.vals.dtype.itemsize, WAY_OUT)
+    require_memory(STEP, (*shape, width), full.vals.dtype.itemsize)
     return Block(shape, out_cols, place(full.vals, compressed(spot, rank), full.slots, width, shape), full.rows)
 
 
@@ -222,12 +222,11 @@ def union(blocks: Sequence[Block]) -> Block:
     return densify(blocks, ())
 
 
-def compressed(value: np.ndarray, axes: int | None = None) -> np.ndarray:
-    """A known array that is the same along one of its (first `axes`) axes, kept once."""
-    for k in range(value.ndim if axes is None else axes):
-        first = value.take([0], axis=k) if value.shape[k] > 1 else value
-        if value.shape[k] > 1 and (value == first).all():
-            value = first
+def compressed(value: np.ndarray, axes: int | None = None, first: int = 0) -> np.ndarray:
+    """A known array that is the same along one of its axes (from `first` on, before `axes`), kept once."""
+    for k in range(first, value.ndim if axes is None else axes):
+        if value.shape[k] > 1 and (value == (once := value.take([0], axis=k))).all():
+            value = once
     return value
 
 
@@ -275,11 +274,6 @@ def place(vals: Any, position: np.ndarray, slots: int, width: int, shape: tuple[
     return out.reshape((*shape, width))
 
 
-_STEP = "jacobian: a step"
-WAY_OUT = (
-    "Ways out: the other order (order='reverse' or 'forward'), dense columns or rows in parts (chunk_size='auto'), "
-    "products without a matrix (chainrule.linearize), or a higher memory_limit."
-)
 _COMPARED = 2**20  # columns that are looked through for axes along which they are the same
 _UNROLLED = 16  # slots that are placed one by one
 _FEW = 2048  # products of slots and width up to which a mask beats a scatter

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from chainrule._assembled import Assembled
-from chainrule._block import WAY_OUT, Block
+from chainrule._block import Block
 from chainrule._body import planning
 from chainrule._errors import MemoryLimitError
 from chainrule._layout import Layout
@@ -57,7 +57,7 @@ def in_chunks(problem: Problem, has_aux: bool, order: Kind, size: int | None, sp
     size = share * devices
     count, part = -(-seeded.size // size), Space(jax.tree.structure(0), ((size,),), (dtype,))
     first = (np.arange(devices)[:, None] * count * share + np.arange(share)).reshape(-1).astype(np.int32)
-    require_memory(f"{problem.what}: J", (other.size, count * size), dtype.itemsize, WAY_OUT)
+    require_memory(f"{problem.what}: J", (other.size, count * size), dtype.itemsize)
     spent: list[Any] = []
 
     def one(start: Any) -> Any:

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from chainrule._block import WAY_OUT
 from chainrule._coefficient import evaluate, known
 from chainrule._errors import MemoryLimitError, MissingRuleError
 from chainrule._jax import Literal, inner_jaxpr, needed, taken_branch
-from chainrule._memory import require_memory
+from chainrule._memory import STEP, require_bytes, require_memory
 from chainrule._program import Coefficient, Context, Tangent, Value
 from chainrule._rules import SCATTERED, ZEROS, fallback, rule_for
 
@@ -63,13 +62,13 @@ def push(context: Context, eqn: Any, values: list[Value]) -> Sequence[Value]:
     try:
         return _measured(context, _by_rule(context, eqn, values))
     except MemoryLimitError as error:
-        text = str(error).replace("jacobian: a step:", f"jacobian: the step `{eqn.primitive.name}`:")
+        text = str(error).replace(f"{STEP}:", f"jacobian: the step `{eqn.primitive.name}`:")
         raise MemoryLimitError(text) from None
 
 
 def _measured(context: Context, done: Sequence[Value]) -> Sequence[Value]:
-    for b in [b for v in done for b in v.__dict__.get("blocks", ())]:
-        require_memory("jacobian: a step", b.vals.shape, b.vals.dtype.itemsize, WAY_OUT)
+    for b in [b for v in done if isinstance(v, Tangent) and v.taken for b in v.blocks]:
+        require_memory(STEP, b.vals.shape, b.vals.dtype.itemsize)
         context.largest = max(context.largest, b.vals.size * b.vals.dtype.itemsize)
     return done
 
@@ -108,7 +107,7 @@ def require_sum(what: str, context: Context, values: Sequence[Value]) -> None:
         if isinstance(v, Tangent):
             total += sum(b.vals.size * b.vals.dtype.itemsize for b in v.blocks)  # a sum that waited is taken now
             _measured(context, [v])
-    require_memory(f"{what}: J, and the largest array on the way to it", (total + context.largest,), 1, WAY_OUT)
+    require_bytes(f"{what}: J, and the largest array on the way to it:", total + context.largest)
 
 
 def require_tangent(value: Value, shape: tuple[int, ...], dtype: Any) -> Tangent:

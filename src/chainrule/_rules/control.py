@@ -16,11 +16,10 @@ from chainrule._rules.pointwise import choose, tidy
 
 @rule("cond", reads="branches")
 def cond(context: Context, eqn: Any, values: list[Value]) -> Any:
-    """out = branch[index](operands): all branches, each selected by the index. (Of a known index the propagation
-    takes the one branch.)
+    """out = branch[index](operands): all branches, each selected by the index.
 
-    The columns are the union of the branches'. The branches are linear, their coefficients were
-    computed by the branch of the primal that was taken: what is not selected costs little.
+    The columns are the union of the branches'. The branches are linear, their coefficients were computed by the branch
+    of the primal that was taken: what is not selected costs little. Of a known index only the one branch is propagated.
     """
     index, *operands = values
     branches = eqn.params["branches"]

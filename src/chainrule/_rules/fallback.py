@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import WAY_OUT, Block, densify, expand
+from chainrule._block import Block, densify, expand
 from chainrule._errors import MissingRuleError
 from chainrule._jax import as_function
 from chainrule._memory import require_memory
@@ -133,7 +133,7 @@ def through_columns(name: str, operands: Sequence[Sequence[Block]], run: Callabl
         shapes = [jax.ShapeDtypeStruct(v.shape[:-1], v.dtype) for v in values]
         return [[_absent(o.shape, o.dtype)] for o in jax.eval_shape(run, *shapes)]
     for o in jax.eval_shape(run, *[jax.ShapeDtypeStruct(v.shape[:-1], v.dtype) for v in values]):
-        require_memory(f"jacobian: the step `{name}`", (*o.shape, len(columns)), o.dtype.itemsize, WAY_OUT)
+        require_memory(f"jacobian: the step `{name}`", (*o.shape, len(columns)), o.dtype.itemsize)
     # along a first axis, as `jacfwd` does: some primitives have no other
     outs = jax.vmap(run, out_axes=-1)(*[jnp.moveaxis(v, -1, 0) for v in values])
     return [[Block(o.shape[:-1], columns.reshape((1,) * (o.ndim - 1) + (-1,)), o)] for o in outs]

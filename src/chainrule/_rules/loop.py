@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import WAY_OUT, Block, compressed, join, masked, place, present
+from chainrule._block import Block, compressed, join, masked, place, present
 from chainrule._errors import MissingRuleError
 from chainrule._jax import Literal, as_callable, count_equations, scan_counts
 from chainrule._memory import require_memory
@@ -312,7 +312,7 @@ class _Layout:
             rows = pattern[start : start + math.prod(shape)]
             start += math.prod(shape)
             cols = compressed(slots_of(rows, shape).reshape((*shape, -1)), len(shape))
-            require_memory("jacobian: a loop", (*shape, cols.shape[-1]), v.dtype.itemsize, WAY_OUT)
+            require_memory("jacobian: a loop", (*shape, cols.shape[-1]), v.dtype.itemsize)
             self.cols.append(cols)
 
     def values(self, state: Sequence[Any]) -> list[Value]:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import Block, compressed, merge, multiply, plus, present, slots_first, union, xp
+from chainrule._block import Block, compressed, flat_numbers, merge, multiply, plus, present, slots_first, union, xp
 from chainrule._errors import MissingRuleError
 from chainrule._program import Coefficient, Context, Scaled, Tangent, Value
 from chainrule._rules._registry import rule
@@ -122,7 +122,7 @@ def part(value: Any, block: Block, shape: tuple[int, ...]) -> Any:
         return value
     flat, rows = value.reshape(-1), block.rows
     if value.shape != shape:  # an axis of size 1 stands for all
-        rows = np.broadcast_to(np.arange(value.size).reshape(value.shape), shape).reshape(-1)[rows]
+        rows = np.broadcast_to(flat_numbers(value.shape), shape).reshape(-1)[rows]
     first, size = int(rows.flat[0]), rows.size
     if np.array_equal(rows.reshape(-1), np.arange(first, first + size)):
         # a slice fuses where a gather may not
@@ -296,10 +296,7 @@ def optimization_barrier(context: Context, eqn: Any, values: list[Value]) -> Any
     outs: list[Value] = []
     for v in values:
         if isinstance(v, Tangent):
-            v = Tangent(
-                v.shape,
-                v.dtype,
-                tuple(b if b.static else b.with_vals(jax.lax.optimization_barrier(b.vals)) for b in v.blocks),
-            )
+            behind = (b if b.static else b.with_vals(jax.lax.optimization_barrier(b.vals)) for b in v.blocks)
+            v = Tangent(v.shape, v.dtype, tuple(behind))
         outs.append(v)
     return outs
