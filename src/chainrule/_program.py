@@ -156,8 +156,11 @@ class Scaled(Awaited):
 
     @property
     def vanishes(self) -> bool:
-        """By a coefficient without known zeros it vanishes where its source does."""
-        return self.source.vanishes
+        """By a coefficient without known zeros it vanishes where its source does.
+
+        This is asked before the next step, so that the source is taken by then: a long chain of products does not nest.
+        """
+        return not self.source.blocks
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,6 +203,16 @@ class Context:
 
     def count(self, *blocks: Block) -> None:
         self.cost += sum(int(np.prod(b.vals.shape)) for b in blocks if not b.static)
+
+
+def zero_coefficient(like: Any) -> Coefficient:
+    """Known zeros of the shape and dtype of another value."""
+    return Coefficient(np.zeros(like.shape, like.dtype))
+
+
+def zero_tangent(like: Any) -> Tangent:
+    """The Jacobian of an array that depends on nothing, of the shape and dtype of another one."""
+    return Tangent(tuple(like.shape), like.dtype, ())
 
 
 def plain(value: Value) -> Any:
