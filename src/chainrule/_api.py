@@ -211,9 +211,8 @@ def hessian(
     options = Options(has_aux, order, False, chunk_size, memory_limit, shard_axis)
 
     def of_gradient(name: str, function: Any, numbers: Any, args: tuple[Any, ...]) -> Problem:
-        scalar = scalar_function(name, function, has_aux)
         require_inputs(pick(name, function, numbers, args), False)
-        return pick(name, jax.grad(scalar, numbers, has_aux=has_aux), numbers, args)
+        return _gradient_problem(name, function, numbers, args, has_aux)
 
     return _accumulating("hessian", f, argnums, options, _with_aux, of_gradient, least=1)
 
@@ -281,20 +280,7 @@ def pushforward(f: Callable[..., Any], argnums: Argnums = 0) -> Transform:
     >>> cr.pushforward(lambda x: x**2)(jnp.array([1.0, 2.0]), jnp.array([1.0, 1.0])).tolist()
     [2.0, 4.0]
     """
-
-    numbers = checked_argnums("pushforward", f, argnums)
-
-    def body(function: Any, args: tuple[Any, ...]) -> Any:
-        problem, dx = _problem_and_last("pushforward", function, numbers, args)
-        return _push(problem, dx)
-
-    return Transform("pushforward", f, _with_last(numbers), body, ("pushforward", numbers))
-
-
-def _push(problem: Problem, dx: Any) -> Any:
-    like = jax.tree.unflatten(problem.tree, problem.leaves)
-    tangents = jax.tree.leaves(_like(f"{problem.what}: the tangent", dx, like))
-    return jax.jvp(problem.function, problem.leaves, tuple(tangents))[1]
+    return _along("pushforward", f, argnums, push)
 
 
 def pullback(f: Callable[..., Any], argnums: Argnums = 0) -> Transform:
@@ -309,14 +295,11 @@ def pullback(f: Callable[..., Any], argnums: Argnums = 0) -> Transform:
     [2.0, 4.0]
     """
 
-    numbers = checked_argnums("pullback", f, argnums)
-
-    def body(function: Any, args: tuple[Any, ...]) -> Any:
-        problem, w = _problem_and_last("pullback", function, numbers, args)
+    def run(problem: Problem, w: Any) -> Any:
         y, pull = jax.vjp(problem.function, *problem.leaves)
-        return jax.tree.unflatten(problem.tree, pull(_like(f"{problem.what}: the cotangent", w, y)))
+        return jax.tree.unflatten(problem.tree, pull(converted_like(f"{problem.what}: the cotangent", w, y)))
 
-    return Transform("pullback", f, _with_last(numbers), body, ("pullback", numbers))
+    return _along("pullback", f, argnums, run)
 
 
 def hvp(f: Callable[..., Any], argnums: Argnums = 0) -> Transform:
@@ -331,23 +314,39 @@ def hvp(f: Callable[..., Any], argnums: Argnums = 0) -> Transform:
     >>> cr.hvp(lambda x: (x**3).sum())(jnp.array([1.0, 2.0]), jnp.array([1.0, 1.0])).tolist()
     [6.0, 12.0]
     """
+    return _along("hvp", f, argnums, lambda problem, v: push(problem, v) if problem.leaves else v, _gradient_problem)
 
-    numbers = checked_argnums("hvp", f, argnums)
+
+def _gradient_problem(name: str, f: Any, argnums: Any, args: Sequence[Any], has_aux: bool = False) -> Problem:
+    """That of the gradient of a scalar function."""
+    return pick(name, jax.grad(scalar_function(name, f, has_aux), argnums, has_aux=has_aux), argnums, args)
+
+
+def _along(
+    name: str,
+    f: Any,
+    argnums: Argnums,
+    run: Callable[[Problem, Any], Any],
+    problem_of: Callable[..., Problem] | None = None,
+) -> Transform:
+    """A transform whose last argument is a direction: `run(problem, direction)`; `problem_of`: another than f's own."""
+    numbers = checked_argnums(name, f, argnums)
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
-        problem, v = _problem_and_last("hvp", function, numbers, args)
-        gradient_of = jax.grad(scalar_function("hvp", function, False), numbers)
-        return _push(pick("hvp", gradient_of, numbers, args[:-1]), v) if problem.leaves else v
+        problem, direction = problem_and_last(name, function, numbers, args)
+        own = problem if problem_of is None else problem_of(name, function, numbers, args[:-1])
+        return run(own, direction)
 
-    return Transform("hvp", f, _with_last(numbers), body, ("hvp", numbers))
+    return Transform(name, f, with_last(numbers), body, (name, numbers))
 
 
-def _with_last(argnums: int | tuple[int, ...]) -> tuple[int, ...]:
+def with_last(argnums: int | tuple[int, ...]) -> tuple[int, ...]:
     """Places among (*args, direction) of the arguments' numbers, and of the direction, which is not the function's."""
     return (*(k if k >= 0 else k - 1 for k in places(argnums)), -1)
 
 
-def _problem_and_last(name: str, f: Any, argnums: int | tuple[int, ...], args: tuple[Any, ...]) -> tuple[Problem, Any]:
+def problem_and_last(name: str, f: Any, argnums: int | tuple[int, ...], args: tuple[Any, ...]) -> tuple[Problem, Any]:
+    """The problem of all arguments but the last, and this."""
     if len(args) < 2:
         raise InputTypeError(
             f"{name} of {name_of(f)}: got {len(args)} arguments; give the function's own, and then the direction"
@@ -357,7 +356,14 @@ def _problem_and_last(name: str, f: Any, argnums: int | tuple[int, ...], args: t
     return problem, args[-1]
 
 
-def _like(what: str, given: Any, wanted: Any) -> Any:
+def push(problem: Problem, dx: Any) -> Any:
+    """J dx."""
+    like = jax.tree.unflatten(problem.tree, problem.leaves)
+    tangents = jax.tree.leaves(converted_like(f"{problem.what}: the tangent", dx, like))
+    return jax.jvp(problem.function, problem.leaves, tuple(tangents))[1]
+
+
+def converted_like(what: str, given: Any, wanted: Any) -> Any:
     """The direction in the dtypes of what it belongs to."""
     shapes = [tuple(jnp.shape(x)) for x in jax.tree.leaves(given)]
     expected = [tuple(jnp.shape(x)) for x in jax.tree.leaves(wanted)]
