@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from chainrule._apply import of_blocks
 from chainrule._block import Block, identity
 from chainrule._jax import dependent
-from chainrule._linear import LinearProgram, of_blocks, precision_of, push_through, section, transposed
+from chainrule._linear import LinearProgram, precision_of, push_through, section, transposed
 from chainrule._plan.node import Node
 from chainrule._program import Context, Linear, Tangent
 from chainrule._rules.pointwise import tidy
