@@ -26,6 +26,11 @@ import numpy as np
 
 from chainrule._memory import STEP, require_memory
 
+_COMPARED = 2**20  # columns that are looked through for axes along which they are the same
+_UNROLLED = 16  # slots that are placed one by one
+_FEW = 2048  # products of slots and width up to which a mask beats a scatter
+_KNOWN_MASK = 2**22  # elements of a mask that are kept as a constant
+
 
 @dataclass(frozen=True, eq=False)
 class Block:
@@ -272,12 +277,6 @@ def place(vals: Any, position: np.ndarray, slots: int, width: int, shape: tuple[
     index = np.where(present, line * width + position, rows * width)
     out = jnp.zeros((rows * width,), vals.dtype).at[index.reshape(-1)].add(vals.reshape(-1), mode="drop")
     return out.reshape((*shape, width))
-
-
-_COMPARED = 2**20  # columns that are looked through for axes along which they are the same
-_UNROLLED = 16  # slots that are placed one by one
-_FEW = 2048  # products of slots and width up to which a mask beats a scatter
-_KNOWN_MASK = 2**22  # elements of a mask that are kept as a constant
 
 
 def _sum_runs(position: np.ndarray, vals: Any, width: int) -> Any:

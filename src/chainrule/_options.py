@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -48,6 +49,14 @@ def require_count(what: str, name: str, given: Any, least: int = 1, other: str =
         raise InputTypeError(
             f"{what}: {name}={given!r} is no whole number from {least} on{other and f', and not {other}'}"
         )
+
+
+def is_index(given: Any) -> bool:
+    """Whether this is a whole number that may count places, one of an array too."""
+    try:
+        return not isinstance(given, (bool, np.bool_)) and operator.index(given) is not None
+    except TypeError:
+        return False
 
 
 def require_tolerance(what: str, name: str, given: Any) -> None:

@@ -11,7 +11,7 @@ from chainrule._coefficient import evaluate, known
 from chainrule._errors import MemoryLimitError, MissingRuleError
 from chainrule._jax import Literal, inner_jaxpr, needed, taken_branch
 from chainrule._memory import STEP, require_bytes, require_memory
-from chainrule._program import Coefficient, Context, Tangent, Value
+from chainrule._program import Coefficient, Context, Tangent, Value, zero_tangent
 from chainrule._rules import SCATTERED, ZEROS, fallback, rule_for
 
 
@@ -33,7 +33,7 @@ def propagate(context: Context, jaxpr: Any, consts: Sequence[Any], inputs: Seque
 def _without_empty(value: Value) -> Value:
     """An array of size 0 has no rows: no rule needs to see blocks of it."""
     if isinstance(value, Tangent) and 0 in value.shape:
-        return Tangent(value.shape, value.dtype, ())
+        return zero_tangent(value)
     return value
 
 
@@ -56,7 +56,7 @@ def push(context: Context, eqn: Any, values: list[Value]) -> Sequence[Value]:
     """One linear equation on tangents, by its rule."""
     vanishing = not any(isinstance(v, Tangent) and not v.vanishes for v in values)
     if vanishing or all(0 in v.aval.shape for v in eqn.outvars):
-        return [Tangent(tuple(v.aval.shape), v.aval.dtype, ()) for v in eqn.outvars]
+        return [zero_tangent(v.aval) for v in eqn.outvars]
     if eqn.primitive not in SCATTERED:
         values = [v.filled() if isinstance(v, Tangent) else v for v in values]
     try:

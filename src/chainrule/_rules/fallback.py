@@ -14,7 +14,7 @@ from chainrule._block import Block, densify, expand
 from chainrule._errors import MissingRuleError
 from chainrule._jax import as_function
 from chainrule._memory import require_memory
-from chainrule._program import Context, Tangent, Value, as_jax, plain
+from chainrule._program import Context, Tangent, Value, as_jax, plain, zero_tangent
 from chainrule._substitution import with_substitution
 
 
@@ -84,7 +84,7 @@ def mix(
     assert isinstance(tangent, Tangent)
     aval = eqn.outvars[0].aval
     if not tangent.blocks:  # a sum that waited, and vanishes
-        return [Tangent(tuple(aval.shape), aval.dtype, ())]
+        return [zero_tangent(aval)]
     packed = densify(tangent.blocks, axes)
     block, run = expand(packed, range(len(tangent.shape))), as_function(with_substitution(eqn))
 

@@ -12,7 +12,7 @@ import numpy as np
 from chainrule._block import Block
 from chainrule._coefficient import evaluate
 from chainrule._jax import as_function, evaluate_now
-from chainrule._program import Coefficient, Context, Tangent, Value, as_jax
+from chainrule._program import Coefficient, Context, Tangent, Value, as_jax, zero_coefficient, zero_tangent
 from chainrule._rows import layers, take_rows
 from chainrule._rules._registry import rule
 from chainrule._rules.fallback import mix
@@ -123,23 +123,19 @@ def update(context: Context, eqn: Any, values: list[Value]) -> Any:
             if not v.zero:
                 return NotImplemented
         elif known:
-            base = [w if isinstance(w, Coefficient) else Tangent(w.shape, w.dtype, ()) for w in values]
+            base = [w if isinstance(w, Coefficient) else zero_tangent(w) for w in values]
             sources = _sources(eqn, base, k)
             blocks += [take_rows(b, sources) for b in v.blocks]
         elif k == 0:
             keep = _kept(eqn, values, places[1])
             blocks += [choose(b, keep) for b in v.blocks]
         else:
-            own = [w if j == k or j not in places else zeros_like(w) for j, w in enumerate(values)]
+            own = [w if j == k or j not in places else zero_coefficient(w) for j, w in enumerate(values)]
             (part,) = _mixed(context, eqn, own, k, _batch_of_updates(eqn, values, k))
             assert isinstance(part, Tangent)
             blocks += part.blocks
     context.count(*blocks)
     return result(eqn, tidy(blocks))
-
-
-def zeros_like(v: Value) -> Coefficient:
-    return Coefficient(np.zeros(v.shape, v.dtype))
 
 
 def _kept(eqn: Any, values: list[Value], updates: int) -> Any:
@@ -174,7 +170,7 @@ def scatter_add(context: Context, eqn: Any, values: list[Value]) -> Any:
     if isinstance(operand, Coefficient) and not operand.zero:
         return NotImplemented
     if isinstance(updates, Tangent) and not indices.static:
-        own: list[Value] = [zeros_like(operand), indices, updates.filled()]
+        own: list[Value] = [zero_coefficient(operand), indices, updates.filled()]
         (part,) = _mixed(context, eqn, own, 2, _batch_of_updates(eqn, own, 2))
         assert isinstance(part, Tangent)
         blocks += part.blocks

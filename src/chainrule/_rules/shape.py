@@ -46,7 +46,7 @@ def _rows(eqn: Any, values: list[Value], move: Any) -> list[Value]:
 def transpose(context: Context, eqn: Any, values: list[Value]) -> Any:
     """Permute the rows' axes: out[i[p0], i[p1], ...] = in[i0, i1, ...]."""
     p, u = eqn.params["permutation"], values[0]
-    if isinstance(u, Contracted) and "blocks" not in u.__dict__:
+    if isinstance(u, Contracted) and not u.taken:
         return transposed(context, eqn, u, p)
     return _rows(eqn, values, lambda a, m: m.transpose(a, (*p, len(p))))
 
@@ -61,12 +61,6 @@ def rev(context: Context, eqn: Any, values: list[Value]) -> Any:
 def squeeze(context: Context, eqn: Any, values: list[Value]) -> Any:
     """Drop row axes of size 1."""
     return _rows(eqn, values, lambda a, m: m.squeeze(a, eqn.params["dimensions"]))
-
-
-@rule("expand_dims", scattered=True)
-def expand_dims(context: Context, eqn: Any, values: list[Value]) -> Any:
-    """Insert row axes of size 1."""
-    return _rows(eqn, values, lambda a, m: m.expand_dims(a, eqn.params["dimensions"]))
 
 
 @rule("broadcast_in_dim", reads="shape broadcast_dimensions")
