@@ -1,5 +1,6 @@
 """Orders of the product: what they cost, which is chosen, that all give one value, and that plans can be kept."""
 
+import dataclasses
 import functools
 import itertools
 import json
@@ -13,9 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import chainrule as cr
-from chainrule._jax import walk
+from chainrule._jax import primitive, walk
 from chainrule._plan import elimination
+from chainrule._plan.local import _RULES
 from chainrule._plan.pattern import Group, Term, compose, diagonal, full, total
+from chainrule._rules import RULES
 
 S = jax.ShapeDtypeStruct
 
@@ -231,7 +234,7 @@ def test_measured_plans_are_kept(tmp_path):
 
 @pytest.mark.parametrize("effort", [-1, 1.5, True])
 def test_effort_is_a_count(effort):
-    with pytest.raises(cr.InputTypeError, match="no number of trials"):
+    with pytest.raises(cr.InputTypeError, match=r"effort=.* is no whole number from 0 on"):
         cr.plan(WAIST, effort=effort)
 
 
@@ -480,6 +483,39 @@ def test_arrays_without_elements_are_no_obstacle():
 
     p = {"a": jnp.asarray(np.random.default_rng(1).normal(size=200)), "b": jnp.zeros(0)}
     np.testing.assert_allclose(cr.jacobian(f)(p).dense(), jax.jacfwd(f)(p)["a"], rtol=1e-9, atol=1e-10)
+
+
+def test_every_rule_has_a_pattern():
+    """Those that have none are applied as a whole: loops, and windows that choose by values."""
+    whole = ("scan", "while", "cond", "select_and_gather_add", "select_and_scatter_add")
+    assert RULES.keys() - _RULES.keys() == {primitive(name) for name in whole}
+    assert _RULES.keys() <= RULES.keys()
+
+
+@pytest.mark.parametrize("order", ["forward", "reverse", "mixed"])
+@pytest.mark.parametrize("handed_on", [jax.lax.optimization_barrier, jax.device_put])
+def test_arrays_that_are_handed_on_together_stay_apart(handed_on, order):
+    """Beside others of other ranks, in a link whose arrays are eliminated one by one."""
+    q, k, v = (jnp.asarray(np.random.default_rng(k).normal(size=(16, 16)) / 4) for k in range(3))
+
+    def f(x, handed_on=handed_on):
+        scores, values, scale, _ = handed_on(((x @ q) @ (x @ k).T, x @ v, x.sum(0), x[:0]))
+        return x + jax.nn.softmax(scores, axis=-1) @ values * scale[None]
+
+    x = jnp.asarray(np.random.default_rng(3).normal(size=(24, 16)))
+    plan = cr.plan(f)(x)
+    assert plan.chosen == "mixed"
+    J = cr.jacobian(f, order=dataclasses.replace(plan, chosen=order))(x)
+    plain = jax.jacfwd(functools.partial(f, handed_on=lambda parts: parts))(x)  # JAX cannot batch all of these
+    np.testing.assert_allclose(J.tree(), plain, rtol=1e-9, atol=1e-12)
+
+
+def test_moving_an_array_to_its_device_costs_nothing():
+    def f(x, move):
+        return move(jnp.sin(x)) ** 2
+
+    here, there = (cr.plan(functools.partial(f, move=move))(jnp.ones(9)) for move in (lambda y: y, jax.device_put))
+    assert there["forward"].multiply_adds == here["forward"].multiply_adds == 9
 
 
 def test_what_is_no_array_is_named():

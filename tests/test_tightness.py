@@ -958,3 +958,19 @@ def test_rows_of_zeros_of_a_matrix_over_dense_columns(order: str) -> None:
         J, expected = cr.jacobian(f, order=order)(x), np.asarray(jax.jacfwd(f)(x)).reshape(-1, x.size)
         np.testing.assert_allclose(J.dense(), expected, rtol=1e-12, atol=1e-12)
         assert J.nnz == np.count_nonzero(expected)
+
+
+def test_a_product_that_is_only_summed_is_not_made():
+    """As many multiply-adds as W has entries for W x, and as many for the sum."""
+    W = np.random.default_rng(0).normal(size=(8, 4))
+    assert cr.jacobian(lambda x: jnp.sum(jnp.sin(W @ x)), order="forward")(jnp.ones(4)).cost == 2 * W.size
+
+
+def test_long_chains_of_products_do_not_nest():
+    def f(x):
+        factor = jnp.cos(jax.lax.stop_gradient(x))
+        for _ in range(400):
+            x = x * factor
+        return x
+
+    assert cr.jacobian(f, order="forward").trace(jnp.zeros(2)).out_info.shape == (2, 2)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +16,12 @@ from chainrule._explicit import with_automatic_axes
 from chainrule._jax import has_custom_vjp, walk
 from chainrule._memory import limited
 from chainrule._mesh import is_explicit, split_over
+from chainrule._options import Chunked, Kind, Options, Order
 from chainrule._plan.body import chain_of
 from chainrule._plan.node import Body
 from chainrule._plan.order import Chain
 from chainrule._plan.plan import Plan, counted, with_bodies
-from chainrule._plan.planner import cuts_of, planned
+from chainrule._plan.planner import Directions, cuts_of, planned
 from chainrule._plan.weights import weights
 from chainrule._recorded import (
     Accumulated,
@@ -34,22 +34,6 @@ from chainrule._recorded import (
 )
 from chainrule._space import name_of
 from chainrule._trace import Problem, flat_output, no_forward_program, no_reverse_program, require_inputs
-
-Kind = Literal["forward", "reverse"]
-Chunked = Literal["auto", "forward", "reverse"]
-Order = Literal[Chunked, "factored"]
-
-
-@dataclass(frozen=True)
-class Options:
-    """What may be asked of an accumulation; see `chainrule.jacobian`."""
-
-    has_aux: bool = False
-    order: Order | Plan = "auto"
-    holomorphic: bool = False
-    chunk_size: int | Literal["auto"] | None = None
-    memory_limit: int | None = None
-    shard_axis: str | None = None
 
 
 def accumulate(problem: Problem, options: Options) -> Accumulated:
@@ -120,9 +104,9 @@ def _replayed(problem: Problem, has_aux: bool, plan: Plan) -> Accumulated:
 
 def _linked(problem: Problem, has_aux: bool, holomorphic: bool) -> Accumulated:
     """One link for each cut; a function that has but one direction is a single link."""
-    only, sole = only_order(problem, has_aux, holomorphic)
-    recorded = recorded_program(problem, has_aux, sole and only == "reverse")
-    chain = None if sole else chain_of(recorded.program, weights())
+    directions = only_order(problem, has_aux, holomorphic)
+    recorded = recorded_program(problem, has_aux, directions.backwards)
+    chain = None if directions.sole else chain_of(recorded.program, weights())
     if chain is None or len(chain.cuts) == 2:
         return in_one_link(problem, recorded)
     with no_reverse_program(problem.what):
@@ -136,10 +120,10 @@ def _only_reverse(plan: Plan) -> bool:
 def plan_of(problem: Problem, has_aux: bool, holomorphic: bool, effort: int) -> Plan:
     """The costs of all orders; f is traced, never run."""
     require_inputs(problem, holomorphic)
-    only, sole = only_order(problem, has_aux, holomorphic)
-    recorded = recorded_program(problem, has_aux, sole and only == "reverse")
-    plan, chain = planned(recorded.program, name_of(problem.f), only, sole, effort)
-    if only is None and chain.best_node.pure and chain.rough:
+    directions = only_order(problem, has_aux, holomorphic)
+    recorded = recorded_program(problem, has_aux, directions.backwards)
+    plan, chain = planned(recorded.program, name_of(problem.f), directions, effort)
+    if directions.only is None and chain.best_node.pure and chain.rough:
         sweeps = _fitting(_forward(problem, recorded), _reverse(problem, has_aux))
         plan = with_bodies(plan, {name: sweep.bodies for name, sweep in sweeps.items()})
         costs = {name: sweep.jacobian.cost for name, sweep in sweeps.items()}
@@ -187,10 +171,10 @@ def _cheaper(recorded: Recorded, sweeps: Mapping[str, Accumulated]) -> str:
 
 
 def _cheapest(problem: Problem, has_aux: bool, holomorphic: bool) -> Accumulated:
-    only, sole = only_order(problem, has_aux, holomorphic)
-    if only is not None:
-        done = _reverse(problem, has_aux) if only == "reverse" and not sole else None
-        return done or _sweep(problem, has_aux, sole and only == "reverse")
+    directions = only_order(problem, has_aux, holomorphic)
+    if directions.only is not None:
+        done = _reverse(problem, has_aux) if directions.only == "reverse" and not directions.sole else None
+        return done or _sweep(problem, has_aux, directions.backwards)
     return best_of(problem, recorded_program(problem, has_aux, False), lambda: _reverse(problem, has_aux))
 
 
@@ -224,15 +208,12 @@ def _counted(problem: Problem, recorded: Recorded, reverse: Callable[[], Accumul
     return sweeps[_cheaper(recorded, sweeps)] if sweeps else swept(problem, recorded)  # the error of the first
 
 
-def only_order(problem: Problem, has_aux: bool, holomorphic: bool) -> tuple[Kind | None, bool]:
-    """The one order in which JAX differentiates this function, or the one that a single input or output calls for.
-
-    With it: whether there is no other.
-    """
+def only_order(problem: Problem, has_aux: bool, holomorphic: bool) -> Directions:
+    """The one order in which JAX differentiates this function, or the one that a single input or output calls for."""
     traced, out = _primal(problem, has_aux)
     m, n = (sum(math.prod(a.shape) for a in arrays) for arrays in (out, problem.leaves))
     only = _only_order(traced, out, holomorphic)
-    return only or ("forward" if n <= 1 else "reverse" if m <= 1 else None), only is not None
+    return Directions(only or ("forward" if n <= 1 else "reverse" if m <= 1 else None), only is not None)
 
 
 def _only_order(traced: Any, out: Sequence[Any], holomorphic: bool) -> Kind | None:

@@ -7,7 +7,7 @@ stands on, takes about as long to import as all of this library.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -15,16 +15,15 @@ import numpy as np
 
 from chainrule._compiled import Transform
 from chainrule._errors import InputTypeError, ShapeError
+from chainrule._options import ChunkSize, Options, Order
 from chainrule._space import name_of
 from chainrule._trace import Problem, pick, require_inputs, scalar_function
 
 if TYPE_CHECKING:
-    from chainrule._accumulate import Order
     from chainrule._plan.plan import Plan
     from chainrule._recorded import Accumulated
 
 Argnums = int | Sequence[int]
-ChunkSize = int | Literal["auto"] | None
 
 
 def checked_argnums(name: str, f: Any, argnums: Argnums, least: int = 0) -> int | tuple[int, ...]:
@@ -37,40 +36,37 @@ def checked_argnums(name: str, f: Any, argnums: Argnums, least: int = 0) -> int 
     return numbers if isinstance(argnums, (tuple, list)) else numbers[0]
 
 
-def _require_sizes(name: str, f: Any, chunk_size: Any, memory_limit: Any, shard_axis: Any) -> None:
-    """Refuse what is no number of columns, or of bytes, before equal numbers share a program (True is 1)."""
-    what = f"{name} of {name_of(f)}"
-    if chunk_size not in (None, "auto") and not _is_count(chunk_size):
-        raise InputTypeError(
-            f"{what}: chunk_size={chunk_size!r} is neither a positive whole number, nor 'auto', nor None"
-        )
-    if memory_limit is not None and not _is_count(memory_limit):
-        raise InputTypeError(f"{what}: memory_limit={memory_limit!r} is not a positive whole number of bytes")
-    if shard_axis is not None and not isinstance(shard_axis, str):
-        raise InputTypeError(f"{what}: shard_axis={shard_axis!r} is not the name of an axis of the mesh, nor None")
-
-
-def _is_count(size: Any) -> bool:
-    return isinstance(size, int) and not isinstance(size, bool) and size > 0
-
-
 def places(argnums: int | tuple[int, ...]) -> tuple[int, ...]:
     return argnums if isinstance(argnums, tuple) else (argnums,)
 
 
 def _accumulating(
-    name: str, f: Any, argnums: Argnums, finish: Callable[[Accumulated], Any], *options: Any
+    name: str,
+    f: Any,
+    argnums: Argnums,
+    options: Options,
+    finish: Callable[[Accumulated, bool], Any],
+    problem_of: Callable[..., Problem] = pick,
+    least: int = 0,
 ) -> Transform:
-    """A transform of the accumulated Jacobian; the options are those of `Options`."""
-    numbers = checked_argnums(name, f, argnums)
-    _require_sizes(name, f, *options[-3:])
+    """A transform of the accumulated Jacobian; `finish` makes of this, and of has_aux, what is returned."""
+    numbers = checked_argnums(name, f, argnums, least)
+    options.require_sizes(f"{name} of {name_of(f)}")
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
-        from chainrule._accumulate import Options, accumulate
+        from chainrule._accumulate import accumulate
 
-        return finish(accumulate(pick(name, function, numbers, args), Options(*options)))
+        return finish(accumulate(problem_of(name, function, numbers, args), options), options.has_aux)
 
-    return Transform(name, f, places(numbers), body, (name, numbers, *options), patterned=True)
+    return Transform(name, f, places(numbers), body, (name, numbers, options), patterned=True)
+
+
+def _with_aux(found: Accumulated, has_aux: bool) -> Any:
+    return (found.jacobian, found.aux) if has_aux else found.jacobian
+
+
+def _with_value(found: Accumulated, has_aux: bool) -> Any:
+    return (found.value, found.aux) if has_aux else found.value, found.jacobian
 
 
 def jacobian(
@@ -151,10 +147,8 @@ def jacobian(
     >>> J.dense().tolist()
     [[1.0, 0.0], [1.0, 1.0]]
     """
-    finish = _with_aux if has_aux else _bare
-    return _accumulating(
-        "jacobian", f, argnums, finish, has_aux, order, holomorphic, chunk_size, memory_limit, shard_axis
-    )
+    options = Options(has_aux, order, holomorphic, chunk_size, memory_limit, shard_axis)
+    return _accumulating("jacobian", f, argnums, options, _with_aux)
 
 
 def value_and_jacobian(
@@ -177,25 +171,8 @@ def value_and_jacobian(
     >>> y.tolist(), J.diagonal().tolist()
     ([0.0, 0.0, 0.0], [1.0, 1.0, 1.0])
     """
-    finish = _value_and_aux if has_aux else _value
-    options = (has_aux, order, holomorphic, chunk_size, memory_limit, shard_axis)
-    return _accumulating("value_and_jacobian", f, argnums, finish, *options)
-
-
-def _bare(a: Accumulated) -> Any:
-    return a.jacobian
-
-
-def _with_aux(a: Accumulated) -> Any:
-    return a.jacobian, a.aux
-
-
-def _value(a: Accumulated) -> Any:
-    return a.value, a.jacobian
-
-
-def _value_and_aux(a: Accumulated) -> Any:
-    return (a.value, a.aux), a.jacobian
+    options = Options(has_aux, order, holomorphic, chunk_size, memory_limit, shard_axis)
+    return _accumulating("value_and_jacobian", f, argnums, options, _with_value)
 
 
 def hessian(
@@ -231,21 +208,13 @@ def hessian(
     >>> cr.hessian(lambda x: (x**3).sum())(jnp.array([1.0, 2.0])).diagonal().tolist()
     [6.0, 12.0]
     """
+    options = Options(has_aux, order, False, chunk_size, memory_limit, shard_axis)
 
-    numbers = checked_argnums("hessian", f, argnums, least=1)
-    _require_sizes("hessian", f, chunk_size, memory_limit, shard_axis)
+    def of_gradient(name: str, function: Any, numbers: Any, args: tuple[Any, ...]) -> Problem:
+        require_inputs(pick(name, function, numbers, args), False)
+        return _gradient_problem(name, function, numbers, args, has_aux)
 
-    def body(function: Any, args: tuple[Any, ...]) -> Any:
-        from chainrule._accumulate import Options, accumulate
-
-        scalar = scalar_function("hessian", function, has_aux)
-        require_inputs(pick("hessian", function, numbers, args), False)
-        problem = pick("hessian", jax.grad(scalar, numbers, has_aux=has_aux), numbers, args)
-        found = accumulate(problem, Options(has_aux, order, False, chunk_size, memory_limit, shard_axis))
-        return _with_aux(found) if has_aux else _bare(found)
-
-    key = ("hessian", numbers, has_aux, order, chunk_size, memory_limit, shard_axis)
-    return Transform("hessian", f, places(numbers), body, key, patterned=True)
+    return _accumulating("hessian", f, argnums, options, _with_aux, of_gradient, least=1)
 
 
 def gradient(f: Callable[..., Any], argnums: Argnums = 0, *, has_aux: bool = False) -> Transform:
@@ -311,20 +280,7 @@ def pushforward(f: Callable[..., Any], argnums: Argnums = 0) -> Transform:
     >>> cr.pushforward(lambda x: x**2)(jnp.array([1.0, 2.0]), jnp.array([1.0, 1.0])).tolist()
     [2.0, 4.0]
     """
-
-    numbers = checked_argnums("pushforward", f, argnums)
-
-    def body(function: Any, args: tuple[Any, ...]) -> Any:
-        problem, dx = _problem_and_last("pushforward", function, numbers, args)
-        return _push(problem, dx)
-
-    return Transform("pushforward", f, _with_last(numbers), body, ("pushforward", numbers))
-
-
-def _push(problem: Problem, dx: Any) -> Any:
-    like = jax.tree.unflatten(problem.tree, problem.leaves)
-    tangents = jax.tree.leaves(_like(f"{problem.what}: the tangent", dx, like))
-    return jax.jvp(problem.function, problem.leaves, tuple(tangents))[1]
+    return _along("pushforward", f, argnums, push)
 
 
 def pullback(f: Callable[..., Any], argnums: Argnums = 0) -> Transform:
@@ -339,14 +295,11 @@ def pullback(f: Callable[..., Any], argnums: Argnums = 0) -> Transform:
     [2.0, 4.0]
     """
 
-    numbers = checked_argnums("pullback", f, argnums)
-
-    def body(function: Any, args: tuple[Any, ...]) -> Any:
-        problem, w = _problem_and_last("pullback", function, numbers, args)
+    def run(problem: Problem, w: Any) -> Any:
         y, pull = jax.vjp(problem.function, *problem.leaves)
-        return jax.tree.unflatten(problem.tree, pull(_like(f"{problem.what}: the cotangent", w, y)))
+        return jax.tree.unflatten(problem.tree, pull(converted_like(f"{problem.what}: the cotangent", w, y)))
 
-    return Transform("pullback", f, _with_last(numbers), body, ("pullback", numbers))
+    return _along("pullback", f, argnums, run)
 
 
 def hvp(f: Callable[..., Any], argnums: Argnums = 0) -> Transform:
@@ -361,23 +314,39 @@ def hvp(f: Callable[..., Any], argnums: Argnums = 0) -> Transform:
     >>> cr.hvp(lambda x: (x**3).sum())(jnp.array([1.0, 2.0]), jnp.array([1.0, 1.0])).tolist()
     [6.0, 12.0]
     """
+    return _along("hvp", f, argnums, lambda problem, v: push(problem, v) if problem.leaves else v, _gradient_problem)
 
-    numbers = checked_argnums("hvp", f, argnums)
+
+def _gradient_problem(name: str, f: Any, argnums: Any, args: Sequence[Any], has_aux: bool = False) -> Problem:
+    """That of the gradient of a scalar function."""
+    return pick(name, jax.grad(scalar_function(name, f, has_aux), argnums, has_aux=has_aux), argnums, args)
+
+
+def _along(
+    name: str,
+    f: Any,
+    argnums: Argnums,
+    run: Callable[[Problem, Any], Any],
+    problem_of: Callable[..., Problem] | None = None,
+) -> Transform:
+    """A transform whose last argument is a direction: `run(problem, direction)`; `problem_of`: another than f's own."""
+    numbers = checked_argnums(name, f, argnums)
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
-        problem, v = _problem_and_last("hvp", function, numbers, args)
-        gradient_of = jax.grad(scalar_function("hvp", function, False), numbers)
-        return _push(pick("hvp", gradient_of, numbers, args[:-1]), v) if problem.leaves else v
+        problem, direction = problem_and_last(name, function, numbers, args)
+        own = problem if problem_of is None else problem_of(name, function, numbers, args[:-1])
+        return run(own, direction)
 
-    return Transform("hvp", f, _with_last(numbers), body, ("hvp", numbers))
+    return Transform(name, f, with_last(numbers), body, (name, numbers))
 
 
-def _with_last(argnums: int | tuple[int, ...]) -> tuple[int, ...]:
+def with_last(argnums: int | tuple[int, ...]) -> tuple[int, ...]:
     """Places among (*args, direction) of the arguments' numbers, and of the direction, which is not the function's."""
     return (*(k if k >= 0 else k - 1 for k in places(argnums)), -1)
 
 
-def _problem_and_last(name: str, f: Any, argnums: int | tuple[int, ...], args: tuple[Any, ...]) -> tuple[Problem, Any]:
+def problem_and_last(name: str, f: Any, argnums: int | tuple[int, ...], args: tuple[Any, ...]) -> tuple[Problem, Any]:
+    """The problem of all arguments but the last, and this."""
     if len(args) < 2:
         raise InputTypeError(
             f"{name} of {name_of(f)}: got {len(args)} arguments; give the function's own, and then the direction"
@@ -387,7 +356,14 @@ def _problem_and_last(name: str, f: Any, argnums: int | tuple[int, ...], args: t
     return problem, args[-1]
 
 
-def _like(what: str, given: Any, wanted: Any) -> Any:
+def push(problem: Problem, dx: Any) -> Any:
+    """J dx."""
+    like = jax.tree.unflatten(problem.tree, problem.leaves)
+    tangents = jax.tree.leaves(converted_like(f"{problem.what}: the tangent", dx, like))
+    return jax.jvp(problem.function, problem.leaves, tuple(tangents))[1]
+
+
+def converted_like(what: str, given: Any, wanted: Any) -> Any:
     """The direction in the dtypes of what it belongs to."""
     shapes = [tuple(jnp.shape(x)) for x in jax.tree.leaves(given)]
     expected = [tuple(jnp.shape(x)) for x in jax.tree.leaves(wanted)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import operator
-import string
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from chainrule._apply import contracted, taken
 from chainrule._block import Block, merge
 from chainrule._errors import MemoryLimitError
 from chainrule._jacobian import Jacobian
 from chainrule._layout import Entry, Layout
 from chainrule._linalg.stored import StoredEntries
-from chainrule._linear import taken
 from chainrule._mesh import within_automatic
 from chainrule._space import Space, converted, promoted
 from chainrule._structure import Structure
@@ -60,11 +59,11 @@ class Assembled(StoredEntries, Jacobian):
         raise TypeError("a Jacobian holds pytree structures that cannot be pickled; save .coo() or .scipy() instead")
 
     @property
-    def _rows(self) -> Space:  # type: ignore[override]
+    def _rows(self) -> Space:
         return self._layout.rows
 
     @property
-    def _columns(self) -> Space:  # type: ignore[override]
+    def _columns(self) -> Space:
         return self._layout.columns
 
     @property
@@ -73,17 +72,17 @@ class Assembled(StoredEntries, Jacobian):
         return self._layout.dtype
 
     @property
-    def order(self) -> str:  # type: ignore[override]
+    def order(self) -> str:
         """In which direction the chain rule was accumulated."""
         return self._layout.order
 
     @property
-    def cost(self) -> int:  # type: ignore[override]
+    def cost(self) -> int:
         """Multiply-adds of the accumulation, counted from shapes."""
         return self._layout.cost
 
     @property
-    def fallbacks(self) -> tuple[str, ...]:  # type: ignore[override]
+    def fallbacks(self) -> tuple[str, ...]:
         """The primitives that no rule covered: JAX applied them to dense columns, which may cost structure."""
         return self._layout.fallbacks
 
@@ -174,7 +173,7 @@ class Assembled(StoredEntries, Jacobian):
 
     def _after(self, other: Jacobian) -> Jacobian:
         if not isinstance(other, Assembled):
-            return other._before(self)  # type: ignore[attr-defined]
+            return other._before(self)
         return _compose(self, other)
 
 
@@ -242,7 +241,7 @@ def _dense(J: Assembled) -> Any:
             rest.append((offset, b))
     out = jnp.zeros((m, n), J.dtype) if out is None else out
     for offset, b in rest:
-        lines = offset + (np.arange(math.prod(b.shape)) if b.rows is None else b.rows.reshape(-1))
+        lines = offset + b.lines.reshape(-1)
         table = np.broadcast_to(b.cols, (*b.shape, b.slots)).reshape(len(lines), b.slots)
         vals = jnp.broadcast_to(jnp.asarray(b.vals).astype(J.dtype), (*b.shape, b.slots)).reshape(table.shape)
         out = out.at[lines[:, None], np.where(table >= 0, table, n)].add(vals, mode="drop")
@@ -262,9 +261,9 @@ def _product(J: Assembled, v: Any) -> Any:
         if J._layout.flipped:
             w = v[lines].reshape(b.shape).astype(dtype)
             box = _box(b.cols)
-            out = _added(out, b.cols[box], _contracted(vals, w[..., None], b, b.cols.shape)[box])
+            out = _added(out, b.cols[box], contracted(vals, w[..., None], b, b.cols.shape)[box])
         else:
-            rows = _contracted(vals, _read(v.astype(dtype), b.cols), b, (*b.shape, 1))
+            rows = contracted(vals, _read(v.astype(dtype), b.cols), b, (*b.shape, 1))
             out = _added(out, np.arange(len(out))[lines], rows.reshape(-1))
     return out
 
@@ -293,22 +292,6 @@ def _added(out: Any, places: np.ndarray, values: Any) -> Any:
     if flat.size == len(out):
         return out + values.reshape(-1)
     return out.at[flat[0] : flat[0] + flat.size].add(values.reshape(-1))
-
-
-def _contracted(vals: Any, other: Any, b: Block, target: tuple[int, ...]) -> Any:
-    """Multiply two arrays [*rows, slots] and sum to `target`; size 1 is 'the same along this axis'."""
-    letters = string.ascii_letters[: len(b.shape) + 1]
-    full = (*b.shape, b.slots)
-    kept = [[x for x, s in zip(letters, a.shape, strict=True) if s != 1] for a in (vals, other)]
-    out = [x for x, t in zip(letters, target, strict=True) if t != 1 and (x in kept[0] or x in kept[1])]
-    # an axis that both lack, and that the target sums, stands for equal summands
-    copies = math.prod(
-        f for x, f, t in zip(letters, full, target, strict=True) if t == 1 and x not in kept[0] and x not in kept[1]
-    )
-    a, c = (x.reshape([s for s in x.shape if s != 1]) for x in (vals, other))
-    product = jnp.einsum(f"{''.join(kept[0])},{''.join(kept[1])}->{''.join(out)}", a, c)
-    product = product.reshape([t if x in out else 1 for x, t in zip(letters, target, strict=True)])
-    return jnp.broadcast_to(product * copies if copies != 1 else product, target)
 
 
 def from_coo(like: Layout, rows: np.ndarray, cols: np.ndarray, values: Any) -> Assembled:

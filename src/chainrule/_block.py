@@ -24,7 +24,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._memory import require_memory
+from chainrule._memory import STEP, require_memory
+
+_COMPARED = 2**20  # columns that are looked through for axes along which they are the same
+_UNROLLED = 16  # slots that are placed one by one
+_FEW = 2048  # products of slots and width up to which a mask beats a scatter
+_KNOWN_MASK = 2**22  # elements of a mask that are kept as a constant
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,8 +49,17 @@ class Block:
     def static(self) -> bool:
         return isinstance(self.vals, np.ndarray)
 
+    @property
+    def lines(self) -> np.ndarray:
+        """The flat numbers of its rows, in its own shape."""
+        return flat_numbers(self.shape) if self.rows is None else self.rows
+
     def with_vals(self, vals: Any) -> Block:
         return Block(self.shape, self.cols, vals, self.rows)
+
+    def full_slots(self, array: Any) -> Any:
+        """`cols`, `vals` or what stands beside them with the last axis, that of the slots, written out."""
+        return xp(array).broadcast_to(array, (*array.shape[:-1], self.slots))
 
 
 def identity(shape: tuple[int, ...], offset: int, dtype: Any) -> Block:
@@ -53,6 +67,11 @@ def identity(shape: tuple[int, ...], offset: int, dtype: Any) -> Block:
     size = math.prod(shape)
     cols = np.arange(offset, offset + size, dtype=np.int32).reshape((*shape, 1))
     return Block(shape, cols, np.ones((1,) * (len(shape) + 1), dtype))
+
+
+def flat_numbers(shape: Sequence[int]) -> np.ndarray:
+    """The number of each element of an array laid flat, in its shape."""
+    return np.arange(math.prod(shape)).reshape(shape)
 
 
 def xp(array: Any) -> Any:
@@ -109,20 +128,34 @@ def _elementwise(name: str, direct: Callable[[Any, Any], Any], a: Any, b: Any) -
     return (direct if a.ndim == b.ndim and a.dtype == b.dtype else getattr(jnp, name))(a, b)
 
 
+def slots_first(combine: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
+    """A product with the slots before the last axis of rows: a sum over them is one step with what made the values."""
+    if a.ndim < 2:
+        return combine(a, b)
+    first = combine(xp(a).swapaxes(a, -1, -2), xp(b).swapaxes(b, -1, -2))
+    return xp(first).swapaxes(first, -1, -2)
+
+
+def masked(values: Any, there: np.ndarray) -> Any:
+    """Zeros in place of what is absent: a select, not a product, for that may hold anything."""
+    return values if there.all() else xp(values).where(there, values, np.zeros((), values.dtype))
+
+
+def present(b: Block) -> Any:
+    """The values, 0 where the column is absent."""
+    return masked(b.vals, compressed(b.cols >= 0))
+
+
 def join(blocks: Sequence[Block]) -> Block:
     """Lay blocks of one array side by side along the slots."""
     if len(blocks) == 1:
         return blocks[0]
     rows = np.broadcast_shapes(*[b.cols.shape[:-1] for b in blocks])
-    require_memory(_STEP, (*rows, sum(b.slots for b in blocks)), 4, WAY_OUT)
-    cols = _join_arrays([_full_slots(b, b.cols) for b in blocks], np)
+    require_memory(STEP, (*rows, sum(b.slots for b in blocks)), 4)
+    cols = _join_arrays([b.full_slots(b.cols) for b in blocks], np)
     static = all(b.static for b in blocks)
-    vals = [_full_slots(b, b.vals) for b in blocks]
+    vals = [b.full_slots(b.vals) for b in blocks]
     return Block(blocks[0].shape, cols, _join_arrays(vals, np if static else jnp), blocks[0].rows)
-
-
-def _full_slots(block: Block, array: Any) -> Any:
-    return xp(array).broadcast_to(array, (*array.shape[:-1], block.slots))
 
 
 def _join_arrays(arrays: list[Any], module: Any) -> Any:
@@ -135,12 +168,11 @@ def to_slots(block: Block, axes: Sequence[int]) -> Block:
     keep = [k for k in range(len(block.shape)) if k not in axes]
     full = expand(block, axes)
     size = math.prod(block.shape[k] for k in axes)
-    require_memory(_STEP, (*(full.cols.shape[k] for k in keep), size * block.slots), 4, WAY_OUT)
+    require_memory(STEP, (*(full.cols.shape[k] for k in keep), size * block.slots), 4)
 
     def move(array: Any) -> Any:
         # [*rows, q] -> [*kept rows, *axes, q] -> [*kept rows, axes * q]
-        array = xp(array).transpose(array, (*keep, *axes, len(block.shape)))
-        array = xp(array).broadcast_to(array, (*array.shape[:-1], block.slots))
+        array = block.full_slots(xp(array).transpose(array, (*keep, *axes, len(block.shape))))
         return array.reshape((*array.shape[: len(keep)], size * block.slots))
 
     if block.vals.size == 1:  # one number stays one number
@@ -153,10 +185,8 @@ def densify(blocks: Sequence[Block], axes: Sequence[int]) -> Block:
 
     The slots become the union of the columns over these axes; the other axes stay as they are.
     """
-    if len(blocks) == 1 and len(axes) and constant_along(blocks[0], axes):
-        return blocks[0]
     if len(blocks) == 1 and len(axes):
-        same = same_but_absent(blocks[0], axes)
+        same = blocks[0] if constant_along(blocks[0], axes) else same_but_absent(blocks[0], axes)
         if same is not None:
             return same
     shape, rank = blocks[0].shape, len(blocks[0].shape)
@@ -173,7 +203,7 @@ def densify(blocks: Sequence[Block], axes: Sequence[int]) -> Block:
     )
     if out_cols.size <= _COMPARED:
         out_cols = compressed(out_cols, rank)
-    require_memory(_STEP, (*shape, width), full.vals.dtype.itemsize, WAY_OUT)
+    require_memory(STEP, (*shape, width), full.vals.dtype.itemsize)
     return Block(shape, out_cols, place(full.vals, compressed(spot, rank), full.slots, width, shape), full.rows)
 
 
@@ -182,8 +212,7 @@ def same_but_absent(block: Block, axes: Sequence[int]) -> Block | None:
     cols = block.cols.max(axis=tuple(axes), keepdims=True)
     if not ((block.cols == cols) | (block.cols < 0)).all():
         return None
-    zero = np.zeros((), block.vals.dtype)
-    return Block(block.shape, cols, xp(block.vals).where(compressed(block.cols >= 0), block.vals, zero), block.rows)
+    return Block(block.shape, cols, present(block), block.rows)
 
 
 def presence(blocks: Sequence[Block], axes: Sequence[int]) -> np.ndarray:
@@ -198,12 +227,11 @@ def union(blocks: Sequence[Block]) -> Block:
     return densify(blocks, ())
 
 
-def compressed(value: np.ndarray, axes: int | None = None) -> np.ndarray:
-    """A known array that is the same along one of its (first `axes`) axes, kept once."""
-    for k in range(value.ndim if axes is None else axes):
-        first = value.take([0], axis=k) if value.shape[k] > 1 else value
-        if value.shape[k] > 1 and (value == first).all():
-            value = first
+def compressed(value: np.ndarray, axes: int | None = None, first: int = 0) -> np.ndarray:
+    """A known array that is the same along one of its axes (from `first` on, before `axes`), kept once."""
+    for k in range(first, value.ndim if axes is None else axes):
+        if value.shape[k] > 1 and (value == (once := value.take([0], axis=k))).all():
+            value = once
     return value
 
 
@@ -251,22 +279,6 @@ def place(vals: Any, position: np.ndarray, slots: int, width: int, shape: tuple[
     return out.reshape((*shape, width))
 
 
-_STEP = "jacobian: a step"
-WAY_OUT = (
-    "Ways out: the other order (order='reverse' or 'forward'), dense columns or rows in parts (chunk_size='auto'), "
-    "products without a matrix (chainrule.linearize), or a higher memory_limit."
-)
-_COMPARED = 2**20  # columns that are looked through for axes along which they are the same
-_UNROLLED = 16  # slots that are placed one by one
-_FEW = 2048  # products of slots and width up to which a mask beats a scatter
-_KNOWN_MASK = 2**22  # elements of a mask that are kept as a constant
-
-
-def _where(mask: np.ndarray, vals: Any) -> Any:
-    zero = np.zeros((), vals.dtype)
-    return xp(vals).where(mask, vals, zero if isinstance(vals, np.ndarray) else jnp.asarray(zero))
-
-
 def _sum_runs(position: np.ndarray, vals: Any, width: int) -> Any:
     """Run by run, by selection: an absent Inf or NaN must vanish. [*rows, q] -> [*rows, u]."""
     parts = []
@@ -276,7 +288,7 @@ def _sum_runs(position: np.ndarray, vals: Any, width: int) -> Any:
         mask = (group == np.arange(width // size))[..., None]  # [*rows or 1s, groups, 1]
         if not mask.all():
             full = xp(own).broadcast_to(own, (*own.shape[:-1], size))
-            own = _where(mask, full[..., None, :])  # [*rows, groups, size]
+            own = masked(full[..., None, :], mask)  # [*rows, groups, size]
             own = own.reshape((*own.shape[:-2], width))
         parts.append(own)
     return functools.reduce(operator.add, parts)
@@ -294,94 +306,3 @@ def _runs(position: np.ndarray, width: int) -> Iterator[tuple[int, int]]:
                 break
         yield start, size
         start += size
-
-
-def fill(block: Block, shape: tuple[int, ...]) -> list[Block]:
-    """A scattered block as blocks of all rows of an array of `shape`, one for each time that rows repeat."""
-    if block.rows is None:
-        return [block]
-    box = _box(block.rows.reshape(-1), shape)
-    if box is not None:
-        return [_surrounded(block, box, shape)]
-    return [take_rows(block, layer.reshape(shape)) for layer in layers(block.rows, math.prod(shape))]
-
-
-def _box(numbers: np.ndarray, shape: tuple[int, ...]) -> tuple[slice, ...] | None:
-    """The slices that cut exactly these flat numbers, in order, out of an array of `shape`."""
-    first, last = (np.unravel_index(int(numbers[k]), shape) for k in (0, -1))
-    box = tuple(slice(int(a), int(b) + 1) for a, b in zip(first, last, strict=True))
-    if math.prod(max(s.stop - s.start, 0) for s in box) != len(numbers):
-        return None
-    return box if np.array_equal(_numbers(shape)[box].reshape(-1), numbers) else None
-
-
-def _surrounded(block: Block, box: tuple[slice, ...], shape: tuple[int, ...]) -> Block:
-    """A block of a box of rows, padded to all rows: absent columns around it."""
-    inner = tuple(s.stop - s.start for s in box)
-    if block.shape != inner:
-        full = expand(block, range(len(block.shape)))
-        block = Block(inner, *(a.reshape((*inner, a.shape[-1])) for a in (full.cols, full.vals)))
-    grown = [k for k in range(len(shape)) if inner[k] != shape[k]]
-    cols = expand(block, grown).cols
-    around = [(s.start, n - s.stop) for s, n in zip(box, shape, strict=True)]
-    cols = np.pad(cols, [*around, (0, 0)], constant_values=-1)
-    around = [
-        a if block.vals.shape[k] != 1 or (inner[k] == 1 and block.vals.size > 1) else (0, 0)
-        for k, a in enumerate(around)
-    ]
-    if isinstance(block.vals, np.ndarray):
-        return Block(shape, cols, np.pad(block.vals, [*around, (0, 0)]))
-    return Block(
-        shape,
-        cols,
-        jax.lax.pad(block.vals, np.zeros((), block.vals.dtype), [*((a, b, 0) for a, b in around), (0, 0, 0)]),
-    )
-
-
-def layers(targets: np.ndarray, size: int) -> list[np.ndarray]:
-    """For each time that rows repeat: which element goes to each of `size` rows, or -1."""
-    flat = targets.reshape(-1)
-    order = np.argsort(flat, kind="stable")
-    order = order[flat[order] >= 0]
-    rows = flat[order]
-    depth = np.arange(len(rows)) - np.searchsorted(rows, rows, side="left")
-    out = np.full((int(depth.max(initial=-1)) + 1, size), -1, np.int64)
-    out[depth, rows] = order
-    return list(out)
-
-
-def take_rows(block: Block, sources: np.ndarray) -> Block:
-    """Rows by their flat numbers, -1 for none; a single number stays one."""
-    full = expand(block, range(len(block.shape)))
-    cols = full.cols.reshape(-1, full.cols.shape[-1])
-    index = np.maximum(sources, 0)
-    cols = np.where((sources >= 0)[..., None], cols[index], np.int32(-1))
-    if block.vals[..., :1].size == 1:
-        return Block(sources.shape, cols, block.vals.reshape((1,) * sources.ndim + block.vals.shape[-1:]))
-    vals = full.vals.reshape(-1, full.vals.shape[-1])
-    if isinstance(vals, np.ndarray):
-        return Block(sources.shape, cols, vals[index])
-    return Block(sources.shape, cols, vals.at[index].get(mode="promise_in_bounds"))
-
-
-def scatter_rows(block: Block, target: np.ndarray) -> Block | None:
-    """Renumber rows: row i of the array becomes row target[i] of another one, or is dropped (-1)."""
-    rows = target.reshape(-1)[block.rows if block.rows is not None else _numbers(block.shape)]
-    if (rows >= 0).all():
-        return Block(block.shape, block.cols, block.vals, rows)
-    kept = np.flatnonzero(rows >= 0)
-    if not len(kept):
-        return None
-    box = _box(kept, block.shape)
-    if box is not None:
-        cols, vals = (
-            a[tuple(s if n != 1 else slice(None) for s, n in zip(box, a.shape, strict=False))]
-            for a in (block.cols, block.vals)
-        )
-        return Block(tuple(s.stop - s.start for s in box), cols, vals, rows[box])
-    own = take_rows(Block(block.shape, block.cols, block.vals), kept)
-    return Block(own.shape, own.cols, own.vals, rows.reshape(-1)[kept])
-
-
-def _numbers(shape: tuple[int, ...]) -> np.ndarray:
-    return np.arange(math.prod(shape)).reshape(shape)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._api import Argnums, _problem_and_last, _push, _with_last, checked_argnums
+from chainrule._api import Argnums, checked_argnums, problem_and_last, push, with_last
 from chainrule._compiled import Transform
 from chainrule._errors import ShapeError
 from chainrule._field import accumulated, at_points, of_field, of_jacobian
@@ -185,10 +185,10 @@ def directional(
     numbers = checked_argnums("directional", f, argnums, least=1)
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
-        problem, v = _problem_and_last("directional", function, numbers, args)
+        problem, v = problem_and_last("directional", function, numbers, args)
         return at_points(problem, batched, lambda own, v: _along(own, v, normalize), beside=v)
 
-    return Transform("directional", f, _with_last(numbers), body, ("directional", numbers, normalize, batched))
+    return Transform("directional", f, with_last(numbers), body, ("directional", numbers, normalize, batched))
 
 
 def jacobian_determinant(f: Callable[..., Any], argnums: Argnums = 0, *, batched: bool = False) -> Transform:
@@ -321,7 +321,7 @@ def _determinant(problem: Problem) -> Any:
 
 
 def _along(problem: Problem, v: Any, normalize: bool) -> Any:
-    out = _push(problem, v)
+    out = push(problem, v)
     length = jnp.linalg.norm(flat(v)) if normalize else None
     return out if length is None else jax.tree.map(lambda y: y / length.astype(y.dtype), out)
 

@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._jax import evaluate_now, is_static, run_equation
-from chainrule._program import Coefficient, Value, as_jax
+from chainrule._jax import as_function, evaluate_now, is_static, run_equation
+from chainrule._program import Coefficient, Value, as_jax, zero_coefficient
 from chainrule._substitution import with_substitution
 
 _FOLD_LIMIT = 2**24  # elements; a larger known value is left to the compiled program
 _DRAW_LIMIT = 2**18  # random numbers of a known key: they rarely shape a pattern
 # they move or add elements: a result is nonzero only where one of the elements that it is made of is
-_MOVES = {"broadcast_in_dim", "reshape", "transpose", "squeeze", "expand_dims", "slice", "rev", "split", "concatenate"}
+_MOVES = {"broadcast_in_dim", "reshape", "transpose", "squeeze", "slice", "rev", "split", "concatenate"}
 # linear in these operands together, or in all: of zeros they make zeros
 _LINEAR_IN = {
     "dynamic_slice": (0,),
@@ -26,20 +26,13 @@ _LINEAR_IN = {
     "select_and_gather_add": (0,),
     "dynamic_update_slice": (0, 1),
     "pad": (0, 1),
-    **{f"scatter{kind}": (0, 2) for kind in ("", "-add", "-sub", "_add", "_sub")},
+    **{f"scatter{kind}": (0, 2) for kind in ("", "-add", "-sub")},
 }
-_INDEXED = {
-    "gather",
-    "scatter",
-    "scatter-add",
-    "scatter-mul",
-    "scatter_mul",
-    "dynamic_slice",
-    "dynamic_update_slice",
-    "pad",
-}
+_INDEXED = {"gather", "scatter", "scatter-add", "scatter-mul", "dynamic_slice", "dynamic_update_slice", "pad"}
 _LINEAR = {"reduce_window_sum", "fft", "real", "imag", "complex", "conj", "copy", "tile", "stack", "unstack"}
 _SUMS = {"reduce_sum", "cumsum", "dot_general"}
+_COMPARES = {"lt", "ge", "gt", "le", "max", "min", "clamp"}
+_OF_EACH = {"add", "sub", "mul", "select_n", "convert_element_type", "copy", *_COMPARES}  # element by element
 
 
 def known(value: Any) -> Coefficient:
@@ -57,7 +50,7 @@ def known(value: Any) -> Coefficient:
 def evaluate(eqn: Any, values: list[Any]) -> list[Value]:
     """One equation on coefficients: folded where all are known, else with what is known of its zeros."""
     if eqn.primitive.name.startswith("empty"):  # it may hold anything, so also zeros: nobody reads it
-        return [Coefficient(np.zeros(v.aval.shape, v.aval.dtype)) for v in eqn.outvars]
+        return [zero_coefficient(v.aval) for v in eqn.outvars]
     sizes = [int(np.prod(v.aval.shape)) for v in eqn.outvars if hasattr(v.aval, "shape")]
     plain = not any(_is_key(v.aval) for v in (*eqn.invars, *eqn.outvars))
     foldable = not eqn.effects and sum(sizes) <= (_FOLD_LIMIT if plain else _DRAW_LIMIT)
@@ -68,7 +61,7 @@ def evaluate(eqn: Any, values: list[Any]) -> list[Value]:
         support, drowned, places = _support(eqn, values), _drowned(eqn, values), _places_known(eqn, values)
         aval = eqn.outvars[0].aval
         if support is not None and not support.any():
-            return [Coefficient(np.zeros(aval.shape, aval.dtype))]
+            return [zero_coefficient(aval)]
         support = None if support is None or support.all() else support
         product = _sparse_product(eqn, values)
         if product is not None:
@@ -163,10 +156,10 @@ def _support(eqn: Any, values: list[Coefficient]) -> np.ndarray | None:
 def _moved(name: str, eqn: Any, values: list[Coefficient]) -> np.ndarray | None:
     if name in _INDEXED and all(v.static or v.value.dtype.kind == "f" for v in values):
         numbers = [_places(v) if v.value.dtype.kind == "f" else v.value for v in values]
-        return np.asarray(evaluate_now(lambda *a: run_equation(eqn, a), *numbers)[0]) != 0
+        return np.asarray(evaluate_now(as_function(eqn), *numbers)[0]) != 0
     if name not in _MOVES | _SUMS or not all(v.value.dtype.kind in "fc" for v in values):
         return None
-    out = evaluate_now(lambda *a: run_equation(eqn, a), *[_places(v) for v in values])
+    out = evaluate_now(as_function(eqn), *[_places(v) for v in values])
     return np.asarray(out[0]) != 0
 
 
@@ -194,32 +187,13 @@ def _drowned(eqn: Any, values: list[Coefficient]) -> np.ndarray | None:
         positive = [v.static and bool((v.value > 0).all()) for v in values]
         return np.logical_or(*full) if positive[1] or (name == "mul" and positive[0]) else None
     if name in _MOVES and all(v.value.dtype.kind == "f" for v in values):
-        moved = evaluate_now(
-            lambda *a: run_equation(eqn, a), *[f.astype(v.dtype) for f, v in zip(full, values, strict=True)]
-        )
+        moved = evaluate_now(as_function(eqn), *[f.astype(v.dtype) for f, v in zip(full, values, strict=True)])
         return np.asarray(moved[0]) != 0
     return None
 
 
 def _chosen(predicate: np.ndarray, cases: list[np.ndarray]) -> np.ndarray:
     return np.choose(predicate.astype(int), cases)
-
-
-_OF_EACH = {
-    "add",
-    "sub",
-    "mul",
-    "select_n",
-    "convert_element_type",
-    "lt",
-    "ge",
-    "gt",
-    "le",
-    "max",
-    "min",
-    "clamp",
-    "copy",
-}
 
 
 def _places_known(eqn: Any, values: list[Coefficient]) -> tuple[np.ndarray, np.ndarray] | None:
@@ -234,7 +208,7 @@ def _places_known(eqn: Any, values: list[Coefficient]) -> tuple[np.ndarray, np.n
     if name in _OF_EACH:
         there = np.logical_and.reduce(np.broadcast_arrays(*[k for k, _ in full]))
     else:
-        there = np.asarray(evaluate_now(lambda *a: run_equation(eqn, a), *[k.astype(v.dtype) for k, v in full])[0]) != 0
+        there = np.asarray(evaluate_now(as_function(eqn), *[k.astype(v.dtype) for k, v in full])[0]) != 0
     if not there.any():
         return None
-    return there, evaluate_now(lambda *a: run_equation(eqn, a), *[v for _, v in full])[0]
+    return there, evaluate_now(as_function(eqn), *[v for _, v in full])[0]

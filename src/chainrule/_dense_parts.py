@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from chainrule._assembled import Assembled
-from chainrule._block import WAY_OUT, Block
+from chainrule._block import Block
 from chainrule._body import planning
 from chainrule._errors import MemoryLimitError
 from chainrule._layout import Layout
 from chainrule._memory import require_memory
+from chainrule._options import Kind
 from chainrule._program import Tangent
 from chainrule._propagate import require_tangent, sweep
 from chainrule._recorded import Accumulated, entries
@@ -23,8 +24,6 @@ from chainrule._trace import Problem, flat_output, no_forward_program, no_revers
 
 if TYPE_CHECKING:
     from chainrule._mesh import Split
-
-Kind = Literal["forward", "reverse"]
 
 
 def largest_chunks(problem: Problem, has_aux: bool, order: Kind, split: Split | None) -> Accumulated:
@@ -58,7 +57,7 @@ def in_chunks(problem: Problem, has_aux: bool, order: Kind, size: int | None, sp
     size = share * devices
     count, part = -(-seeded.size // size), Space(jax.tree.structure(0), ((size,),), (dtype,))
     first = (np.arange(devices)[:, None] * count * share + np.arange(share)).reshape(-1).astype(np.int32)
-    require_memory(f"{problem.what}: J", (other.size, count * size), dtype.itemsize, WAY_OUT)
+    require_memory(f"{problem.what}: J", (other.size, count * size), dtype.itemsize)
     spent: list[Any] = []
 
     def one(start: Any) -> Any:

@@ -211,9 +211,9 @@ def _found(problem: Problem) -> tuple[Any, Any, Any]:
     from chainrule._recorded import recorded_program
 
     require_inputs(problem, False)
-    only, sole = only_order(problem, False, False)
+    backwards = only_order(problem, False, False).backwards
     with no_reverse_program(problem.what):
-        recorded = recorded_program(problem, False, sole and only == "reverse")
+        recorded = recorded_program(problem, False, backwards)
     m, n = recorded.rows.size, recorded.columns.size
     if m != n:
         raise ShapeError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import html as escape_html
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -65,7 +65,7 @@ def html(title: str, rows: np.ndarray, cols: np.ndarray, shape: tuple[int, int],
     left, right = "text-align:left;padding-right:1em", "text-align:right"
     table = "".join(f'<tr><td style="{left}">{k}</td><td style="{right}">{v}</td></tr>' for k, v in facts.items())
     return (
-        f"<div><div><code>{escape_html.escape(title)}</code></div>"
+        f"<div><div><code>{escape(title)}</code></div>"
         f'<div style="display:flex;align-items:center;gap:1.5em;margin-top:0.5em">{_svg(rows, cols, shape)}'
         f"<table>{table}</table></div></div>"
     )

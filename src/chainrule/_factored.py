@@ -47,11 +47,11 @@ class Factored(Jacobian):
         return cls(factors, order)
 
     @property
-    def _rows(self) -> Any:  # type: ignore[override]
+    def _rows(self) -> Any:
         return self.factors[0]._rows
 
     @property
-    def _columns(self) -> Any:  # type: ignore[override]
+    def _columns(self) -> Any:
         return self.factors[-1]._columns
 
     @property
@@ -64,13 +64,13 @@ class Factored(Jacobian):
         return promoted(*[J.dtype for J in self.factors])
 
     @property
-    def cost(self) -> int:  # type: ignore[override]
+    def cost(self) -> int:
         """Multiply-adds of the accumulation of all links, counted from shapes."""
         return sum(J.cost for J in self.factors)
 
     @property
-    def fallbacks(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The primitives that no rule covered."""
+    def fallbacks(self) -> tuple[str, ...]:
+        """The primitives of the function that no rule covered."""
         return tuple(dict.fromkeys(name for J in self.factors for name in J.fallbacks))
 
     @property
@@ -164,7 +164,7 @@ class Factored(Jacobian):
 
     def _after(self, other: Jacobian) -> Jacobian:
         if other._products_only:
-            return other._before(self)  # type: ignore[attr-defined]
+            return other._before(self)
         return Factored([*self.factors, *other.factors], self.order)
 
     def _before(self, other: Jacobian) -> Factored:

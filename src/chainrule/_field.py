@@ -12,7 +12,7 @@ import numpy as np
 from chainrule._api import Argnums, checked_argnums, places
 from chainrule._compiled import Transform
 from chainrule._errors import ShapeError
-from chainrule._options import count_of_batch
+from chainrule._options import Options, count_of_batch
 from chainrule._trace import Problem, pick
 
 
@@ -68,6 +68,6 @@ def of_jacobian(
 
 
 def accumulated(problem: Problem, order: Any = "auto") -> Any:
-    from chainrule._accumulate import Options, accumulate
+    from chainrule._accumulate import accumulate
 
     return accumulate(problem, Options(order=order)).jacobian

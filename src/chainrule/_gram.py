@@ -14,9 +14,21 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import Block, compressed, densify, multiply, place, plus, union, union_of_lines, xp
+from chainrule._block import (
+    Block,
+    compressed,
+    densify,
+    masked,
+    multiply,
+    place,
+    plus,
+    present,
+    slots_first,
+    union,
+    union_of_lines,
+    xp,
+)
 from chainrule._program import Context, Tangent, as_jax
-from chainrule._rules.pointwise import present
 from chainrule._rules.reach import position
 
 _COMPARED = 4  # slots up to which each is compared with each
@@ -49,12 +61,6 @@ def _summed(term: Any, rank: int) -> Any:
     if term.ndim == rank + 1 and rank:
         return xp(term).swapaxes(term, -1, -2).sum(-2)
     return term.reshape((*term.shape[:rank], -1)).sum(-1)
-
-
-def slots_first(combine: Any, a: Any, b: Any) -> Any:
-    """A product with the slots before the last axis of rows: a sum over them is one step with what made the values."""
-    first = combine(xp(a).swapaxes(a, -1, -2), xp(b).swapaxes(b, -1, -2)) if a.ndim > 1 else combine(a, b)
-    return xp(first).swapaxes(first, -1, -2) if a.ndim > 1 else first
 
 
 def _spread(a: Tangent, shape: tuple[int, ...]) -> list[Block]:
@@ -106,7 +112,7 @@ def _product(p: Block, q: Block) -> Any:
         beside = np.einsum("...qq->...q", match)
         if beside.sum() == match.sum():
             return _slots(p, q, compressed(beside))
-    return _masked(multiply(p.vals[..., :, None], q.vals[..., None, :]), compressed(match, match.ndim - 2))
+    return masked(multiply(p.vals[..., :, None], q.vals[..., None, :]), compressed(match, match.ndim - 2))
 
 
 def _looked_up(vals: Any, at: np.ndarray) -> Any:
@@ -125,12 +131,7 @@ def _slots(p: Block, q: Block, there: np.ndarray) -> Any:
     product = slots_first(multiply, p.vals, q.vals)
     if product.shape[-1] == 1 and there.shape[-1] == 1:
         product = product * np.asarray(p.slots, product.dtype)
-    return _masked(product, there)
-
-
-def _masked(product: Any, there: np.ndarray) -> Any:
-    """A select, not a product: what is absent may hold anything."""
-    return product if there.all() else xp(product).where(there, product, np.zeros((), product.dtype))
+    return masked(product, there)
 
 
 def _joint(ours: Sequence[Block], theirs: Sequence[Block], axes: Sequence[int]) -> tuple[list[Block], list[Block]]:
@@ -212,7 +213,6 @@ def in_columns(t: Tangent, cols: np.ndarray) -> Any:
         if b.slots == full[-1] and ((b.cols == cols) | (b.cols < 0)).all():
             terms.append(present(b))
         else:
-            own = np.broadcast_to(b.cols, (*b.cols.shape[:-1], b.slots))
-            spot = compressed(position(own, cols, t.shape), len(t.shape))
+            spot = compressed(position(b.full_slots(b.cols), cols, t.shape), len(t.shape))
             terms.append(place(b.vals, spot, b.slots, full[-1], t.shape))
     return jnp.broadcast_to(as_jax(functools.reduce(plus, terms[1:] or terms)), full).astype(t.dtype)

@@ -15,6 +15,7 @@ from chainrule._errors import ChainruleError, InputTypeError, ShapeError
 from chainrule._linalg.interface import LinearAlgebra
 from chainrule._memory import require_memory
 from chainrule._mesh import within_automatic
+from chainrule._options import is_index, optional
 from chainrule._space import Space, converted, flat
 from chainrule._structure import Structure
 
@@ -49,14 +50,26 @@ class Jacobian(LinearAlgebra):
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"a Jacobian cannot be changed: {name} stays")
 
-    _rows: Space
-    _columns: Space
-    dtype: Any
-    order: str
-    cost: int
-    fallbacks: tuple[str, ...] = ()  # the primitives of the function that no rule covered
-
     # what a kind of Jacobian provides ------------------------------------------------------------
+
+    if TYPE_CHECKING:  # as attributes or as properties
+
+        @property
+        def _rows(self) -> Space: ...
+        @property
+        def _columns(self) -> Space: ...
+
+        dtype: Any
+
+        @property
+        def order(self) -> str: ...
+        @property
+        def cost(self) -> int: ...
+
+    @property
+    def fallbacks(self) -> tuple[str, ...]:
+        """The primitives of the function that no rule covered."""
+        return ()
 
     @property
     def _batch(self) -> int:
@@ -83,6 +96,9 @@ class Jacobian(LinearAlgebra):
         raise NotImplementedError
 
     def _after(self, other: Jacobian) -> Jacobian:
+        raise NotImplementedError
+
+    def _before(self, other: Jacobian) -> Jacobian:
         raise NotImplementedError
 
     def _plus(self, other: Jacobian) -> Jacobian:
@@ -168,8 +184,8 @@ class Jacobian(LinearAlgebra):
         if self._batch:
             return jax.vmap(lambda J: J.bcoo())(self)
         rows, cols, values = self.coo()
-        index = jnp.asarray(np.stack([rows, cols], axis=1))
-        return BCOO((values, index), shape=self.shape, indices_sorted=True, unique_indices=True)
+        places = jnp.asarray(np.stack([rows, cols], axis=1))
+        return BCOO((values, places), shape=self.shape, indices_sorted=True, unique_indices=True)
 
     def scipy(self) -> Any:
         """Give a `scipy.sparse.csr_array`. Not inside `jit`: SciPy needs numbers."""
@@ -201,10 +217,9 @@ class Jacobian(LinearAlgebra):
         >>> lx.is_diagonal(A), lx.linear_solve(A, jnp.array([3.0, 24.0])).value.tolist()
         (True, [1.0, 2.0])
         """
-        try:
-            from chainrule._linalg.lineax_operator import operator as lineax_operator
-        except ImportError as error:
-            raise ChainruleError("J.lineax() needs lineax: pip install 'chainrule[solvers]'") from error
+        optional("J.lineax()", "lineax")
+        from chainrule._linalg.lineax_operator import operator as lineax_operator
+
         if self._batch:
             raise ShapeError(f"lineax: {self._says('J')} is a batch of Jacobians; call it inside vmap")
         return lineax_operator(self, tags)
@@ -310,14 +325,13 @@ class Jacobian(LinearAlgebra):
     def __getitem__(self, index: Any) -> Any:
         """`J[i, j]`: an entry; `J[i]`: a row; else what NumPy's indexing of the dense array would give."""
         whole = slice(None)
-        i: Any
-        j: Any
-        i, j = index if isinstance(index, tuple) and len(index) == 2 else (index, whole)
-        if _is_number(i) and _is_number(j):
+        pair: tuple[Any, Any] = index if isinstance(index, tuple) and len(index) == 2 else (index, whole)
+        i, j = pair
+        if is_index(i) and is_index(j):
             return self.row(i)[..., self._inside(j, 1)]
-        if _is_number(i) and isinstance(j, slice):
+        if is_index(i) and isinstance(j, slice):
             return self.row(i)[..., j]
-        if isinstance(i, slice) and _is_number(j):
+        if isinstance(i, slice) and is_index(j):
             return self.col(j)[..., i]
         dense = self.dense()
         try:
@@ -329,7 +343,7 @@ class Jacobian(LinearAlgebra):
 
     def _inside(self, index: int, axis: int) -> int:
         size = self.shape[axis]
-        if not _is_number(index):
+        if not is_index(index):
             raise InputTypeError(f"a {('row', 'column')[axis]} of J has a whole number, got {index!r}")
         if not -size <= index < size:
             raise ShapeError(f"Jacobian index {index} is out of range for the {size} {('rows', 'columns')[axis]} of J")
@@ -361,8 +375,7 @@ class Jacobian(LinearAlgebra):
         return self.diagonal().sum(axis=-1)
 
     def __repr__(self) -> str:
-        (m, n), batch = self.shape, " (a batch)" if self._batch else ""
-        dtype = np.dtype(self.dtype)
+        (m, n), dtype, batch = self.shape, np.dtype(self.dtype), " (a batch)" if self._batch else ""
         return f"Jacobian {m}×{n} {dtype}{batch} · {self.structure} · {self.order}, {self.cost:,} multiply-adds"
 
     def _positions(self) -> tuple[np.ndarray, np.ndarray]:
@@ -381,10 +394,3 @@ class Jacobian(LinearAlgebra):
 
     def _repr_html_(self) -> str:
         return html(repr(self), *self._positions(), self.shape, self.nnz)
-
-
-def _is_number(index: Any) -> bool:
-    try:
-        return not isinstance(index, (bool, np.bool_)) and operator.index(index) is not None
-    except TypeError:
-        return False

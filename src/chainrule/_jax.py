@@ -33,6 +33,8 @@ IGNORED_PARAMETERS = frozenset(
     }
 )
 
+HANDED_ON = ("optimization_barrier", "device_put")  # each operand is a result of its own, and no other's
+
 _OTHER_NAMES = {"add_any": "add_jaxvals", "custom_linear_solve": "linear_solve"}
 
 
@@ -103,6 +105,8 @@ def dependent(eqn: Equation, marked: Sequence[bool]) -> list[bool]:
         return _of_loop(params["body_jaxpr"].jaxpr, list(marked[skipped:]), a, len(eqn.outvars))
     if name == "cond":
         return [any(outs) for outs in zip(*[_marks(b.jaxpr, marked[1:]) for b in params["branches"]], strict=True)]
+    if name in HANDED_ON:
+        return list(marked)
     inner = inner_jaxpr(eqn)
     return _marks(inner[0], marked) if inner else [any(marked)] * len(eqn.outvars)
 

@@ -13,6 +13,7 @@ from chainrule._api import Argnums, checked_argnums, places
 from chainrule._compiled import Transform
 from chainrule._errors import ChainruleError
 from chainrule._field import at_points
+from chainrule._options import Options
 from chainrule._space import Space
 from chainrule._trace import Problem, flat_output, pick, require_inputs
 
@@ -125,7 +126,7 @@ def _traces_of_hessians(problem: Problem, shapes: Sequence[Any], most: int | Non
 
     None where a step cannot be reversed, where it would not fit, or where it is not cheaper than `most`.
     """
-    from chainrule._accumulate import Options, accumulate, plan_of
+    from chainrule._accumulate import accumulate, plan_of
 
     space = Space(jax.tree.structure(list(shapes)), tuple(s.shape for s in shapes), tuple(s.dtype for s in shapes))
     if any(jnp.issubdtype(d, jnp.complexfloating) for d in space.dtypes):

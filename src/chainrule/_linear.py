@@ -1,23 +1,17 @@
-"""The linear program laid flat: its equations, its sections, their transposes, and programs made of blocks."""
+"""The linear program laid flat: its equations, its sections and their transposes."""
 
 from __future__ import annotations
 
-import functools
-import math
-import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from chainrule._block import Block, compressed, densify, presence, union_of_lines, xp
 from chainrule._coefficient import evaluate as coefficients
 from chainrule._jax import dependent, run_equation
-from chainrule._program import Coefficient, Context, Linear, Tangent
+from chainrule._program import Coefficient, Context, Linear, Tangent, zero_coefficient, zero_tangent
 from chainrule._propagate import propagate, require_tangent
 
 
@@ -80,7 +74,7 @@ def record(
         if all(linear):
             return outs
         # a loop that recomputes values beside their tangents: what does not depend on these is had without them
-        known = [Coefficient(np.zeros(v.shape, v.dtype)) if isinstance(v, Linear) else v for v in values]
+        known = [zero_coefficient(v) if isinstance(v, Linear) else v for v in values]
         return [o if own else c for o, own, c in zip(outs, linear, coefficients(eqn, known), strict=True)]
 
     context = Context(propagate=lambda *a: propagate(context, *a), apply=note)
@@ -120,9 +114,9 @@ def push_through(
     env: dict[int, Any] = {id(v): t for v, t in zip(program.inputs, inputs, strict=True)}
     for step in program.steps:
         values = [env.get(id(v), v) if isinstance(v, Linear) else v for v in step.operands]
-        values = [Tangent(v.shape, v.dtype, ()) if isinstance(v, Linear) else v for v in values]
+        values = [zero_tangent(v) if isinstance(v, Linear) else v for v in values]
         for out, value in zip(step.outs, context.apply(context, step.equation, values), strict=True):
-            made = Tangent(out.shape, out.dtype, ()) if 0 in out.shape else value
+            made = zero_tangent(out) if 0 in out.shape else value
             env[id(out)] = seen(out, made) if isinstance(made, Tangent) else made
     return [require_tangent(env.get(id(v), v), tuple(v.shape), v.dtype) for v in program.outputs]
 
@@ -167,105 +161,3 @@ def precision_of(program: LinearProgram) -> Any:
     """The highest precision that a product of the program asks for, or None where none does."""
     asked = [p for s in program.steps for p in jax.tree.leaves(s.equation.params.get("precision"))]
     return max((p for p in asked if isinstance(p, jax.lax.Precision)), key=lambda p: p.value, default=None)
-
-
-def of_blocks(
-    tangents: Sequence[Tangent], targets: Sequence[Linear], sources: Sequence[Linear], precision: Any = None
-) -> LinearProgram:
-    """The program of the Jacobians of some arrays with respect to the sources laid flat, one after another."""
-    own = [[_even(b) for b in t.filled().blocks] for t in tangents]
-    coefficients = [Coefficient(b.vals, there) for blocks in own for b, there in blocks]
-
-    def run(values: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
-        flat = inputs[0] if len(inputs) == 1 else jnp.concatenate([x.reshape(-1) for x in inputs])
-        left, outs = iter(values), []
-        for v, blocks in zip(targets, own, strict=True):
-            terms = [_term(b, next(left), flat, v.dtype, precision) for b, _ in blocks]
-            outs.append(functools.reduce(jnp.add, terms) if terms else jnp.zeros(v.shape, v.dtype))
-        return outs
-
-    return traced(run, coefficients, sources)
-
-
-def _even(b: Block) -> tuple[Block, np.ndarray | None]:
-    """The block with one row of columns for all places of an axis, where these have most of their columns in common.
-
-    With it: which of its entries are there, where not all are.
-    """
-    own = b
-    for axis in [k for k, n in enumerate(b.cols.shape[:-1]) if n != 1]:
-        lines = np.moveaxis(own.cols, axis, -1).reshape((*np.delete(own.cols.shape[:-1], axis), -1))
-        if union_of_lines(lines.reshape(-1, lines.shape[-1]))[0].shape[-1] <= _COMMON * own.slots:
-            own = densify([own], [axis])
-    there = (own.cols >= 0) if own is b else presence([b], _along(b, own))
-    if there.all():
-        return own, None
-    vals = xp(own.vals).broadcast_to(own.vals, np.broadcast_shapes(own.vals.shape, compressed(there).shape))
-    return own.with_vals(vals), np.broadcast_to(compressed(there), vals.shape)
-
-
-def _along(b: Block, own: Block) -> list[int]:
-    return [k for k, (n, m) in enumerate(zip(b.cols.shape, own.cols.shape, strict=True)) if n != m and k < len(b.shape)]
-
-
-_COMMON = 1.5  # times the columns of one row
-
-
-def _term(b: Block, vals: Any, flat: Any, dtype: Any, precision: Any) -> Any:
-    """out[i] = sum over q of vals[i, q] u[cols[i, q]]; an axis along which nothing varies is never written out."""
-    slots, letters = b.slots, string.ascii_letters[: len(b.shape) + 1]
-    present, u = b.cols >= 0, taken(flat, completed(b.cols, flat.size))
-    if not present.all():  # zeros that are known: the steps that follow find the pattern again
-        vals = jnp.where(present, jnp.broadcast_to(vals, np.broadcast_shapes(vals.shape, present.shape)), 0)
-    if slots == 1:
-        return jnp.broadcast_to((vals * u)[..., 0], b.shape).astype(dtype)
-    parts = [_squeezed(a, letters) for a in (vals, u)]
-    out = "".join(x for x in letters[:-1] if x in parts[0][0] + parts[1][0])
-    copies = slots if letters[-1] not in parts[0][0] + parts[1][0] else 1
-    product = jnp.einsum(f"{parts[0][0]},{parts[1][0]}->{out}", parts[0][1] * copies, parts[1][1], precision=precision)
-    product = product.reshape([s if x in out else 1 for x, s in zip(letters, b.shape, strict=False)])
-    return jnp.broadcast_to(product, b.shape).astype(dtype)
-
-
-def _squeezed(a: Any, letters: str) -> tuple[str, Any]:
-    kept = [k for k, s in enumerate(a.shape) if s != 1]
-    return "".join(letters[k] for k in kept), a.reshape([a.shape[k] for k in kept])
-
-
-def completed(cols: np.ndarray, size: int) -> np.ndarray:
-    """Columns with some in place of absent ones: where all others run evenly, those of the same run.
-
-    So a mask does not turn a slice into a gather.
-    """
-    present = cols >= 0
-    if present.all() or not present.any():
-        return np.maximum(cols, 0)
-    origin = np.argwhere(present)[0]
-    even = np.full((1,) * cols.ndim, cols[tuple(origin)])
-    for k, n in enumerate(cols.shape):
-        before, after = (np.take(cols, range(a, n - 1 + a), axis=k) for a in (0, 1))
-        strides = (after - before)[(before >= 0) & (after >= 0)]
-        if strides.size and strides[0]:
-            places = (np.arange(n, dtype=cols.dtype) - origin[k]) * strides[0]
-            even = even + places.reshape([-1 if j == k else 1 for j in range(cols.ndim)])
-    inside = even.min() >= 0 and even.max() < size
-    return even if inside and (~present | (cols == even)).all() else np.maximum(cols, 0)
-
-
-def taken(array: Any, places: np.ndarray) -> Any:
-    """`array` laid flat at places: a slice, a reshape and a transpose where these run evenly, else a gather."""
-    axes = [k for k, s in enumerate(places.shape) if s != 1]
-    origin = int(places[(0,) * places.ndim]) if places.size else 0
-
-    def stride(k: int) -> int:
-        return int(places[tuple(int(k == j) for j in range(places.ndim))]) - origin
-
-    order = sorted(axes, key=stride, reverse=True)
-    sizes = [places.shape[k] for k in order]
-    even = origin + np.arange(math.prod(sizes), dtype=places.dtype).reshape(sizes)
-    if places.size and np.array_equal(even, places.squeeze().transpose([axes.index(k) for k in order])):
-        own = even.size == array.size
-        part = array if own else jax.lax.slice(array.reshape(-1), (origin,), (origin + even.size,))
-        part = part.reshape(sizes).transpose([order.index(k) for k in axes])
-        return part.reshape(places.shape)
-    return array.reshape(-1).at[places].get(mode="promise_in_bounds", wrap_negative_indices=False)

@@ -51,11 +51,11 @@ class LowRankUpdate(Jacobian):
         return cls(A, U, V)
 
     @property
-    def _rows(self) -> Any:  # type: ignore[override]
+    def _rows(self) -> Any:
         return self._A._rows
 
     @property
-    def _columns(self) -> Any:  # type: ignore[override]
+    def _columns(self) -> Any:
         return self._A._columns
 
     @property
@@ -68,13 +68,13 @@ class LowRankUpdate(Jacobian):
         return promoted(self._A.dtype, self._U.dtype, self._V.dtype)
 
     @property
-    def cost(self) -> int:  # type: ignore[override]
+    def cost(self) -> int:
         """Multiply-adds of the accumulation, counted from shapes."""
         return self._A.cost
 
     @property
-    def fallbacks(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The primitives that no rule covered."""
+    def fallbacks(self) -> tuple[str, ...]:
+        """The primitives of the function that no rule covered."""
         return self._A.fallbacks
 
     @property
@@ -148,7 +148,7 @@ class LowRankUpdate(Jacobian):
 
     def _after(self, other: Jacobian) -> Jacobian:
         if other._products_only:
-            return other._before(self)  # type: ignore[attr-defined]
+            return other._before(self)
         return Factored([self, *other.factors])
 
     def _before(self, other: Jacobian) -> Factored:

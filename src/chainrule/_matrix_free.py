@@ -73,11 +73,11 @@ class MatrixFree(Jacobian):
         return cls(program, residuals)
 
     @property
-    def _rows(self) -> Space:  # type: ignore[override]
+    def _rows(self) -> Space:
         return self._program.rows
 
     @property
-    def _columns(self) -> Space:  # type: ignore[override]
+    def _columns(self) -> Space:
         return self._program.columns
 
     @property
@@ -86,12 +86,12 @@ class MatrixFree(Jacobian):
         return promoted(self._rows.dtype, self._columns.dtype, self._program.jaxpr.outvars[0].aval.dtype)
 
     @property
-    def order(self) -> str:  # type: ignore[override]
+    def order(self) -> str:
         """In which direction a product runs."""
         return self._program.order
 
     @property
-    def cost(self) -> int:  # type: ignore[override]
+    def cost(self) -> int:
         """Operations of one product, counted from shapes."""
         return self._program.cost
 

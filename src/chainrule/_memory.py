@@ -23,12 +23,28 @@ _CGROUPS = (
 )
 
 
-def require_memory(what: str, shape: tuple[int, ...], itemsize: int, way_out: str) -> None:
+STEP = "jacobian: a step"  # the propagation knows which
+WAY_OUT = (
+    "Ways out: the other order (order='reverse' or 'forward'), dense columns or rows in parts (chunk_size='auto'), "
+    "products without a matrix (chainrule.linearize), or a higher memory_limit."
+)
+
+
+def require_memory(what: str, shape: tuple[int, ...], itemsize: int, way_out: str = WAY_OUT) -> None:
     """Refuse an array that would not fit, before it is allocated."""
     size = math.prod(shape) * itemsize
-    if (size > _SMALL or _LIMIT.get() is not None) and size > limit():
-        entries = f"an array of {'×'.join(str(s) for s in shape)} entries takes " if itemsize > 1 else ""
-        raise MemoryLimitError(f"{what}: {entries}{_gib(size)}, more than the limit of {_gib(limit())}. {way_out}")
+    if _exceeds(size):
+        require_bytes(f"{what}: an array of {'×'.join(map(str, shape))} entries takes", size, way_out)
+
+
+def require_bytes(what: str, size: int, way_out: str = WAY_OUT) -> None:
+    """Refuse so many bytes where they would not fit; `what` is said before their number."""
+    if _exceeds(size):
+        raise MemoryLimitError(f"{what} {_gib(size)}, more than the limit of {_gib(limit())}. {way_out}")
+
+
+def _exceeds(size: int) -> bool:
+    return (size > _SMALL or _LIMIT.get() is not None) and size > limit()
 
 
 def _gib(size: int) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from chainrule._apply import of_blocks
 from chainrule._block import Block, identity
-from chainrule._linear import LinearProgram, of_blocks, precision_of, push_through, section, transposed
+from chainrule._jax import dependent
+from chainrule._linear import LinearProgram, precision_of, push_through, section, transposed
 from chainrule._plan.node import Node
 from chainrule._program import Context, Linear, Tangent
 from chainrule._rules.pointwise import tidy
@@ -100,9 +103,9 @@ class Mixed:
             offsets[id(v)], offset = offset, offset + v.size
         preds: dict[int, dict[int, Partial]] = {}
         for step in link.steps:
-            for out in step.outs:
-                # what an array without elements gives depends on nothing
-                for v in {id(v): v for v in step.sources if v.size and (id(v) in preds or id(v) in offsets)}.values():
+            # what an array without elements gives depends on nothing
+            for v in {id(v): v for v in step.sources if v.size and (id(v) in preds or id(v) in offsets)}.values():
+                for out in itertools.compress(step.outs, dependent(step.equation, [u is v for u in step.operands])):
                     preds.setdefault(id(out), {})[id(v)] = Partial(v, out, section([step], [v], [out]))
         for v in (self.program.arrays[k] for k in order):
             through = preds.pop(id(v), {})

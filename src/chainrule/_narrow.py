@@ -91,7 +91,8 @@ def _parted(
         return push_through(context, section(program.steps, given, targets), seeds_of(given))
 
     def space(own: Sequence[Linear]) -> Space:
-        return Space(jax.tree.structure([0] * len(own)), *_shapes(own), "a narrow array")
+        shapes, dtypes = tuple(v.shape for v in own), tuple(v.dtype for v in own)
+        return Space(jax.tree.structure([0] * len(own)), shapes, dtypes, "a narrow array")
 
     first, last = [*program.inputs, *arrays], space(ends)
     inner = [pushed([v], first[: count + k])[0] for k, v in enumerate(arrays)]
@@ -110,10 +111,6 @@ def _parted(
         I = jnp.eye(V.shape[0], dtype=V.dtype)  # noqa: E741
         V = jax.scipy.linalg.solve_triangular(I - L.dense(), V, lower=True, unit_diagonal=True)
     return A, U.dense(), C, V
-
-
-def _shapes(arrays: Sequence[Linear]) -> tuple[Any, Any]:
-    return tuple(v.shape for v in arrays), tuple(v.dtype for v in arrays)
 
 
 def _parts(

@@ -14,6 +14,7 @@ import jax
 from chainrule._api import Argnums, checked_argnums, jacobian, places
 from chainrule._compiled import Known, Transform
 from chainrule._errors import InputTypeError, MemoryLimitError, NotReversibleError
+from chainrule._options import require_count
 from chainrule._plan.plan import Plan, PlanCache, measured
 from chainrule._space import name_of
 from chainrule._trace import pick
@@ -86,8 +87,7 @@ def plan(
     ((1000, 1000), 'forward', 4004000)
     """
     numbers = checked_argnums("plan", f, argnums)
-    if not isinstance(effort, int) or isinstance(effort, bool) or effort < 0:
-        raise InputTypeError(f"plan of {name_of(f)}: effort={effort!r} is no number of trials")
+    require_count(f"plan of {name_of(f)}", "effort", effort, 0)
     if cache is not None and not measure:
         raise InputTypeError(f"plan of {name_of(f)}: a cache keeps measured plans; give measure=True with it")
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._api import Argnums, _like, _problem_and_last, _with_last, checked_argnums
+from chainrule._api import Argnums, checked_argnums, converted_like, problem_and_last, with_last
 from chainrule._compiled import Transform
 from chainrule._errors import NotConservativeError
 from chainrule._field import at_points, require_field
@@ -78,14 +78,14 @@ def potential(
 
     def body(details: bool) -> Callable[..., Any]:
         def run(function: Any, args: tuple[Any, ...]) -> Any:
-            problem, x0 = _problem_and_last("potential", function, numbers, args)
+            problem, x0 = problem_and_last("potential", function, numbers, args)
             require_inputs(problem, False)
             return _values(problem, x0, order, check, batched, details)
 
         return run
 
     def made(kind: Any, details: bool) -> Any:
-        return kind("potential", f, _with_last(numbers), body(details), ("potential", numbers, *options, details))
+        return kind("potential", f, with_last(numbers), body(details), ("potential", numbers, *options, details))
 
     options = (order, check, batched)
     own = made(_Checked, False)
@@ -148,7 +148,7 @@ def _values(problem: Problem, x0: Any, order: int | None, check: bool, batched: 
 
 def _ends(what: str, problem: Problem, x0: Any) -> tuple[Any, Any]:
     """[n], [n]: the point, and the one that is 0."""
-    own = _like(what, x0, jax.tree.unflatten(problem.tree, problem.leaves))
+    own = converted_like(what, x0, jax.tree.unflatten(problem.tree, problem.leaves))
     return flat(problem.leaves), flat(own)
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import Block, fill
+from chainrule._block import Block
 from chainrule._plan.node import Body
+from chainrule._rows import fill
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +85,11 @@ class Tangent:
         """Say whether the Jacobian is known to be zero."""
         return not self.blocks
 
+    @property
+    def taken(self) -> bool:
+        """Whether the blocks are there."""
+        return True
+
     def filled(self) -> Tangent:
         """The same without scattered blocks."""
         if all(b.rows is None for b in self.blocks):
@@ -91,8 +97,25 @@ class Tangent:
         return Tangent(self.shape, self.dtype, tuple(f for b in self.blocks for f in fill(b, self.shape)))
 
 
-class Contracted(Tangent):
-    """An Einstein sum of a tangent and a coefficient that is taken when its blocks are asked for.
+class Awaited(Tangent):
+    """A tangent whose blocks are taken when they are asked for: what comes next may do without them."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any, take: Callable[[], tuple[Block, ...]]):
+        self.__dict__.update(shape=shape, dtype=dtype, take=take)
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """The blocks, once they are asked for."""
+        return self.__dict__["take"]()
+
+    @property
+    def taken(self) -> bool:
+        """Whether the blocks were asked for."""
+        return "blocks" in self.__dict__
+
+
+class Contracted(Awaited):
+    """An Einstein sum of a tangent and a coefficient.
 
     A next contraction may meet the coefficient alone: (u C) D = u (C D), where the right side is often cheaper.
     `subscripts` reads 'source,coefficient->result'.
@@ -110,15 +133,10 @@ class Contracted(Tangent):
         coefficient: Coefficient,
         subscripts: str,
         precision: Any,
-        take: Callable[[], Any],
+        take: Callable[[], tuple[Block, ...]],
     ):
-        own = {"shape": tuple(aval.shape), "dtype": aval.dtype, "source": source, "coefficient": coefficient}
-        self.__dict__.update(own, subscripts=subscripts, precision=precision, take=take)
-
-    @cached_property
-    def blocks(self) -> tuple[Block, ...]:
-        """The blocks of the sum."""
-        return self.__dict__["take"]()
+        super().__init__(tuple(aval.shape), aval.dtype, take)
+        self.__dict__.update(source=source, coefficient=coefficient, subscripts=subscripts, precision=precision)
 
     @property
     def vanishes(self) -> bool:
@@ -126,20 +144,23 @@ class Contracted(Tangent):
         return False
 
 
-class Scaled(Tangent):
-    """An element-wise product that is taken when its blocks are asked for: a sum of it is an Einstein sum."""
+class Scaled(Awaited):
+    """An element-wise product: a sum of it is an Einstein sum."""
 
     source: Tangent
     coefficient: Coefficient
 
-    def __init__(self, source: Tangent, coefficient: Coefficient, take: Callable[[], Any]):
-        own = {"shape": source.shape, "dtype": source.dtype, "source": source, "coefficient": coefficient}
-        self.__dict__.update(own, take=take)
+    def __init__(self, source: Tangent, coefficient: Coefficient, take: Callable[[], tuple[Block, ...]]):
+        super().__init__(source.shape, source.dtype, take)
+        self.__dict__.update(source=source, coefficient=coefficient)
 
-    @cached_property
-    def blocks(self) -> tuple[Block, ...]:
-        """The blocks of the product."""
-        return self.__dict__["take"]()
+    @property
+    def vanishes(self) -> bool:
+        """By a coefficient without known zeros it vanishes where its source does.
+
+        This is asked before the next step, so that the source is taken by then: a long chain of products does not nest.
+        """
+        return not self.source.blocks
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,6 +203,16 @@ class Context:
 
     def count(self, *blocks: Block) -> None:
         self.cost += sum(int(np.prod(b.vals.shape)) for b in blocks if not b.static)
+
+
+def zero_coefficient(like: Any) -> Coefficient:
+    """Known zeros of the shape and dtype of another value."""
+    return Coefficient(np.zeros(like.shape, like.dtype))
+
+
+def zero_tangent(like: Any) -> Tangent:
+    """The Jacobian of an array that depends on nothing, of the shape and dtype of another one."""
+    return Tangent(tuple(like.shape), like.dtype, ())
 
 
 def plain(value: Value) -> Any:

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from chainrule._block import WAY_OUT
 from chainrule._coefficient import evaluate, known
 from chainrule._errors import MemoryLimitError, MissingRuleError
 from chainrule._jax import Literal, inner_jaxpr, needed, taken_branch
-from chainrule._memory import require_memory
-from chainrule._program import Coefficient, Context, Tangent, Value
+from chainrule._memory import STEP, require_bytes, require_memory
+from chainrule._program import Coefficient, Context, Tangent, Value, zero_tangent
 from chainrule._rules import SCATTERED, ZEROS, fallback, rule_for
 
 
@@ -34,7 +33,7 @@ def propagate(context: Context, jaxpr: Any, consts: Sequence[Any], inputs: Seque
 def _without_empty(value: Value) -> Value:
     """An array of size 0 has no rows: no rule needs to see blocks of it."""
     if isinstance(value, Tangent) and 0 in value.shape:
-        return Tangent(value.shape, value.dtype, ())
+        return zero_tangent(value)
     return value
 
 
@@ -57,19 +56,19 @@ def push(context: Context, eqn: Any, values: list[Value]) -> Sequence[Value]:
     """One linear equation on tangents, by its rule."""
     vanishing = not any(isinstance(v, Tangent) and not v.vanishes for v in values)
     if vanishing or all(0 in v.aval.shape for v in eqn.outvars):
-        return [Tangent(tuple(v.aval.shape), v.aval.dtype, ()) for v in eqn.outvars]
+        return [zero_tangent(v.aval) for v in eqn.outvars]
     if eqn.primitive not in SCATTERED:
         values = [v.filled() if isinstance(v, Tangent) else v for v in values]
     try:
         return _measured(context, _by_rule(context, eqn, values))
     except MemoryLimitError as error:
-        text = str(error).replace("jacobian: a step:", f"jacobian: the step `{eqn.primitive.name}`:")
+        text = str(error).replace(f"{STEP}:", f"jacobian: the step `{eqn.primitive.name}`:")
         raise MemoryLimitError(text) from None
 
 
 def _measured(context: Context, done: Sequence[Value]) -> Sequence[Value]:
-    for b in [b for v in done for b in v.__dict__.get("blocks", ())]:
-        require_memory("jacobian: a step", b.vals.shape, b.vals.dtype.itemsize, WAY_OUT)
+    for b in [b for v in done if isinstance(v, Tangent) and v.taken for b in v.blocks]:
+        require_memory(STEP, b.vals.shape, b.vals.dtype.itemsize)
         context.largest = max(context.largest, b.vals.size * b.vals.dtype.itemsize)
     return done
 
@@ -108,7 +107,7 @@ def require_sum(what: str, context: Context, values: Sequence[Value]) -> None:
         if isinstance(v, Tangent):
             total += sum(b.vals.size * b.vals.dtype.itemsize for b in v.blocks)  # a sum that waited is taken now
             _measured(context, [v])
-    require_memory(f"{what}: J, and the largest array on the way to it", (total + context.largest,), 1, WAY_OUT)
+    require_bytes(f"{what}: J, and the largest array on the way to it:", total + context.largest)
 
 
 def require_tangent(value: Value, shape: tuple[int, ...], dtype: Any) -> Tangent:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -17,10 +17,8 @@ from chainrule._linalg.host import working
 from chainrule._linalg.iterative import KRYLOV, krylov, require_method, require_options
 from chainrule._linalg.lineax_operator import JacobianOperator
 from chainrule._linalg.methods import is_sparse
+from chainrule._options import Order
 from chainrule._space import flat, promoted
-
-if TYPE_CHECKING:
-    from chainrule._accumulate import Order
 
 
 class _State(eqx.Module):

@@ -17,7 +17,7 @@ from chainrule._errors import InputTypeError, MemoryLimitError
 from chainrule._expense import exact_cost
 from chainrule._jacobian import Jacobian
 from chainrule._lanczos import log_dets, split_log_det
-from chainrule._options import ANY_J, require_count
+from chainrule._options import ANY_J, Options, require_count
 from chainrule._probing import Estimate, averaged, diagonal, drawn, trace
 from chainrule._space import name_of
 from chainrule._trace import pick, require_inputs
@@ -281,7 +281,7 @@ def _transform(wanted: _Wanted, f: Any, argnums: Argnums) -> Any:
 
 
 def _accumulated(problem: Any, what: str) -> Any:
-    from chainrule._accumulate import Options, accumulate
+    from chainrule._accumulate import accumulate
 
     return accumulate(problem, Options(order="factored" if what == "log_det" else "auto")).jacobian
 

@@ -59,11 +59,15 @@ def require_arrays(what: str, leaves: Sequence[Any]) -> None:
     """Refuse inputs that are no arrays and no numbers."""
     for x in leaves:
         if not _is_array(x):
-            kind = f"{type(x).__name__} of {x.dtype}" if hasattr(x, "dtype") else type(x).__name__
             raise InputTypeError(
-                f"{what}: an input is a {kind}, not an array of numbers that JAX knows; "
+                f"{what}: an input is a {_kind(x)}, not an array of numbers that JAX knows; "
                 f"convert it with jnp.asarray{_or_others(what)}"
             )
+
+
+def _kind(x: Any) -> str:
+    """What stands in the place of an array."""
+    return f"{type(x).__name__} of {x.dtype}" if hasattr(x, "dtype") else type(x).__name__
 
 
 def _offers(what: str, option: str) -> bool:
@@ -80,17 +84,22 @@ def require_numbers(what: str, name: str, leaves: Sequence[Any]) -> None:
     """Refuse a right-hand side that is no numbers."""
     for x in leaves:
         if not _is_array(x):
-            kind = f"{type(x).__name__} of {x.dtype}" if hasattr(x, "dtype") else type(x).__name__
-            raise InputTypeError(f"{what}: {name} holds a {kind}, not an array of numbers that JAX knows")
+            raise InputTypeError(f"{what}: {name} holds a {_kind(x)}, not an array of numbers that JAX knows")
 
 
 def _is_array(x: Any) -> bool:
-    if isinstance(x, (jax.core.Tracer, jax.Array, str, bytes)):
-        return not isinstance(x, (str, bytes))
+    if isinstance(x, (jax.core.Tracer, jax.Array)):
+        return True
+    if isinstance(x, (str, bytes)):
+        return False
     try:
         return jnp.asarray(x).dtype.kind in "biufcV"
     except (TypeError, ValueError, OverflowError):
         return False
+
+
+def _is_real_number(x: Any) -> bool:
+    return _is_array(x) and np.shape(x) == () and jnp.issubdtype(jnp.result_type(x), jnp.floating)
 
 
 def require_inputs(problem: Problem, holomorphic: bool, complex_too: bool = False) -> None:
@@ -173,13 +182,8 @@ def scalar_function(transform: str, f: Callable[..., Any], has_aux: bool) -> Cal
         out = f(*args)
         value, _ = split_aux(out, what, has_aux)
         leaves = jax.tree.leaves(value)
-        if (
-            len(leaves) != 1
-            or not _is_array(leaves[0])
-            or np.shape(leaves[0]) != ()
-            or not jnp.issubdtype(jnp.result_type(leaves[0]), jnp.floating)
-        ):
-            got = [f"{jnp.result_type(x)} of shape {np.shape(x)}" if _is_array(x) else type(x).__name__ for x in leaves]
+        if len(leaves) != 1 or not _is_real_number(leaves[0]):
+            got = [f"{jnp.result_type(x)} of shape {np.shape(x)}" if _is_array(x) else _kind(x) for x in leaves]
             raise ShapeError(f"{what}: the output must be one real number, got {got}; use chainrule.jacobian")
         return out
 

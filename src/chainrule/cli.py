@@ -12,7 +12,6 @@ import threading
 import time
 import timeit
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal
@@ -21,11 +20,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import typer
-from jax.flatten_util import ravel_pytree
 from rich.console import Console
 
 import chainrule as cr
 from chainrule import _save_command
+from chainrule._agreement import Given
+from chainrule._trace import pick
 from chainrule.explain.commands import add_to
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -334,50 +334,16 @@ _save_command.add_to(app, _target)
 
 def _check(f: Callable[..., Any], point: Any, J: Any, times: Times) -> bool:
     """Products with J against JAX in both directions, and against central differences of f."""
-    x, unflatten = ravel_pytree(point)
-
-    def flat_f(x: Any) -> Any:
-        return ravel_pytree(f(unflatten(x)))[0]
-
-    def push(J: Any, v: Any) -> Any:
-        return ravel_pytree(J @ v)[0]
-
-    def pull(J: Any, w: Any) -> Any:
-        back = ravel_pytree(J.T @ w)[0]
-        return back if jnp.iscomplexobj(x) else jnp.real(back)  # a real input has a real cotangent
-
-    y = jax.eval_shape(flat_f, x)
+    errors: dict[str, float | None] = dict.fromkeys(("pushforward", "pullback", "finite differences"))
     with _phase("check", times):
-        errors = {
-            "pushforward": _largest_error(J, push, lambda x, v: jax.jvp(flat_f, (x,), (v,))[1], x, x),
-            "pullback": _largest_error(J, pull, lambda x, w: jax.vjp(flat_f, x)[1](w)[0], x, y),
-            "finite differences": _largest_error(J, push, partial(_difference, flat_f), x, x),
-        }
-    eps = max(float(jnp.finfo(a.dtype).eps) for a in (x, y))
+        given = Given.of(pick("check", f, 0, (point,)), differences=True, dense_limit=-1)
+        for what, got, wanted, *_ in given.compared(J, near=0.0, directions=3, seed=0):
+            errors[what] = max(errors[what] or 0.0, _relative(got, wanted))
+    eps = max(float(jnp.finfo(a.dtype).eps) for a in (given.x, given.y))
     # a central difference loses a third of the digits, and more where f is ill scaled
     limits = dict.fromkeys(errors, eps**0.5) | {"finite differences": 50 * eps**0.5}
     verdicts = [_verdict(what, error, limits[what]) for what, error in errors.items()]
     return all(verdicts)
-
-
-def _difference(f: Callable[..., Any], x: Any, v: Any) -> Any:
-    """The central difference of f along v."""
-    scale = jnp.maximum(jnp.abs(x).max(initial=0), 1) / jnp.maximum(jnp.abs(v).max(initial=0), 1)
-    h = float(jnp.finfo(x.dtype).eps) ** (1 / 3) * scale
-    return (f(x + h * v) - f(x - h * v)) / (2 * h)
-
-
-def _largest_error(J: Any, ours: Any, theirs: Any, x: Any, like: Any, directions: int = 3) -> float | None:
-    """The largest relative error over random directions like `like`; None where JAX has no such product."""
-    try:
-        program = jax.jit(theirs).lower(x, like).compile()
-    except (TypeError, ValueError):  # a custom_vjp has no pushforward in JAX, a while loop no pullback
-        return None
-    product, errors = jax.jit(ours), []
-    for seed in range(directions):
-        v = jnp.asarray(np.random.default_rng(seed).normal(size=like.shape), like.dtype)
-        errors.append(_relative(product(J, v), program(x, v)))
-    return max(errors)
 
 
 def _relative(a: Any, b: Any) -> float:

@@ -6,7 +6,7 @@ Import it by its name: `import chainrule.testing`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,13 +19,11 @@ from chainrule._agreement import Report as Report
 from chainrule._api import Argnums, checked_argnums, jacobian
 from chainrule._errors import NotReversibleError
 from chainrule._jax import walk
+from chainrule._options import Order
 from chainrule._rule_check import COMPILED, UNKNOWN, Case, Comparison, batched, compiled, eagerly, given_to, transposed
 from chainrule._rules import RULES
 from chainrule._space import name_of
 from chainrule._trace import pick
-
-if TYPE_CHECKING:
-    from chainrule._accumulate import Order
 
 
 def check_jacobian(

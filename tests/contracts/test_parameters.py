@@ -147,6 +147,8 @@ CONTRACTS = [
               "fill_value": 0}),
     Contract("scatter-add", lambda a, i, b: lax.scatter_add(a, i, b, ROWS), ["f 3 4", "i 2 1", "f 2 4"], [0, 1, 2],
              SCATTER),
+    Contract("scatter-sub", lambda a, i, b: lax.scatter_sub(a, i, b, ROWS), ["f 3 4", "i 2 1", "f 2 4"], [0, 1, 2],
+             SCATTER),
     Contract("scatter-mul", lambda a, i, b: lax.scatter_mul(a, i, b, ROWS), ["f 3 4", "i 2 1", "f 2 4"], [0, 1, 2],
              SCATTER),
     Contract("scatter", lambda a, i, b: lax.scatter(a, i, b, ROWS), ["f 3 4", "i 2 1", "f 2 4"], [0, 1, 2], SCATTER),

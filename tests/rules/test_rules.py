@@ -36,7 +36,7 @@ DESIGNED = {
     *("complex", "conj", "jit", "remat", "cond", "scan", "while"),
 }
 # served by inlining, by the fallback, or by the transposed program only
-WITHOUT_RULE = {"jit", "remat", "scatter-sub"}
+WITHOUT_RULE = {"jit", "remat"}
 
 
 def table(kinds: str) -> Any:

@@ -36,6 +36,8 @@ SPARSE: list[tuple[str, Callable[..., Any], int]] = [
     ("triangle", lambda x: jnp.cumsum(x), 78),
     ("stencil", lambda x: x[2:] - 2.0 * x[1:-1] + x[:-2], 30),
     ("segments", lambda x: jax.ops.segment_sum(x, np.arange(12) // 5, 3), 12),
+    ("sum at places", lambda x: jnp.zeros(9).at[np.arange(12) // 2].add(x), 12),
+    ("difference at places", lambda x: x[:4].at[np.array([1, 3, 3])].subtract(x[4:7]), 7),
     ("concatenation", lambda x: jnp.concatenate([x.sum()[None], 2.0 * x[1:]]), 23),
     ("window", lambda x: lax.reduce_window(x, 0.0, lax.add, (3,), (3,), "VALID"), 12),
     ("solves per sample", lambda x: lax.linalg.triangular_solve(np.tril(c(2, 2)), x.reshape(6, 2), lower=True), 24),

@@ -54,18 +54,12 @@ class Graph:
                 found[key] = own(step, k, r)
             return Edge(step.operands[k], step.outs[r], found[key])
 
-        return cls(
-            program,
-            [
-                [
-                    edge(step, k, r)
-                    for r in range(len(step.outs))
-                    for k, v in enumerate(step.operands)
-                    if isinstance(v, Linear) and v.size and step.outs[r].size
-                ]
-                for step in program.steps
-            ],
-        )
+        def edges(step: Any) -> list[Edge]:
+            own = [k for k, v in enumerate(step.operands) if isinstance(v, Linear) and v.size]
+            made = (edge(step, k, r) for r, out in enumerate(step.outs) if out.size for k in own)
+            return [e for e in made if e.local.terms]
+
+        return cls(program, [edges(step) for step in program.steps])
 
 
 Held = Mapping[int, Mapping[int, Terms]]  # by the array, by the number of the seed

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from chainrule._jax import count_operations, scan_counts
+from chainrule._jax import HANDED_ON, count_operations, primitive, scan_counts
 from chainrule._plan.pattern import NUMBER, Group, Shape, Term, Terms, full, group
 from chainrule._program import Coefficient
 
@@ -44,12 +44,12 @@ class Local:
 
 
 Rule = Callable[[Any, int, Shape, Shape], Terms]  # (equation, number of the operand, its shape, result's shape)
-_RULES: dict[str, Rule] = {}
+_RULES: dict[Any, Rule] = {}  # by the primitive
 
 
 def _of(*names: str) -> Callable[[Rule], Rule]:
     def register(rule: Rule) -> Rule:
-        _RULES.update(dict.fromkeys(names, rule))
+        _RULES.update({found: rule for name in names if (found := primitive(name)) is not None})
         return rule
 
     return register
@@ -58,16 +58,17 @@ def _of(*names: str) -> Callable[[Rule], Rule]:
 def local(equation: Any, operands: Any, k: int, result: int) -> Local:
     """The pattern of a result with respect to operand k."""
     source, target = tuple(operands[k].shape), tuple(equation.outvars[result].aval.shape)
-    name = equation.primitive.name
-    rule = _RULES.get(name)
-    if rule is not None:
-        terms = rule(equation, k, source, target)
-        if name == "dot_general":
-            terms = _known_zeros(terms, operands[1 - k])
-        if name in ("mul", "div") and is_number(operands[1 - k]):
-            terms = _numbers(terms)
-        return Local(terms)
-    return Local((_loop(equation, k, result, source, target),), Column(column(equation)))
+    rule, name = _RULES.get(equation.primitive), equation.primitive.name
+    if k != result and name in HANDED_ON:
+        return Local(())
+    if rule is None:
+        return Local((_whole(equation, k, source, target),), Column(column(equation)))
+    terms = rule(equation, k, source, target)
+    if name == "dot_general":
+        terms = _known_zeros(terms, operands[1 - k])
+    if name in ("mul", "div") and is_number(operands[1 - k]):
+        terms = _numbers(terms)
+    return Local(terms)
 
 
 def is_number(value: Any) -> bool:
@@ -110,8 +111,8 @@ def _key(equation: Any, k: int) -> int:
     return hash((equation.primitive.name, k, repr([(n, v) for n, v in equation.params.items() if "sharding" not in n])))
 
 
-@_of("add", "add_any", "sub", "neg", "convert_element_type", "copy", "copy_p", "real", "imag", "complex", "conj",
-     "reduce_precision", "optimization_barrier", "sharding_constraint")  # fmt: skip
+@_of("add", "add_any", "sub", "neg", "convert_element_type", "copy", "real", "imag", "complex", "conj", "device_put",
+     "name", "stop_gradient", "reduce_precision", "optimization_barrier", "sharding_constraint")  # fmt: skip
 def _same(equation: Any, k: int, source: Shape, target: Shape) -> Terms:
     return (Term(tuple(_broadcasted(source, target))),)
 
@@ -173,7 +174,7 @@ def _summed(equation: Any, k: int, source: Shape, target: Shape) -> Terms:
     return (Term((*groups, *(group(source, target, [i], [], source[i]) for i in axes if source[i] != 1))),)
 
 
-@_of("reshape", "squeeze", "expand_dims")
+@_of("reshape", "squeeze")
 def _reshape(equation: Any, k: int, source: Shape, target: Shape) -> Terms:
     """Axes that are split or joined form a group: each of its places is one place of the others."""
     groups, i, j = [], 0, 0
@@ -216,7 +217,7 @@ def _dot(equation: Any, k: int, source: Shape, target: Shape) -> Terms:
     return (Term(tuple(groups)),)
 
 
-@_of("cumsum", "cumlogsumexp", "cumprod", "reduce_window_sum")
+@_of("cumsum", "reduce_window_sum")
 def _cumulative(equation: Any, k: int, source: Shape, target: Shape) -> Terms:
     axis = equation.params.get("axis")
     groups = []
@@ -239,7 +240,7 @@ def _gathered(equation: Any, k: int, source: Shape, target: Shape) -> Terms:
     return (_indexed(equation, k, source, target, list(zip(window, numbers.offset_dims, strict=True))),)
 
 
-@_of("scatter-add", "scatter", "scatter_add", "scatter-sub", "scatter-mul", "scatter_mul")
+@_of("scatter", "scatter_add", "scatter_sub", "scatter_mul")
 def _scattered(equation: Any, k: int, source: Shape, target: Shape) -> Terms:
     if k == 0:
         return (Term(tuple(_kept(source, target, _aligned(source, target)))),)
@@ -261,9 +262,9 @@ def _indexed(equation: Any, k: int, source: Shape, target: Shape, window: list[t
     return Term(tuple(groups), _key(equation, k))
 
 
-@_of("triangular_solve")
+@_of("triangular_solve", "tridiagonal_solve")
 def _solved(equation: Any, k: int, source: Shape, target: Shape) -> Terms:
-    axis = len(target) - (2 if equation.params["left_side"] else 1)
+    axis = len(target) - (2 if equation.params.get("left_side", True) else 1)
     return _mixing(source, target, {axis})
 
 
@@ -303,7 +304,7 @@ def _mixing(source: Shape, target: Shape, axes: set[int]) -> Terms:
     return (Term((*groups, *mixed)),)
 
 
-def _loop(equation: Any, k: int, result: int, source: Shape, target: Shape) -> Term:
+def _whole(equation: Any, k: int, source: Shape, target: Shape) -> Term:
     """What is not taken apart: full, but for the time of a loop that carries nothing."""
     if equation.primitive.name == "scan" and source and target:
         consts, carry = scan_counts(equation)

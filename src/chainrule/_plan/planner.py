@@ -7,12 +7,13 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from chainrule._errors import InputTypeError
 from chainrule._linear import LinearProgram
+from chainrule._options import Kind
 from chainrule._plan.body import chain_of
 from chainrule._plan.cost import Graph
 from chainrule._plan.local import is_number
@@ -54,19 +55,27 @@ def _known(v: Coefficient) -> Any:
     return tuple(v.shape), str(v.dtype), is_number(v), found
 
 
-def planned(program: LinearProgram, what: str, only: str | None, sole: bool, effort: int) -> tuple[Plan, Chain]:
-    """Find the cheapest order of a program, or say what its orders cost where `only` one comes into question.
+class Directions(NamedTuple):
+    """The only order that comes into question, if there is but one, and whether it is the sole one that JAX has."""
 
-    `sole`: JAX has no other; the program of one that has no forward sweep is that of the cotangents.
-    """
+    only: Kind | None
+    sole: bool
+
+    @property
+    def backwards(self) -> bool:
+        """Whether the program is that of the cotangents, from the outputs to the inputs: there is no forward one."""
+        return self.sole and self.only == "reverse"
+
+
+def planned(program: LinearProgram, what: str, directions: Directions, effort: int) -> tuple[Plan, Chain]:
+    """Find the cheapest order of a program, or say what its orders cost where only one comes into question."""
+    only, sole = directions
     chain = chain_of(program, weights(), effort)
     last, number = len(chain.cuts) - 1, program.numbers
     m, n = (sum(math.prod(v.shape) for v in arrays) for arrays in (program.outputs, program.inputs))
-    backwards = sole and only == "reverse"  # the program is that of the cotangents, from the outputs to the inputs
-    if backwards:
-        m, n = n, m
     nodes = {kind: Node(kind, 0, last) for kind in ("forward", "reverse") if not sole or only == kind}
-    if backwards:
+    if directions.backwards:
+        m, n = n, m
         nodes = {"reverse": Node("forward", 0, last)}
     mixed = chain.best[0, last][2]
     if not mixed.pure and only is None:

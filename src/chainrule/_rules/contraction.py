@@ -1,4 +1,4 @@
-"""dot_general and convolution: products of Jacobians."""
+"""Einstein sums of a tangent and a coefficient: products of Jacobians."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import WAY_OUT, Block, compressed, densify, join, multiply, presence, same_but_absent, union, xp
+from chainrule._block import Block, compressed, densify, join, multiply, presence, same_but_absent, union, xp
 from chainrule._errors import MissingRuleError
 from chainrule._memory import require_memory
 from chainrule._program import Coefficient, Context, Contracted, Tangent, Value, as_jax
@@ -32,15 +32,18 @@ def dot_general(context: Context, eqn: Any, values: list[Value]) -> Any:
     return [contracted(context, eqn.outvars[0].aval, *associated(u, c, subscripts, precision), precision)]
 
 
-def contracted(
-    context: Context, aval: Any, u: Tangent, c: Coefficient, subscripts: str, precision: Any = None
-) -> Contracted:
+def parted(subscripts: str) -> list[str]:
+    """The axes of both operands of an Einstein sum, and of its result."""
+    return subscripts.replace("->", ",").split(",")
+
+
+def contracted(context: Context, aval: Any, u: Tangent, c: Coefficient, subscripts: str, precision: Any) -> Contracted:
     """The sum, to be taken when it is needed."""
 
     def take() -> tuple[Block, ...]:
         blocks = contract(context, u.filled(), c.value, subscripts, c.nonzero, precision)
         for b in blocks:
-            require_memory("jacobian: a product", b.vals.shape, b.vals.dtype.itemsize, WAY_OUT)
+            require_memory("jacobian: a product", b.vals.shape, b.vals.dtype.itemsize)
         return tidy([b.with_vals(b.vals.astype(aval.dtype)) for b in blocks])
 
     return Contracted(aval, u, c, subscripts, precision, take)
@@ -48,10 +51,10 @@ def contracted(
 
 def associated(u: Tangent, c: Coefficient, subscripts: str, precision: Any) -> tuple[Tangent, Coefficient, str]:
     """Rewrite (s C) D as s (C D) where the axes that D sums belong to C alone and it costs less."""
-    if not isinstance(u, Contracted) or "blocks" in u.__dict__ or u.precision != precision:
+    if not isinstance(u, Contracted) or u.taken or u.precision != precision:
         return u, c, subscripts
-    mine, other, out = subscripts.replace("->", ",").split(",")
-    source, inner, between = u.subscripts.replace("->", ",").split(",")
+    mine, other, out = parted(subscripts)
+    source, inner, between = parted(u.subscripts)
     fresh = iter(x for x in string.ascii_letters if x not in mine + other + out)
     names = dict(zip(between, mine, strict=True))
     names |= {x: next(fresh) for x in dict.fromkeys(source + inner) if x not in names}
@@ -95,9 +98,9 @@ def _einsum(subscripts: str, a: Any, b: Any, precision: Any) -> Any:
             wide = np.einsum(subscripts, a.astype(np.float32), b.astype(np.float32))
             return wide.astype(np.result_type(a, b))
         return np.einsum(subscripts, a, b)
-    inputs, out = subscripts.split("->")
-    if set(inputs) <= {*out, ","}:  # nothing is summed: as a batch of products XLA would turn and copy both sides
-        return multiply(*[_aligned(x, labels, out) for x, labels in zip((a, b), inputs.split(","), strict=True)])
+    left, right, out = parted(subscripts)
+    if set(left + right) <= set(out):  # nothing is summed: as a batch of products XLA would turn and copy both sides
+        return multiply(_aligned(a, left, out), _aligned(b, right, out))
     return jnp.einsum(subscripts, a, b, precision=precision)
 
 
@@ -110,9 +113,9 @@ def _aligned(array: Any, labels: str, target: str) -> Any:
 
 def transposed(context: Context, eqn: Any, u: Contracted, permutation: Any) -> list[Value]:
     """The same sum with its axes in another order."""
-    inputs, out = u.subscripts.split("->")
-    turned = "".join(out[k] for k in permutation)
-    return [contracted(context, eqn.outvars[0].aval, u.source, u.coefficient, f"{inputs}->{turned}", u.precision)]
+    mine, other, out = parted(u.subscripts)
+    turned = f"{mine},{other}->{''.join(out[k] for k in permutation)}"
+    return [contracted(context, eqn.outvars[0].aval, u.source, u.coefficient, turned, u.precision)]
 
 
 def letters_of(eqn: Any) -> tuple[str, str, str]:
@@ -137,8 +140,7 @@ def contract(
     Contracted axes along which the columns are constant are summed; the others move into the slots,
     or are first made dense where that gives fewer of them. Of a coefficient with few nonzeros only these are met.
     """
-    inputs, out = subscripts.split("->")
-    mine, other = inputs.split(",")
+    mine, other, out = parted(subscripts)
     axes = [k for k, x in enumerate(mine) if x not in out]
     blocks, done = list(u.blocks), []
     if nonzero is not None and len(axes) == 1 and set(other) & set(mine) == {mine[axes[0]]}:
@@ -155,8 +157,7 @@ def contract(
 
 def _reached(block: Block, there: np.ndarray, nonzero: Any, subscripts: str) -> Block:
     """Absent: the columns that no path over nonzeros of the coefficient reaches."""
-    inputs, out = subscripts.split("->")
-    mine, other = inputs.split(",")
+    mine, other, out = parted(subscripts)
     slot = next(x for x in string.ascii_letters if x not in mine + other)
     paths = np.einsum(
         f"{mine}{slot},{other}->{out}{slot}", there.astype(np.float32), nonzero.astype(np.float32), optimize=True
@@ -176,8 +177,7 @@ def _lines(array: Any, labels: str, summed: str) -> Any:
 
 def _along_nonzeros(context: Context, b: Block, c: Any, subscripts: str, lines: np.ndarray) -> Block:
     """out[f, r] = sum over the few k with C[f, k] ≠ 0 of C[f, k] u[r, k]: each of them takes slots of its own."""
-    inputs, out = subscripts.split("->")
-    mine, other = inputs.split(",")
+    mine, other, out = parted(subscripts)
     (summed,) = [x for x in mine if x not in out]
     axis, free, rest = mine.index(summed), [x for x in other if x != summed], [x for x in mine if x != summed]
     width = max(int(lines.sum(axis=1).max(initial=0)), 1)
@@ -189,7 +189,7 @@ def _along_nonzeros(context: Context, b: Block, c: Any, subscripts: str, lines: 
 
     def arranged(a: Any) -> Any:
         """[f, w, *rest, q] -> [*out, w q]"""
-        a = xp(a).broadcast_to(a, (*a.shape[:-1], b.slots))
+        a = b.full_slots(a)
         a = a.reshape((*[sizes[x] for x in free], *a.shape[1:]))
         labels = [*free, "", *rest]
         a = xp(a).transpose(a, [*[labels.index(x) for x in out], len(free), len(labels)])
@@ -244,8 +244,7 @@ def _side_by_side(blocks: list[tuple[Block, np.ndarray | None]]) -> list[tuple[B
 def _contract_block(
     context: Context, b: Block, c: Any, subscripts: str, nonzero: np.ndarray | None, precision: Any
 ) -> Block:
-    inputs, out = subscripts.split("->")
-    mine, other = inputs.split(",")
+    mine, other, out = parted(subscripts)
     slot = next(x for x in string.ascii_letters if x not in mine + other)
     sizes = dict(zip(mine, b.shape, strict=True)) | dict(zip(other, c.shape, strict=True)) | {slot: b.slots}
     moved = [x for k, x in enumerate(mine) if x not in out and b.cols.shape[k] != 1]
@@ -274,7 +273,7 @@ def _contract_block(
 
 def _slots_first(subscripts: str, vals: Any, c: Any, precision: Any) -> Any:
     """The same with the slots before the last axis of rows on both sides, as `pointwise.scale` writes them then."""
-    labels, lined, target = subscripts.replace("->", ",").split(",")
+    labels, lined, target = parted(subscripts)
     if min(len(labels), len(target)) < 2 or labels[-1] != target[-1]:
         return _einsum(subscripts, vals, c, precision)
     labels, target = (f"{x[:-2]}{x[-1]}{x[-2]}" for x in (labels, target))
@@ -342,7 +341,7 @@ def _merge_slots(array: Any, labels: str, out: str, inner: list[str], sizes: dic
 
 def _moved_cols(b: Block, labels: str, out: str, inner: list[str], sizes: dict[str, int]) -> np.ndarray:
     """The columns of the result, [*out axes or 1s, product of the inner axes]."""
-    cols = np.broadcast_to(b.cols, (*b.cols.shape[:-1], b.slots))
+    cols = b.full_slots(b.cols)
     kept = [x for x in out if x in labels]
     summed = [x for x in labels if x not in out and x not in inner]
     cols = np.transpose(cols, [labels.index(x) for x in [*kept, *summed, *inner]])

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import WAY_OUT, Block, densify, expand
+from chainrule._block import Block, densify, expand
 from chainrule._errors import MissingRuleError
 from chainrule._jax import as_function
 from chainrule._memory import require_memory
-from chainrule._program import Context, Tangent, Value, as_jax, plain
+from chainrule._program import Context, Tangent, Value, as_jax, plain, zero_tangent
 from chainrule._substitution import with_substitution
 
 
@@ -84,7 +84,7 @@ def mix(
     assert isinstance(tangent, Tangent)
     aval = eqn.outvars[0].aval
     if not tangent.blocks:  # a sum that waited, and vanishes
-        return [Tangent(tuple(aval.shape), aval.dtype, ())]
+        return [zero_tangent(aval)]
     packed = densify(tangent.blocks, axes)
     block, run = expand(packed, range(len(tangent.shape))), as_function(with_substitution(eqn))
 
@@ -133,11 +133,9 @@ def through_columns(name: str, operands: Sequence[Sequence[Block]], run: Callabl
         shapes = [jax.ShapeDtypeStruct(v.shape[:-1], v.dtype) for v in values]
         return [[_absent(o.shape, o.dtype)] for o in jax.eval_shape(run, *shapes)]
     for o in jax.eval_shape(run, *[jax.ShapeDtypeStruct(v.shape[:-1], v.dtype) for v in values]):
-        require_memory(f"jacobian: the step `{name}`", (*o.shape, len(columns)), o.dtype.itemsize, WAY_OUT)
-    if name.startswith(("bcoo_", "bcsr_")):  # JAX's sparse arrays batch along a first axis only
-        outs = [jnp.moveaxis(o, 0, -1) for o in jax.vmap(run)(*[jnp.moveaxis(v, -1, 0) for v in values])]
-    else:
-        outs = jax.vmap(run, in_axes=-1, out_axes=-1)(*values)
+        require_memory(f"jacobian: the step `{name}`", (*o.shape, len(columns)), o.dtype.itemsize)
+    # along a first axis, as `jacfwd` does: some primitives have no other
+    outs = jax.vmap(run, out_axes=-1)(*[jnp.moveaxis(v, -1, 0) for v in values])
     return [[Block(o.shape[:-1], columns.reshape((1,) * (o.ndim - 1) + (-1,)), o)] for o in outs]
 
 

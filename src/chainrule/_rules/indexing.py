@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import Block, layers, take_rows
+from chainrule._block import Block
 from chainrule._coefficient import evaluate
 from chainrule._jax import as_function, evaluate_now
-from chainrule._program import Coefficient, Context, Tangent, Value, as_jax
+from chainrule._program import Coefficient, Context, Tangent, Value, as_jax, zero_coefficient, zero_tangent
+from chainrule._rows import layers, take_rows
 from chainrule._rules._registry import rule
 from chainrule._rules.fallback import mix
 from chainrule._rules.pointwise import choose, result, scale, tidy
@@ -122,23 +123,19 @@ def update(context: Context, eqn: Any, values: list[Value]) -> Any:
             if not v.zero:
                 return NotImplemented
         elif known:
-            base = [w if isinstance(w, Coefficient) else Tangent(w.shape, w.dtype, ()) for w in values]
+            base = [w if isinstance(w, Coefficient) else zero_tangent(w) for w in values]
             sources = _sources(eqn, base, k)
             blocks += [take_rows(b, sources) for b in v.blocks]
         elif k == 0:
             keep = _kept(eqn, values, places[1])
             blocks += [choose(b, keep) for b in v.blocks]
         else:
-            own = [w if j == k or j not in places else zeros_like(w) for j, w in enumerate(values)]
+            own = [w if j == k or j not in places else zero_coefficient(w) for j, w in enumerate(values)]
             (part,) = _mixed(context, eqn, own, k, _batch_of_updates(eqn, values, k))
             assert isinstance(part, Tangent)
             blocks += part.blocks
     context.count(*blocks)
     return result(eqn, tidy(blocks))
-
-
-def zeros_like(v: Value) -> Coefficient:
-    return Coefficient(np.zeros(v.shape, v.dtype))
 
 
 def _kept(eqn: Any, values: list[Value], updates: int) -> Any:
@@ -163,9 +160,9 @@ def _batch_of_updates(eqn: Any, values: list[Value], updates: int) -> dict[int, 
     return batch | {rest[j]: k for k, j in counted if k in d.inserted_window_dims}
 
 
-@rule("scatter_add", reads="dimension_numbers mode update_consts update_jaxpr", scattered=True)
+@rule("scatter_add", "scatter_sub", reads="dimension_numbers mode update_consts update_jaxpr", scattered=True)
 def scatter_add(context: Context, eqn: Any, values: list[Value]) -> Any:
-    """out = operand, plus updates at known places: each update adds slots to the row it meets."""
+    """out = operand, plus or minus updates at known places: each update adds slots to the row it meets."""
     operand, indices, updates = values
     if not isinstance(indices, Coefficient):
         return NotImplemented
@@ -173,7 +170,7 @@ def scatter_add(context: Context, eqn: Any, values: list[Value]) -> Any:
     if isinstance(operand, Coefficient) and not operand.zero:
         return NotImplemented
     if isinstance(updates, Tangent) and not indices.static:
-        own: list[Value] = [zeros_like(operand), indices, updates.filled()]
+        own: list[Value] = [zero_coefficient(operand), indices, updates.filled()]
         (part,) = _mixed(context, eqn, own, 2, _batch_of_updates(eqn, own, 2))
         assert isinstance(part, Tangent)
         blocks += part.blocks
@@ -182,9 +179,10 @@ def scatter_add(context: Context, eqn: Any, values: list[Value]) -> Any:
         target = _targets(eqn, updates, indices)
         found = layers(target, math.prod(shape))
         if len(found) == 1 and 2 * (target >= 0).sum() >= math.prod(shape):  # most rows are met, each of them once
-            blocks += [take_rows(b, found[0].reshape(shape)) for b in updates.filled().blocks]
+            added = [take_rows(b, found[0].reshape(shape)) for b in updates.filled().blocks]
         else:
-            blocks += renumber(updates.blocks, target)
+            added = renumber(updates.blocks, target)
+        blocks += [b.with_vals(-b.vals) for b in added] if eqn.primitive.name == "scatter-sub" else added
     return result(eqn, tidy(blocks))
 
 
@@ -217,7 +215,8 @@ def _targets(eqn: Any, updates: Tangent, indices: Coefficient) -> np.ndarray:
         numbers = np.arange(1, size + 1)
         for k in range(bits):
             digit = jnp.asarray(((numbers >> k) & 1).reshape(shape).astype(zero.dtype))
-            total = total + (transpose(digit)[0].real.astype(jnp.int32) << k)
+            found = abs(transpose(digit)[0].real)  # of a difference it is negative
+            total = total + (found.astype(jnp.int32) << k)
         return total - 1
 
     return evaluate_now(row_numbers)

@@ -11,20 +11,18 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import WAY_OUT, Block, compressed, join, place
+from chainrule._block import Block, compressed, join, masked, place, present
 from chainrule._errors import MissingRuleError
 from chainrule._jax import Literal, as_callable, count_equations, scan_counts
 from chainrule._memory import require_memory
-from chainrule._program import Coefficient, Context, Tangent, Value, as_jax, plain
+from chainrule._program import Coefficient, Context, Tangent, Value, as_jax, plain, zero_coefficient, zero_tangent
 from chainrule._rules._registry import rule, zeros
-from chainrule._rules.pointwise import present
 from chainrule._rules.postponed import postponed
 from chainrule._rules.reach import Pattern, blocks_of, position, slots_of
 from chainrule._rules.stencil import Stencil, stencil_of
@@ -52,7 +50,7 @@ def _scan(context: Context, eqn: Any, values: list[Value]) -> list[Value]:
     a, b = scan_counts(eqn)
     consts, carry, xs = values[:a], values[a : a + b], values[a + b :]
     if not T:
-        return [*carry, *[Tangent(tuple(v.aval.shape), v.aval.dtype, ()) for v in eqn.outvars[b:]]]
+        return [*carry, *[zero_tangent(v.aval) for v in eqn.outvars[b:]]]
     small = T <= _UNROLLED_STEPS and T * count_equations(body.jaxpr) <= _UNROLLED_EQUATIONS
     if T == 1 or (b and small and any(_positions_known(v) for v in values)):
         return _unrolled(context, eqn, values)
@@ -270,7 +268,8 @@ def scan_zeros(context: Context, eqn: Any, values: list[Value], outs: list[Coeff
     """Zeros that the steps hand on, such as the tangents of constants that JAX writes out."""
     a, b = scan_counts(eqn)
     step = Step(context, eqn.params["jaxpr"], values[:a], values[a : a + b], values[a + b :])
-    return [_zero_if(k == "zero", v) for k, v in zip([*step.kinds, *map(kind_of, step.outs[b:])], outs, strict=True)]
+    kinds = [*step.kinds, *map(kind_of, step.outs[b:])]
+    return [zero_coefficient(v) if kind == "zero" else v for kind, v in zip(kinds, outs, strict=True)]
 
 
 @zeros("while")
@@ -279,24 +278,7 @@ def while_zeros(context: Context, eqn: Any, values: list[Value], outs: list[Coef
     a = eqn.params["cond_nconsts"]
     b = a + eqn.params["body_nconsts"]
     step = Step(context, eqn.params["body_jaxpr"], values[a:b], values[b:], [])
-    return [_zero_if(kind == "zero", v) for kind, v in zip(step.kinds, outs, strict=True)]
-
-
-@zeros("cond")
-def cond_zeros(context: Context, eqn: Any, values: list[Value], outs: list[Coefficient]) -> list[Value]:
-    """Zeros in every branch, or in some."""
-    index, *operands = values
-    assert isinstance(index, Coefficient)
-    cases = [Step(context, branch, operands, [], []).outs for branch in eqn.params["branches"]]
-    found: list[Value] = []
-    for out, own in zip(outs, zip(*cases, strict=True), strict=True):
-        flags = tuple(kind_of(o) == "zero" for o in own)
-        found.append(_zero_if(True, out) if all(flags) else replace(out, branches=(index.value, flags)))
-    return found
-
-
-def _zero_if(zero: bool, v: Coefficient) -> Value:
-    return Coefficient(np.zeros(v.shape, v.dtype)) if zero else v
+    return [zero_coefficient(v) if kind == "zero" else v for kind, v in zip(step.kinds, outs, strict=True)]
 
 
 class _Layout:
@@ -313,7 +295,7 @@ class _Layout:
             rows = pattern[start : start + math.prod(shape)]
             start += math.prod(shape)
             cols = compressed(slots_of(rows, shape).reshape((*shape, -1)), len(shape))
-            require_memory("jacobian: a loop", (*shape, cols.shape[-1]), v.dtype.itemsize, WAY_OUT)
+            require_memory("jacobian: a loop", (*shape, cols.shape[-1]), v.dtype.itemsize)
             self.cols.append(cols)
 
     def values(self, state: Sequence[Any]) -> list[Value]:
@@ -372,9 +354,7 @@ def _shifted(block: Block, spot: np.ndarray, width: int) -> Any:
     low = int(first[present[0]] - present[0])
     if not np.array_equal(first[present], present + low) or block.slots != len(first):
         return None
-    mask = compressed(spot >= 0)
-    vals = jnp.broadcast_to(as_jax(block.vals), (*block.vals.shape[:-1], block.slots))
-    vals = vals if mask.all() else jnp.where(mask, vals, jnp.zeros((), vals.dtype))
+    vals = masked(as_jax(block.full_slots(block.vals)), compressed(spot >= 0))
     around = [*[(0, 0, 0)] * (vals.ndim - 1), (low, width - block.slots - low, 0)]
     return jax.lax.pad(vals, jnp.zeros((), vals.dtype), around)
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import Block, compressed, merge, multiply, plus, union, xp
+from chainrule._block import Block, compressed, flat_numbers, merge, multiply, plus, present, slots_first, union, xp
 from chainrule._errors import MissingRuleError
 from chainrule._program import Coefficient, Context, Scaled, Tangent, Value
 from chainrule._rules._registry import rule
@@ -102,12 +102,6 @@ def _agree(a: np.ndarray, b: np.ndarray) -> bool:
     return bool(((a == b) | (a < 0) | (b < 0)).all())
 
 
-def present(b: Block) -> Any:
-    """The values, 0 where the column is absent."""
-    mask = compressed(b.cols >= 0)
-    return b.vals if mask.all() else jnp.where(mask, b.vals, jnp.zeros((), b.vals.dtype))
-
-
 def union_width(blocks: list[Block], rows: int) -> int:
     """The number of distinct columns in one row, at most; taken from the first rows."""
     shape = np.broadcast_shapes((1,), *[b.cols.shape[:-1] for b in blocks])
@@ -128,7 +122,7 @@ def part(value: Any, block: Block, shape: tuple[int, ...]) -> Any:
         return value
     flat, rows = value.reshape(-1), block.rows
     if value.shape != shape:  # an axis of size 1 stands for all
-        rows = np.broadcast_to(np.arange(value.size).reshape(value.shape), shape).reshape(-1)[rows]
+        rows = np.broadcast_to(flat_numbers(value.shape), shape).reshape(-1)[rows]
     first, size = int(rows.flat[0]), rows.size
     if np.array_equal(rows.reshape(-1), np.arange(first, first + size)):
         # a slice fuses where a gather may not
@@ -147,12 +141,9 @@ def scale(context: Context, block: Block, coefficient: Coefficient, shape: tuple
     if nonzero is not None and nonzero.ndim:
         cols = np.where(part(nonzero, block, shape)[..., None], cols, np.int32(-1))
     value = compressed(value) if isinstance(value, np.ndarray) else value
-    if context.summed and value.ndim and block.vals.shape[-1] > 1:
-        first = multiply(xp(block.vals).swapaxes(block.vals, -1, -2), xp(value).expand_dims(value, -2))
-        vals = xp(first).swapaxes(first, -1, -2)
-    else:
-        vals = multiply(block.vals, xp(value).expand_dims(value, -1))
-    out = Block(block.shape, cols, vals, block.rows)
+    operands = block.vals, xp(value).expand_dims(value, -1)
+    turned = context.summed and value.ndim and block.vals.shape[-1] > 1
+    out = Block(block.shape, cols, slots_first(multiply, *operands) if turned else multiply(*operands), block.rows)
     context.count(out)
     return out
 
@@ -305,10 +296,7 @@ def optimization_barrier(context: Context, eqn: Any, values: list[Value]) -> Any
     outs: list[Value] = []
     for v in values:
         if isinstance(v, Tangent):
-            v = Tangent(
-                v.shape,
-                v.dtype,
-                tuple(b if b.static else b.with_vals(jax.lax.optimization_barrier(b.vals)) for b in v.blocks),
-            )
+            behind = (b if b.static else b.with_vals(jax.lax.optimization_barrier(b.vals)) for b in v.blocks)
+            v = Tangent(v.shape, v.dtype, tuple(behind))
         outs.append(v)
     return outs

@@ -16,7 +16,7 @@ from chainrule._rules.fallback import mix
 from chainrule._rules.pointwise import result, tidy
 
 
-@rule("reduce_sum", reads="axes")
+@rule("reduce_sum", reads="axes", scattered=True)
 def reduce_sum(context: Context, eqn: Any, values: list[Value]) -> Any:
     """out[i] = sum over k of in[i, k].
 
@@ -28,8 +28,9 @@ def reduce_sum(context: Context, eqn: Any, values: list[Value]) -> Any:
     axes = tuple(eqn.params["axes"])
     if isinstance(u, Scaled) and _summed(u.source, axes):
         return [weighted(context, eqn, u)]
-    blocks = tidy([drop_absent(sum_rows(b, axes)) for b in compact(u.blocks, axes)])
-    context.count(*u.blocks)
+    full = u.filled().blocks
+    blocks = tidy([drop_absent(sum_rows(b, axes)) for b in compact(full, axes)])
+    context.count(*full)
     return result(eqn, blocks)
 
 
@@ -46,7 +47,7 @@ def weighted(context: Context, eqn: Any, u: Scaled) -> Contracted:
     letters = string.ascii_letters[: len(u.shape)]
     out = "".join(x for k, x in enumerate(letters) if k not in eqn.params["axes"])
     given = associated(u.source, u.coefficient, f"{letters},{letters}->{out}", None)
-    return contracted(context, eqn.outvars[0].aval, *given)
+    return contracted(context, eqn.outvars[0].aval, *given, None)
 
 
 def sum_rows(block: Block, axes: tuple[int, ...]) -> Block:

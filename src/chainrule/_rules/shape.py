@@ -9,9 +9,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import Block, expand, join, move_rows, scatter_rows, xp
-from chainrule._pad import pad_array, pad_rows
+from chainrule._block import Block, expand, flat_numbers, join, move_rows, xp
 from chainrule._program import Coefficient, Context, Contracted, Tangent, Value
+from chainrule._rows import pad_array, pad_rows, scatter_rows
 from chainrule._rules._registry import rule
 from chainrule._rules.contraction import transposed
 from chainrule._rules.pointwise import result, tidy
@@ -28,10 +28,6 @@ def stays_narrow(block: Block, shape: tuple[int, ...]) -> bool:
     return block.slots == 1 or (block.slots <= 16 and math.prod(shape) <= 8 * math.prod(block.shape))
 
 
-def _flat_numbers(shape: Sequence[int]) -> np.ndarray:
-    return np.arange(math.prod(shape)).reshape(shape)
-
-
 def _rows(eqn: Any, values: list[Value], move: Any) -> list[Value]:
     shape = tuple(eqn.outvars[0].aval.shape)
     (u,) = values[:1]
@@ -40,7 +36,7 @@ def _rows(eqn: Any, values: list[Value], move: Any) -> list[Value]:
     scattered = [b for b in u.blocks if b.rows is not None]
     if not scattered:
         return result(eqn, full)
-    source = move(_flat_numbers(u.shape)[..., None], np)[..., 0].reshape(-1)
+    source = move(flat_numbers(u.shape)[..., None], np)[..., 0].reshape(-1)
     target = np.full(math.prod(u.shape), -1)
     target[source] = np.arange(len(source))
     return result(eqn, full + renumber(scattered, target))
@@ -50,7 +46,7 @@ def _rows(eqn: Any, values: list[Value], move: Any) -> list[Value]:
 def transpose(context: Context, eqn: Any, values: list[Value]) -> Any:
     """Permute the rows' axes: out[i[p0], i[p1], ...] = in[i0, i1, ...]."""
     p, u = eqn.params["permutation"], values[0]
-    if isinstance(u, Contracted) and "blocks" not in u.__dict__:
+    if isinstance(u, Contracted) and not u.taken:
         return transposed(context, eqn, u, p)
     return _rows(eqn, values, lambda a, m: m.transpose(a, (*p, len(p))))
 
@@ -65,12 +61,6 @@ def rev(context: Context, eqn: Any, values: list[Value]) -> Any:
 def squeeze(context: Context, eqn: Any, values: list[Value]) -> Any:
     """Drop row axes of size 1."""
     return _rows(eqn, values, lambda a, m: m.squeeze(a, eqn.params["dimensions"]))
-
-
-@rule("expand_dims", scattered=True)
-def expand_dims(context: Context, eqn: Any, values: list[Value]) -> Any:
-    """Insert row axes of size 1."""
-    return _rows(eqn, values, lambda a, m: m.expand_dims(a, eqn.params["dimensions"]))
 
 
 @rule("broadcast_in_dim", reads="shape broadcast_dimensions")
@@ -157,7 +147,7 @@ def pad(context: Context, eqn: Any, values: list[Value]) -> Any:
         return NotImplemented
     blocks: list[Block] = []
     if isinstance(filler, Tangent) and filler.blocks:
-        around = pad_array(_flat_numbers(u.shape), config, -1)[..., None] < 0
+        around = pad_array(flat_numbers(u.shape), config, -1)[..., None] < 0
         for b in filler.filled().blocks:
             cols, vals = (a.reshape((*[1] * len(shape), -1)) for a in (b.cols, b.vals))
             blocks.append(Block(shape, np.where(around, cols, -1), vals))
@@ -171,7 +161,7 @@ def pad(context: Context, eqn: Any, values: list[Value]) -> Any:
 
 def _padded_numbers(old: tuple[int, ...], config: Any, new: tuple[int, ...]) -> np.ndarray:
     """Where each element of an array stands once it is padded; -1 where it is cut off."""
-    source = pad_array(_flat_numbers(old), config, -1).reshape(-1)
+    source = pad_array(flat_numbers(old), config, -1).reshape(-1)
     target = np.full(math.prod(old), -1)
     kept = source >= 0
     target[source[kept]] = np.flatnonzero(kept)
@@ -253,7 +243,7 @@ def _moved_along(eqn: Any, values: list[Value], sizes: list[int], axis: int, sha
 def _places_along(sizes: list[int], k: int, axis: int, shape: tuple[int, ...]) -> np.ndarray:
     """The flat numbers in the result of the elements of operand k."""
     start = sum(sizes[:k])
-    return _flat_numbers(shape)[(slice(None),) * axis + (slice(start, start + sizes[k]),)].reshape(-1)
+    return flat_numbers(shape)[(slice(None),) * axis + (slice(start, start + sizes[k]),)].reshape(-1)
 
 
 def _take_like(piece: list[Block], first: Block, small: bool) -> Block | None:
@@ -296,16 +286,14 @@ def _with(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
 def _piece_cols(b: Block | None, size: int, axis: int, width: int, shape: tuple[int, ...]) -> np.ndarray:
     if b is None:
         return np.full((*_with((1,) * (len(shape) - 1), axis, size), width), -1, np.int32)
-    cols = expand(b, [axis]).cols
-    cols = np.broadcast_to(cols, (*cols.shape[:-1], b.slots))
+    cols = b.full_slots(expand(b, [axis]).cols)
     return np.pad(cols, [(0, 0)] * len(shape) + [(0, width - b.slots)], constant_values=-1)
 
 
 def _piece_vals(b: Block | None, size: int, axis: int, width: int, like: Block) -> Any:
     if b is None:
         return np.zeros((*_with((1,) * (len(like.shape) - 1), axis, size), width), like.vals.dtype)
-    vals = expand(b, [axis]).vals
-    vals = xp(vals).broadcast_to(vals, (*vals.shape[:-1], b.slots))
+    vals = b.full_slots(expand(b, [axis]).vals)
     return xp(vals).pad(vals, [(0, 0)] * len(b.shape) + [(0, width - b.slots)])
 
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import Block, compressed
+from chainrule._block import Block, compressed, masked
 from chainrule._program import Tangent, Value, as_jax
 from chainrule._rules.reach import blocks_of, position
 from chainrule._rules.step import Step
@@ -132,8 +132,7 @@ def _slots(out: Value) -> list[tuple[np.ndarray, Block, int]]:
 
 
 def _weight(cols: np.ndarray, b: Block, q: int) -> Any:
-    mask, own = compressed(cols >= 0), as_jax(b.vals)[..., min(q, b.vals.shape[-1] - 1)]
-    return own if mask.all() else jnp.where(mask, own, jnp.zeros((), own.dtype))
+    return masked(as_jax(b.vals)[..., min(q, b.vals.shape[-1] - 1)], compressed(cols >= 0))
 
 
 def _neighbours(step: Step, outs: Sequence[Value]) -> list[Tap] | None:

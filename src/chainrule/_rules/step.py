@@ -11,7 +11,7 @@ import numpy as np
 
 from chainrule._block import Block, identity
 from chainrule._jax import Literal
-from chainrule._program import Coefficient, Context, Tangent, Value, as_jax
+from chainrule._program import Coefficient, Context, Tangent, Value, as_jax, zero_coefficient, zero_tangent
 from chainrule._rules.reach import Pattern, blocks_of, filled, rows_of
 
 
@@ -34,8 +34,8 @@ class Step:
                 break
             self.kinds = kinds
         entries = sum(math.prod(b.shape) * b.slots for o in outs if isinstance(o, Tangent) for b in o.blocks)
+        # whether the equations of the step cost more than a product with its own Jacobian would
         self.heavy = context.cost - before > entries
-        """Whether the equations of the step cost more than a product with its own Jacobian would."""
         context.cost = cost
         self.outs = outs
         self.carry = [_as_kind(kind, v) for kind, v in zip(kinds, carry, strict=True)]
@@ -161,9 +161,9 @@ def kind_of(v: Value) -> str:
 
 def _as_kind(kind: str, v: Value) -> Value:
     if kind == "zero":
-        return Coefficient(np.zeros(v.shape, v.dtype))
+        return zero_coefficient(v)
     if kind == "tangent" and isinstance(v, Coefficient):
-        return Tangent(v.shape, v.dtype, ())
+        return zero_tangent(v)
     return whole(v)
 
 

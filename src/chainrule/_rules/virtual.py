@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
-from chainrule._block import Block
+from chainrule._block import Block, compressed
 from chainrule._program import Coefficient, Tangent, Value, as_jax
 from chainrule._rules.pointwise import tidy
 from chainrule._rules.reach import Pattern, blocks_of, ones, position, rows_of, trajectories
@@ -90,9 +90,8 @@ class Virtual:
         """[*rows, columns of the layout]: the values at the places that they have at this time."""
         width = layout.shape[-1]
         spots = position(self.columns(b.cols), layout, b.shape)
-        spot = jnp.asarray(_compressed_rows(spots))[time]
-        vals = jnp.broadcast_to(as_jax(b.vals), (*b.vals.shape[:-1], b.slots))
-        spot = jnp.broadcast_to(spot, (*spot.shape[:-1], b.slots))
+        spot = jnp.asarray(compressed(spots, spots.ndim - 1, first=1))[time]  # the times stay
+        vals, spot = as_jax(b.full_slots(b.vals)), b.full_slots(spot)
         if b.slots <= _SELECTED:
             zero = jnp.zeros((), vals.dtype)
             every = np.arange(width, dtype=np.int32).reshape((*[1] * len(b.shape), width))
@@ -136,12 +135,3 @@ class Virtual:
             first = cols[:1]
             blocks.append(Block((T, *out.shape), first if (cols == first).all() else cols, vals))
         return Tangent((T, *out.shape), out.dtype, tidy(blocks))
-
-
-def _compressed_rows(spots: np.ndarray) -> np.ndarray:
-    """Positions [T, *rows, q], kept once along rows where they are the same; the times stay."""
-    for k in range(1, spots.ndim - 1):
-        first = spots.take([0], axis=k)
-        if spots.shape[k] > 1 and (spots == first).all():
-            spots = first
-    return spots

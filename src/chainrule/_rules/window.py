@@ -1,4 +1,4 @@
-"""Sliding windows: sums, and selections of the greatest or the least element."""
+"""Sliding windows: sums, convolutions, and selections of the greatest or the least element."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import Block, constant_along, densify, xp
+from chainrule._block import Block, constant_along, densify, identity, xp
 from chainrule._errors import MissingRuleError
 from chainrule._jax import as_function
-from chainrule._pad import pad_rows
 from chainrule._program import Coefficient, Context, Tangent, Value, as_jax
+from chainrule._rows import pad_rows
 from chainrule._rules._registry import rule
 from chainrule._rules.contraction import contract
 from chainrule._rules.fallback import mix
@@ -114,9 +114,7 @@ def select_and_gather_add(context: Context, eqn: Any, values: list[Value]) -> An
 
 
 def _tap_numbers(shape: tuple[int, ...], p: dict[str, Any], outs: tuple[int, ...]) -> np.ndarray:
-    numbers = np.arange(math.prod(shape), dtype=np.int32).reshape((*shape, 1))
-    ones = np.ones((1,) * (len(shape) + 1))
-    return _windows(Block(shape, numbers, ones), p, outs).cols[..., 0]
+    return _windows(identity(shape, 0, np.int32), p, outs).cols[..., 0]
 
 
 @rule("select_and_scatter_add", reads="padding select_prim window_dimensions window_strides")
@@ -150,7 +148,8 @@ def conv(context: Context, eqn: Any, values: list[Value]) -> Any:
     p = eqn.params
     if isinstance(u, Tangent) and isinstance(kernel, Tangent):
         raise MissingRuleError("jacobian: a product of two tangents is not linear; check the custom derivative rules")
-    d, aval, (features, batches) = p["dimension_numbers"], eqn.outvars[0].aval, _groups(p)
+    d, aval = p["dimension_numbers"], eqn.outvars[0].aval
+    features, batches = p["feature_group_count"], p["batch_group_count"]
     if isinstance(u, Tangent) and features == batches == 1:
         mixed = (d.lhs_spec[1], *d.lhs_spec[2:])
         if all(constant_along(b, mixed) for b in u.blocks):  # JAX's own convolution for every slot
@@ -174,7 +173,7 @@ def conv(context: Context, eqn: Any, values: list[Value]) -> Any:
     def weights(b: Block) -> Block:
         """[groups, output channels of each, c, taps]."""
         b = _transpose_rows(b, d.rhs_spec)
-        flat = Block((*b.shape[:2], math.prod(window)), *(_flat_taps(a, b.shape, window) for a in (b.cols, b.vals)))
+        flat = Block((*b.shape[:2], math.prod(window)), *(_flat_taps(a, window) for a in (b.cols, b.vals)))
         return _split_rows(flat, 0, features * batches)
 
     nonzero = None
@@ -212,10 +211,6 @@ def _reached(eqn: Any) -> np.ndarray:
     return found
 
 
-def _groups(p: dict[str, Any]) -> tuple[int, int]:
-    return p["feature_group_count"], p["batch_group_count"]
-
-
 def _coefficient_block(value: Any) -> Block:
     return Block(tuple(value.shape), np.zeros((1,) * (value.ndim + 1), np.int32), value[..., None])
 
@@ -231,7 +226,7 @@ def _split_rows(b: Block, axis: int, groups: int) -> Block:
     return Block(shape, split(b.cols), split(b.vals))
 
 
-def _flat_taps(a: Any, shape: tuple[int, ...], window: Sequence[int]) -> Any:
+def _flat_taps(a: Any, window: Sequence[int]) -> Any:
     """[o, c, *window, q] -> [o, c, taps or 1, q]."""
     if any(k != 1 for k in a.shape[2:-1]):
         a = xp(a).broadcast_to(a, (*a.shape[:2], *window, a.shape[-1]))
