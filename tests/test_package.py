@@ -244,7 +244,8 @@ import jax
 before, start = set(sys.modules), time.process_time()
 import chainrule
 print(time.process_time() - start)
-late = ("typer", "rich", "matplotlib", "scipy.sparse", "chainrule.cli", "chainrule.explain.graph", "lineax", "equinox")
+late = ["typer", "rich", "matplotlib", "scipy.sparse", "jax.scipy", "lineax", "equinox"]
+late += ["chainrule.cli", "chainrule.explain.graph"]
 print([name for name in late if name in set(sys.modules) - before])
 """
 

@@ -75,8 +75,9 @@ def _rows(A: Any, x: Any) -> Any:
 
 def _solved(A: Any, x: Any, method: str) -> Any:
     """A⁻ᵀ x, row by row, by conjugate gradients."""
-    tolerance = float(jnp.finfo(x.dtype).eps) ** 0.5
-    cg = functools.partial(jax.scipy.sparse.linalg.cg, tol=tolerance)
+    from jax.scipy.sparse import linalg
+
+    cg = functools.partial(linalg.cg, tol=float(jnp.finfo(x.dtype).eps) ** 0.5)
     if method == "lanczos":
         return jax.vmap(lambda v: cg(A._apply, v)[0])(x)
     return jax.vmap(lambda v: A._apply(cg(lambda u: A.T._apply(A._apply(u)), v)[0]))(x)

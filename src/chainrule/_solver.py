@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.scipy.linalg
 import lineax as lx
 import numpy as np
 

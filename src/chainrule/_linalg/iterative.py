@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.sparse import linalg
 
 from chainrule._errors import InputTypeError, MissingRuleError
 from chainrule._linalg.differentiable import implicit_solve, spoiled
@@ -18,7 +17,7 @@ from chainrule._linalg.methods import choose
 from chainrule._options import require_tolerance
 from chainrule._structure import Places
 
-KRYLOV = {"cg": linalg.cg, "gmres": linalg.gmres, "bicgstab": linalg.bicgstab}
+KRYLOV = ("cg", "gmres", "bicgstab")  # of `jax.scipy.sparse.linalg`
 _ENTRIES = {  # the entries that a preconditioner is made of
     "diagonal": lambda rows, cols: rows == cols,
     "banded": lambda rows, cols: abs(rows - cols) <= 1,
@@ -56,6 +55,8 @@ def krylov(
 
     'auto' is BiCGStab, which takes the fewest products, and then GMRES from where that stops short.
     """
+    from jax.scipy.sparse import linalg  # here: it takes a third as long to import as all of this package
+
     options = {} if max_steps is None else {"maxiter": max_steps}
 
     def run(J: Any, b: Any) -> Any:
@@ -82,7 +83,8 @@ def krylov(
                 own = None if M is None else functools.partial(M, transposed=transposed)
                 x, size = jnp.zeros_like(b), jnp.linalg.norm(b)
                 for name in ("bicgstab", "gmres") if method == "auto" else (method,):
-                    x, _ = KRYLOV[name](apply, b, x, tol=relative / (1 + (name == "bicgstab")), M=own, **options)
+                    closest = relative / (1 + (name == "bicgstab"))
+                    x, _ = getattr(linalg, name)(apply, b, x, tol=closest, M=own, **options)
                     left = jnp.linalg.norm(apply(x) - b)
                     x = x if name == method else jnp.where(left <= size, x, 0)  # the next goes on from there
                 return spoiled(x, left > 10 * relative * size)

@@ -101,7 +101,9 @@ class _Group:
             side_by_side = jnp.moveaxis(b, 0, 1).reshape(1, b.shape[1], -1)
             x = self.solve(factors, side_by_side, transposed)
             return jnp.moveaxis(x.reshape(b.shape[1], len(b), b.shape[2]), 1, 0)
-        return jax.vmap(lambda f, b: jax.scipy.linalg.lu_solve(f, b, trans=int(transposed)))(factors, b)
+        from jax.scipy.linalg import lu_solve
+
+        return jax.vmap(lambda f, b: lu_solve(f, b, trans=int(transposed)))(factors, b)
 
 
 _WAY_OUT = "Use solve(method='gmres'), which forms no matrix."
@@ -275,8 +277,9 @@ class Triangular:
         if self._sparse is not None:
             y = self._sparse.solve(factors, c, transposed)
         else:
-            L = factors[0]
-            y = jax.scipy.linalg.solve_triangular(L, c.T, trans=int(transposed), lower=True).T
+            from jax.scipy.linalg import solve_triangular
+
+            y = solve_triangular(factors[0], c.T, trans=int(transposed), lower=True).T
         return y[:, np.argsort(found)]
 
     def slogdet(self, values: Any) -> tuple[Any, Any]:
