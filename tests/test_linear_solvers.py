@@ -229,7 +229,7 @@ def test_the_scan_is_lu_with_pivoting(lower, upper, diagonal, transposed):
     rows, cols = np.nonzero(np.triu(np.tril(np.ones((n, n)), upper), -lower))
     method = Banded(Places(rows, cols, (n, n)))
     low, up = (upper, lower) if transposed else (lower, upper)
-    factors = _scan_factor(method.band(jnp.asarray(A[rows, cols]), transposed), low, up)
+    factors = _scan_factor(method.band(jnp.asarray(A[rows, cols]), transposed), low)
     b, M = random(n, 2), A.T if transposed else A
     want = np.linalg.solve(M, b)
     assert_allclose(_scan_solve(factors, jnp.asarray(b), low), want, rtol=0, atol=1e-11 * np.linalg.cond(M))
@@ -244,7 +244,7 @@ def test_the_scan_is_lu_with_pivoting(lower, upper, diagonal, transposed):
 def test_the_scan_of_a_singular_band():
     rows, cols = np.nonzero(np.triu(np.tril(np.ones((9, 9)), 1), -1))
     method = Banded(Places(rows, cols, (9, 9)))
-    pivots = _scan_factor(method.band(jnp.asarray(np.where(cols == 4, 0.0, random(25)))), 1, 1)[0][:, 0]
+    pivots = _scan_factor(method.band(jnp.asarray(np.where(cols == 4, 0.0, random(25)))), 1)[0][:, 0]
     assert np.isfinite(pivots).all()
     assert (pivots == 0).any()
 

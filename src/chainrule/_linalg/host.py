@@ -1,4 +1,4 @@
-"""Factors that live on the host: LAPACK's banded LU and SuperLU, called out of a compiled program.
+"""What runs on the host out of a compiled program: calls of it, and SuperLU with its factors.
 
 A factor is kept next to the values that it was made of, so that whoever asks again with the same values (a transposed
 solve, the next right-hand side, a derivative) does not factor again, in this call or a later one.
@@ -22,8 +22,7 @@ from chainrule._space import promoted
 
 _ROUNDING = 10  # rounding units of the largest pivot, up to which another one is none
 _KEPT = 4  # factors of each pattern
-
-
+_HELD = 2**24  # entries of the inverse that are held at a time
 _AT_ONCE = 96 * 1024  # bytes of one argument
 
 
@@ -202,9 +201,6 @@ class Sparse:
         """A x, or Aᵀ x, for x [r, n]."""
         rows, cols = (self._cols, self._rows) if transposed else (self._rows, self._cols)
         return jnp.zeros_like(x).at[:, rows].add(values[None] * x[:, cols])
-
-
-_HELD = 2**24  # entries of the inverse that are held at a time
 
 
 def parity(order: np.ndarray) -> int:
