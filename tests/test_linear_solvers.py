@@ -228,7 +228,7 @@ def test_the_scan_is_lu_with_pivoting(lower, upper, diagonal, transposed):
     np.fill_diagonal(A, diagonal)
     rows, cols = np.nonzero(np.triu(np.tril(np.ones((n, n)), upper), -lower))
     method = Banded(Places(rows, cols, (n, n)))
-    low, up = (upper, lower) if transposed else (lower, upper)
+    low = upper if transposed else lower
     factors = _scan_factor(method.band(jnp.asarray(A[rows, cols]), transposed), low)
     b, M = random(n, 2), A.T if transposed else A
     want = np.linalg.solve(M, b)
