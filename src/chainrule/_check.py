@@ -247,10 +247,12 @@ def _noise(value: np.ndarray, rows: np.ndarray, eps: float, tol: Tolerance) -> n
 
 
 def _reversible(run: Any, x: Any, w: Any) -> bool:
+    from chainrule._flow import IRREVERSIBLE
+
     try:
         jax.eval_shape(lambda x, w: jax.vjp(run, x)[1](w)[0], x, w)
-    except (TypeError, ValueError, NotImplementedError, AssertionError):
-        return False  # a while loop, or a rule that is not linear
+    except IRREVERSIBLE:
+        return False
     return True
 
 
