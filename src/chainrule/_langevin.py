@@ -11,10 +11,10 @@ import numpy as np
 
 from chainrule._compiled import Transform
 from chainrule._errors import InputTypeError
+from chainrule._keyed import require_key
 from chainrule._options import require_count, require_tolerance
 from chainrule._score import levels_of, like_point, points
 from chainrule._space import name_of, shown
-from chainrule._stochastic import require_key
 from chainrule._trace import scalar_function
 
 

@@ -12,10 +12,10 @@ import numpy as np
 from chainrule._api import Argnums, checked_argnums, places, value_and_jacobian
 from chainrule._compiled import Transform
 from chainrule._errors import InputTypeError, ShapeError
+from chainrule._keyed import Keyed, require_key
 from chainrule._options import count_of_points, require_count
 from chainrule._probing import Estimate, averaged, drawn_like
 from chainrule._space import flat, name_of
-from chainrule._stochastic import Keyed, require_key
 from chainrule._trace import pick, require_inputs, scalar_function
 
 

@@ -16,6 +16,7 @@ from chainrule._compiled import Transform
 from chainrule._errors import InputTypeError, MemoryLimitError
 from chainrule._expense import exact_cost
 from chainrule._jacobian import Jacobian
+from chainrule._keyed import Keyed, require_key
 from chainrule._lanczos import log_dets, split_log_det
 from chainrule._options import ANY_J, require_count
 from chainrule._probing import Estimate, averaged, diagonal, drawn, trace
@@ -56,34 +57,6 @@ class _Wanted:
         """With J or its transpose."""
         both = 2 if self.what == "log_det" and self.method in ("auto", "normal") else 1
         return self.probes * max(self.terms, 1) * both
-
-
-class Keyed:
-    """A transform that draws random numbers: `key=` stands beside the arguments of the function."""
-
-    def __init__(self, transform: Transform):
-        self._transform = transform
-        functools.update_wrapper(self, transform, updated=())
-
-    def __call__(self, *args: Any, key: Any = None, **keywords: Any) -> Any:
-        """Apply the transform to the arguments of the function, with a key of `jax.random`."""
-        return self._transform(key, *args, **keywords)
-
-    def trace(self, *args: Any, key: Any = None, **keywords: Any) -> Any:
-        """Trace for these arguments: JAX's stage object; what is compiled takes the key first."""
-        return self._transform.trace(key, *args, **keywords)
-
-
-_OLD_KEY = (np.dtype(np.uint32), 1)  # of `jax.random.PRNGKey`
-
-
-def require_key(what: str, key: Any, why: str = "") -> None:
-    """Refuse what `jax.random` would not take."""
-    dtype, axes = getattr(key, "dtype", None), np.ndim(key)
-    if dtype is not None and ((jnp.issubdtype(dtype, jax.dtypes.prng_key) and not axes) or (dtype, axes) == _OLD_KEY):
-        return
-    got = "none" if key is None else repr(key) if dtype is None else f"{dtype} of shape {np.shape(key)}"
-    raise InputTypeError(f"{what}: {why}a random key is needed, got {got}; give key=jax.random.key(0)")
 
 
 def trace_estimate(
