@@ -157,6 +157,31 @@ def test_krylov(method, preconditioner):
     assert_allclose(x, np.linalg.solve(A, b), atol=1e-7)
 
 
+@pytest.mark.parametrize("transform", [cr.jacobian, cr.linearize])
+def test_a_krylov_method_is_compiled_once_for_all_values(transform, caplog):
+    of = transform(lambda x: 4 * x + x**3 - jnp.roll(x, 1))
+    first, second = of(point(5)), of(2 * point(5))
+    with jax.log_compiles():
+        first.solve(random(5), method="bicgstab", tolerance=1e-10)
+        assert "Compiling" in caplog.text
+        caplog.clear()
+        x = second.solve(2 * random(5), method="bicgstab", tolerance=np.float64(1e-10))
+    assert "Compiling" not in caplog.text
+    assert_allclose(second @ x, 2 * random(5), atol=1e-8)
+
+
+@pytest.mark.parametrize("around", [jax.jit, jax.vmap])
+def test_options_of_a_krylov_method_may_be_traced(around):
+    J, b = jacobian_of("dense"), random(9)
+
+    def solved(tolerance, scale):
+        return J.solve(b, method="gmres", tolerance=tolerance, preconditioner=lambda v: v / scale)
+
+    given = jnp.full(2, 1e-10), jnp.full(2, 3.0)
+    x = around(solved)(*(given if around is jax.vmap else (a[0] for a in given)))
+    assert_allclose(x, np.broadcast_to(np.linalg.solve(dense_of("dense"), b), x.shape), atol=1e-7)
+
+
 def test_conjugate_gradients():
     def f(x):  # a gradient: its Jacobian is symmetric
         return x + x**3 + jnp.convolve(x, jnp.array([-0.4, 0.9, -0.4]), mode="same")

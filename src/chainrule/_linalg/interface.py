@@ -157,7 +157,7 @@ class LinearAlgebra:
         iterative = method in KRYLOV or (method == "auto" and self._products_only)
         require_options("solve", method, iterative, preconditioner, tolerance, max_steps)
         if iterative:
-            return self._solved(b, krylov(self, method, preconditioner, tolerance, max_steps))
+            return self._solved(b, krylov(method, preconditioner, tolerance, max_steps))
         return self._solved(b, _by_klu if method == "klu" else _direct)
 
     _products_only = False  # whether products are all that there is

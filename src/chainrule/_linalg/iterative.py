@@ -48,13 +48,25 @@ def require_options(what: str, method: str, krylov: bool, preconditioner: Any, t
         raise InputTypeError(f"{what}: max_steps={max_steps!r} is no number of steps")
 
 
-def krylov(
-    J: Any, method: str, preconditioner: Any, tolerance: float | None, max_steps: int | None
-) -> Callable[[Any, Any], Any]:
+def krylov(method: str, preconditioner: Any, tolerance: Any, max_steps: Any) -> Callable[[Any, Any], Any]:
     """(J, b [r, n]) -> x [r, n], nan where ‖J x - b‖ stays above ten times the tolerance.
 
-    'auto' is BiCGStab, which takes the fewest products, and then GMRES from where that stops short.
+    'auto' is BiCGStab, which takes the fewest products, and then GMRES from where that stops short. It is compiled,
+    as outside of jit JAX's methods would move b to one device: once for the same options, unless these are a function,
+    which may hold what changes, or a number that is traced.
     """
+    steps = None if max_steps is None else int(max_steps)
+    if callable(preconditioner) or isinstance(tolerance, jax.core.Tracer):
+        return jax.jit(_iteration(method, preconditioner, tolerance, steps))
+    return _compiled(method, preconditioner, None if tolerance is None else float(tolerance), steps)
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(*options: Any) -> Callable[[Any, Any], Any]:
+    return jax.jit(_iteration(*options))
+
+
+def _iteration(method: str, preconditioner: Any, tolerance: Any, max_steps: int | None) -> Callable[[Any, Any], Any]:
     from jax.scipy.sparse import linalg  # here: it takes a third as long to import as all of this package
 
     options = {} if max_steps is None else {"maxiter": max_steps}
@@ -98,7 +110,7 @@ def krylov(
 
         return implicit_solve(product, solve, b.astype(working(b.dtype)), False).astype(b.dtype)
 
-    return jax.jit(run)  # outside of jit JAX's methods would move b to one device
+    return run
 
 
 def _with_transpose(M: Callable[[Any], Any] | None) -> Callable[..., Any] | None:
