@@ -15,6 +15,7 @@ from chainrule._api import Argnums, checked_argnums, places
 from chainrule._compiled import Transform
 from chainrule._errors import InputTypeError, MemoryLimitError
 from chainrule._expense import exact_cost
+from chainrule._field import accumulated
 from chainrule._jacobian import Jacobian
 from chainrule._keyed import Keyed, require_key
 from chainrule._lanczos import log_dets, split_log_det
@@ -248,15 +249,10 @@ def _transform(wanted: _Wanted, f: Any, argnums: Argnums) -> Any:
         require_inputs(problem, False)
         free = linearized(problem, False)[0]
         free._require_square(wanted.name, _WAYS_OUT[wanted.what])
-        return _chosen(wanted, free, lambda: _accumulated(problem, wanted.what), key)
+        order = "factored" if wanted.what == "log_det" else "auto"
+        return _chosen(wanted, free, lambda: accumulated(problem, order), key)
 
     return Keyed(Transform(wanted.name, f, (0, *shifted), body, wanted, patterned=True))
-
-
-def _accumulated(problem: Any, what: str) -> Any:
-    from chainrule._accumulate import Options, accumulate
-
-    return accumulate(problem, Options(order="factored" if what == "log_det" else "auto")).jacobian
 
 
 def _require_wanted(wanted: _Wanted, f: Any) -> None:
