@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flows import point
 from jax.scipy import stats
 
 import chainrule as cr
@@ -14,10 +15,6 @@ from chainrule._low_rank import LowRankUpdate
 from chainrule._narrow import split_at_both_ends
 
 SIZES = {"glow": 64}
-
-
-def point(n, seed=1):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=n))
 
 
 def dense_slogdet(f, x):
