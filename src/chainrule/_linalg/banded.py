@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._linalg.differentiable import sign_and_log
+from chainrule._linalg.differentiable import exponential, sign_and_log
 from chainrule._linalg.host import on_host, working
 from chainrule._structure import Places, bandwidth
 
@@ -33,6 +33,9 @@ class Tridiagonal:
 
     def slogdet(self, values: Any) -> tuple[Any, Any]:
         return self._banded.slogdet(values)
+
+    def det(self, values: Any) -> Any:
+        return self._banded.det(values)
 
 
 class Banded:
@@ -137,6 +140,9 @@ class Banded:
             return jax.jvp(scanned, primals, tangents)
 
         return found(values)
+
+    def det(self, values: Any) -> Any:
+        return exponential(*self.slogdet(values))
 
 
 def _flips(swapped: Any, dtype: Any) -> Any:

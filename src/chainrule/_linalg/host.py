@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._linalg.differentiable import implicit_solve
+from chainrule._linalg.differentiable import exponential, implicit_solve
 from chainrule._space import promoted
 
 _ROUNDING = 10  # rounding units of the largest pivot, up to which another one is none
@@ -174,6 +174,10 @@ class Sparse:
             return (sign, log), (turned, change.real)
 
         return found(values)
+
+    def det(self, values: Any) -> Any:
+        """[nnz] -> det."""
+        return exponential(*self.slogdet(values))
 
     def _entries_of_inverse(self, values: Any) -> Any:
         """[nnz]: A⁻¹ at the transposed places, columns of it at a time."""

@@ -32,13 +32,8 @@ class Method(Protocol):
     def slogdet(self, values: Any) -> tuple[Any, Any]:
         """[nnz] -> sign and log |det|."""
 
-
-def determinant(method: Method, values: Any) -> Any:
-    """[nnz] -> det, as a product where the method has one: differentiable where it vanishes too."""
-    if isinstance(method, (ScaledPermutation, Triangular, Blocks, BlockTriangular)):
-        return method.det(values)
-    sign, log = method.slogdet(values)
-    return sign * jnp.exp(log).astype(sign.dtype)
+    def det(self, values: Any) -> Any:
+        """[nnz] -> det, as a product where there is one: differentiable where it vanishes too."""
 
 
 class ScaledPermutation:
