@@ -139,7 +139,7 @@ class _Link:
         tolerance = float(jnp.finfo(x.dtype).eps) ** _POWER
 
         def more(state: Any) -> Any:
-            return (state[-1] < count) & (state[-2] < _MOST * count)
+            return (state[-1] < count) & (state[-2] < round(_MOST * count))
 
         def step(state: Any) -> Any:
             x, good, low, high, last, moved, k, first = state

@@ -175,8 +175,7 @@ class LinearAlgebra:
 
     def _right_hand_sides(self, what: str, b: Any) -> tuple[Any, Callable[[Any], Any]]:
         """[r, n], and how to bring a solution [r, n] into the form of the inputs."""
-        n, dtype = self.shape[0], self.dtype
-        leaves = jax.tree.leaves(b)
+        n, dtype, leaves = self.shape[0], self.dtype, jax.tree.leaves(b)
         require_numbers(what, "b", leaves)
         if self._rows.holds(b):
             b, back = flat(b)[None], lambda x: self._columns.unflatten(x[0])
@@ -209,10 +208,10 @@ class LinearAlgebra:
 
     def _refuse_nan(self, what: str, x: Any, *given: Any) -> Any:
         """Raise SingularError where numbers went in and nan came out; inside a trace nothing can be seen."""
-        arrays = jax.tree.leaves((self, given))
-        if any(isinstance(a, jax.core.Tracer) for a in (*arrays, *jax.tree.leaves(x))):
+        arrays, found = jax.tree.leaves((self, given)), jax.tree.leaves(x)
+        if any(isinstance(a, jax.core.Tracer) for a in (*arrays, *found)):
             return x
-        if all(bool(jnp.isfinite(a).all()) for a in jax.tree.leaves(x)):
+        if all(bool(jnp.isfinite(a).all()) for a in found):
             return x
         if not all(bool(jnp.isfinite(a).all()) for a in arrays):
             return x  # nan in, nan out
@@ -357,9 +356,7 @@ def _direct(J: Any, b: Any) -> Any:
     return J._solve(J._eliminated(), b, False)
 
 
-@jax.jit
-def _klu(J: Any, b: Any) -> Any:
-    return J._solve_klu(b)
+_klu = jax.jit(lambda J, b: J._solve_klu(b))
 
 
 def _by_klu(J: Any, b: Any) -> Any:
