@@ -7,6 +7,10 @@ import numpy as np
 HIDDEN = 3  # times n: wide enough that differentiating a conditioner would show
 
 
+def point(n, seed=1):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=n))
+
+
 def weights(*shapes, seed=0):
     rng = np.random.default_rng(seed)
     return [jnp.asarray(rng.normal(size=s) / np.sqrt(s[0])) for s in shapes]

@@ -405,8 +405,13 @@ def test_what_cannot_be_checked_is_refused():
         cr.check(jnp.sin)(jnp.arange(3))
     with pytest.raises(cr.InputTypeError, match="complex128; give real and imaginary parts"):
         cr.check(jnp.sin)(X.astype(complex))
-    with pytest.raises(cr.InputTypeError, match="3 or more"):
-        cr.check(jnp.sin, directions=1)
+
+
+@pytest.mark.parametrize("option", [{"directions": 1}, {"directions": 3.5}, {"rtol": -1.0}, {"seed": 0.5}])
+def test_options_that_are_none_are_refused(option):
+    ((name, given),) = option.items()
+    with pytest.raises(cr.InputTypeError, match=f"^check of sin: {name}={given} is no"):
+        cr.check(jnp.sin, **option)
 
 
 def test_nothing_to_check():

@@ -157,6 +157,31 @@ def test_krylov(method, preconditioner):
     assert_allclose(x, np.linalg.solve(A, b), atol=1e-7)
 
 
+@pytest.mark.parametrize("transform", [cr.jacobian, cr.linearize])
+def test_a_krylov_method_is_compiled_once_for_all_values(transform, caplog):
+    of = transform(lambda x: 4 * x + x**3 - jnp.roll(x, 1))
+    first, second = of(point(5)), of(2 * point(5))
+    with jax.log_compiles():
+        first.solve(random(5), method="bicgstab", tolerance=1e-10)
+        assert "Compiling" in caplog.text
+        caplog.clear()
+        x = second.solve(2 * random(5), method="bicgstab", tolerance=np.float64(1e-10))
+    assert "Compiling" not in caplog.text
+    assert_allclose(second @ x, 2 * random(5), atol=1e-8)
+
+
+@pytest.mark.parametrize("around", [jax.jit, jax.vmap])
+def test_options_of_a_krylov_method_may_be_traced(around):
+    J, b = jacobian_of("dense"), random(9)
+
+    def solved(tolerance, scale):
+        return J.solve(b, method="gmres", tolerance=tolerance, preconditioner=lambda v: v / scale)
+
+    given = jnp.full(2, 1e-10), jnp.full(2, 3.0)
+    x = around(solved)(*(given if around is jax.vmap else (a[0] for a in given)))
+    assert_allclose(x, np.broadcast_to(np.linalg.solve(dense_of("dense"), b), x.shape), atol=1e-7)
+
+
 def test_conjugate_gradients():
     def f(x):  # a gradient: its Jacobian is symmetric
         return x + x**3 + jnp.convolve(x, jnp.array([-0.4, 0.9, -0.4]), mode="same")
@@ -228,8 +253,8 @@ def test_the_scan_is_lu_with_pivoting(lower, upper, diagonal, transposed):
     np.fill_diagonal(A, diagonal)
     rows, cols = np.nonzero(np.triu(np.tril(np.ones((n, n)), upper), -lower))
     method = Banded(Places(rows, cols, (n, n)))
-    low, up = (upper, lower) if transposed else (lower, upper)
-    factors = _scan_factor(method.band(jnp.asarray(A[rows, cols]), transposed), low, up)
+    low = upper if transposed else lower
+    factors = _scan_factor(method.band(jnp.asarray(A[rows, cols]), transposed), low)
     b, M = random(n, 2), A.T if transposed else A
     want = np.linalg.solve(M, b)
     assert_allclose(_scan_solve(factors, jnp.asarray(b), low), want, rtol=0, atol=1e-11 * np.linalg.cond(M))
@@ -244,7 +269,7 @@ def test_the_scan_is_lu_with_pivoting(lower, upper, diagonal, transposed):
 def test_the_scan_of_a_singular_band():
     rows, cols = np.nonzero(np.triu(np.tril(np.ones((9, 9)), 1), -1))
     method = Banded(Places(rows, cols, (9, 9)))
-    pivots = _scan_factor(method.band(jnp.asarray(np.where(cols == 4, 0.0, random(25)))), 1, 1)[0][:, 0]
+    pivots = _scan_factor(method.band(jnp.asarray(np.where(cols == 4, 0.0, random(25)))), 1)[0][:, 0]
     assert np.isfinite(pivots).all()
     assert (pivots == 0).any()
 

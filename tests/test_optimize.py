@@ -1,5 +1,7 @@
 """`newton` and `newton_cg`: that they arrive, that they say how, and that they never claim what they have not."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -101,8 +103,7 @@ def test_newton_says_why_it_stopped(f, x0, options, said):
     s = cr.newton(f, jnp.array(x0), **options)
     assert s.converged == (not said)
     if said:
-        with pytest.raises(AssertionError, match=said):
-            raise AssertionError(s.message)
+        assert re.search(said, s.message)
         assert f"NOT converged after {s.iterations} iterations: {s.message}" in str(s)
         assert np.isfinite(np.asarray(s.x)).all()
 
@@ -199,8 +200,7 @@ def test_a_saddle_is_no_minimum(method):
 def test_newton_cg_says_why_it_stopped(f, x0, options, said, method):
     s = cr.newton_cg(f, jnp.array(x0), method=method, **options)
     assert not s.converged and s.history[-1].norm == s.norm
-    with pytest.raises(AssertionError, match=said):
-        raise AssertionError(s.message)
+    assert re.search(said, s.message)
 
 
 def test_flat_directions_and_unused_unknowns_are_no_obstacle():

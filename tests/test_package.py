@@ -53,7 +53,7 @@ FLOORS = [
     *("_gradient_flow",),
     *("_solution", "_descent", "_newton", "_newton_cg", "_unknowns", "_interior_point", "scipy", "graph"),
     *("_laplacian_function", "_forward_laplacian", "_laplacian_loops", "_laplacian_solves", "_laplacian"),
-    *("_probing", "_lanczos", "_expense", "_stochastic", "_score", "_langevin"),
+    *("_keyed", "_probing", "_lanczos", "_expense", "_stochastic", "_score", "_langevin"),
     *("_implicit_refusals", "_implicit_solve", "_implicit", "_inverse"),
     *("_density", "_inverting", "_triangular_inverse", "_continuous"),
     *("_rule_check", "_agreement", "testing"),
@@ -244,7 +244,8 @@ import jax
 before, start = set(sys.modules), time.process_time()
 import chainrule
 print(time.process_time() - start)
-late = ("typer", "rich", "matplotlib", "scipy.sparse", "chainrule.cli", "chainrule.explain.graph", "lineax", "equinox")
+late = ["typer", "rich", "matplotlib", "scipy.sparse", "jax.scipy", "lineax", "equinox"]
+late += ["chainrule.cli", "chainrule.explain.graph"]
 print([name for name in late if name in set(sys.modules) - before])
 """
 

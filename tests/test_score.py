@@ -153,6 +153,10 @@ def test_annealing_finds_modes_far_apart():
     np.testing.assert_allclose(noisy + 0.09 * jax.vmap(lambda x: smoothed(x, 0.3))(noisy), x, rtol=1e-9)
 
 
+def first(x, sigma):
+    return x[:1]
+
+
 @pytest.mark.parametrize(
     ("run", "error", "says"),
     [
@@ -183,7 +187,16 @@ def test_annealing_finds_modes_far_apart():
         (lambda: cr.sliced_score_matching_loss(jnp.sin)(jnp.ones((2, 3), int), key=KEY), cr.InputTypeError, "floating"),
         (lambda: cr.sliced_score_matching_loss(jnp.sin)(key=KEY), cr.InputTypeError, "0 positional arguments"),
         (lambda: cr.denoising_score_matching_loss(jnp.sin, "a"), cr.InputTypeError, "sigmas='a'"),
-        (lambda: cr.langevin(jnp.sum, POINTS, KEY, step=0.1, steps=1), cr.ShapeError, "1 outputs for 3"),
+        (
+            lambda: cr.langevin(jnp.sum, POINTS, KEY, step=0.1, steps=1),
+            cr.ShapeError,
+            "langevin of sum: .* 1 outputs for 3",
+        ),
+        (
+            lambda: cr.annealed_langevin(first, [1.0, 0.5], POINTS, KEY, step=0.1, steps=1),
+            cr.ShapeError,
+            "^annealed_langevin of first: .* 1 outputs for 3",
+        ),
         (
             lambda: cr.annealed_langevin(jnp.sin, [], POINTS, KEY, step=0.1, steps=1),
             cr.InputTypeError,

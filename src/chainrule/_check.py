@@ -12,7 +12,8 @@ import numpy as np
 from chainrule._api import Argnums, checked_argnums
 from chainrule._check_report import CheckReport
 from chainrule._errors import InputTypeError
-from chainrule._space import Space, flat, name_of, place_of, space_of
+from chainrule._options import require_count, require_tolerance
+from chainrule._space import flat, name_of, place_of, space_of
 from chainrule._trace import Problem, flat_output, no_forward_program, no_reverse_program, pick, require_inputs
 
 if TYPE_CHECKING:
@@ -52,7 +53,8 @@ def check(
     Raises
     ------
     InputTypeError
-        Inputs that are not real floating-point numbers; outputs that are whole numbers; traced arguments.
+        Inputs that are not real floating-point numbers; outputs that are whole numbers; traced arguments; an option
+        that is none.
     MissingRuleError
         A step that JAX has no derivative of.
 
@@ -74,8 +76,10 @@ def check(
     (False, 'kink')
     """
     numbers = checked_argnums("check", f, argnums, least=1)
-    if directions < 3:
-        raise InputTypeError(f"check of {name_of(f)}: directions={directions!r} is too few; give 3 or more")
+    what = f"check of {name_of(f)}"
+    require_count(what, "directions", directions, 3)
+    require_count(what, "seed", seed, 0)
+    require_tolerance(what, "rtol", rtol)
 
     def checked(*args: Any) -> CheckReport:
         return _checked(f, numbers, args, directions, rtol, seed)
@@ -157,11 +161,7 @@ def _as_given(problem: Problem) -> Program:
     closed = jax.make_jaxpr(run)(x)
     outs = jax.eval_shape(lambda *x: function(*x)[0], *leaves)
     tree = jax.tree.unflatten(found["tree"], outs)
-    return Program(closed, x, (tree, jax.tree.unflatten(problem.tree, leaves)), _sizes(space), False)
-
-
-def _sizes(space: Space) -> list[int]:
-    return list(space.sizes)
+    return Program(closed, x, (tree, jax.tree.unflatten(problem.tree, leaves)), space.sizes, False)
 
 
 class Subject(NamedTuple):
@@ -247,10 +247,12 @@ def _noise(value: np.ndarray, rows: np.ndarray, eps: float, tol: Tolerance) -> n
 
 
 def _reversible(run: Any, x: Any, w: Any) -> bool:
+    from chainrule._flow import IRREVERSIBLE
+
     try:
         jax.eval_shape(lambda x, w: jax.vjp(run, x)[1](w)[0], x, w)
-    except (TypeError, ValueError, NotImplementedError, AssertionError):
-        return False  # a while loop, or a rule that is not linear
+    except IRREVERSIBLE:
+        return False
     return True
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import html
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,9 +77,13 @@ class NearSwitch:
     def __str__(self) -> str:
         where = f"at x, {self.count} entries" if self.count > 1 else "at x"
         near = where if self.at_x else f"|a − b| = {self.distance:.2g}, ‖dx‖ = {self.move:.2g}"
-        loop = f", step {', '.join(map(str, self.steps))} of the loop" if self.steps else ""
         inside = f" in {self.within[-1]}" if self.within else ""
-        return f"{self.kind}{inside} ({self.effect}), {near}{loop}: {self.place}  {self.code}".rstrip()
+        return f"{self.kind}{inside} ({self.effect}), {near}{of_loop(self.steps)}: {self.place}  {self.code}".rstrip()
+
+
+def of_loop(steps: Sequence[Any]) -> str:
+    """At which steps of the loops around it, in words."""
+    return f", step {', '.join(str(int(k)) for k in steps)} of the loop" if len(steps) else ""
 
 
 @dataclass(frozen=True, repr=False)

@@ -12,11 +12,11 @@ import numpy as np
 from chainrule._api import jacobian
 from chainrule._compiled import Transform
 from chainrule._errors import ChainruleError, ShapeError
+from chainrule._keyed import require_key
 from chainrule._ode import integrated, settled
 from chainrule._options import optional, require_count, require_tolerance
 from chainrule._probing import drawn_like
 from chainrule._space import flat, name_of
-from chainrule._stochastic import require_key
 from chainrule._trace import pick, require_inputs
 
 

@@ -8,7 +8,7 @@ halves that a flow carries side by side, or what it has put out already beside w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -124,11 +124,8 @@ def _turned(arrays: Sequence[Linear], others: Sequence[Linear]) -> int:
     return parity(np.concatenate([starts[id(v)] + np.arange(v.size) for v in arrays]))
 
 
-def slogdet_of(program: LinearProgram, report: Callable[[Any], None] = lambda _: None) -> tuple[Any, Any] | None:
-    """Sign and log |det| of a square program, None where its zeros alone make it singular.
-
-    `report` is told of each link's Jacobian.
-    """
+def slogdet_of(program: LinearProgram) -> tuple[Any, Any] | None:
+    """Sign and log |det| of a square program, None where its zeros alone make it singular."""
     dtype = promoted(*[v.dtype for v in (*program.inputs, *program.outputs)])
     targets = program.targets
     if len({id(v) for v in targets}) < len(program.outputs):  # an output that is zero, or is there twice
@@ -136,7 +133,7 @@ def slogdet_of(program: LinearProgram, report: Callable[[Any], None] = lambda _:
     real = jnp.finfo(dtype).dtype
     signs, logs = [jnp.ones((), dtype)], [jnp.zeros((), real)]
     for link in links_of(program) if program.steps else [Link(program.inputs, targets, (), "moves")]:
-        found = _loop(link, report) if link.kind == "loop" else _slogdet(link.program, report)
+        found = _loop(link) if link.kind == "loop" else _slogdet(link.program)
         if found is None:
             return None
         sign, log = found
@@ -145,7 +142,7 @@ def slogdet_of(program: LinearProgram, report: Callable[[Any], None] = lambda _:
     return math.prod(signs), sum(logs)
 
 
-def _slogdet(program: LinearProgram, report: Callable[[Any], None]) -> tuple[Any, Any] | None:
+def _slogdet(program: LinearProgram) -> tuple[Any, Any] | None:
     columns, rows = space_of_arrays(program.inputs), space_of_arrays(program.targets)
     places, met = patterns(program, rows, columns)
     form, n = Form.of(places), rows.size
@@ -154,27 +151,22 @@ def _slogdet(program: LinearProgram, report: Callable[[Any], None]) -> tuple[Any
     if form.largest >= _DENSE and 2 * form.largest > n:
         found = split_at_both_ends(planning(()), program, rows, columns)
         if found is not None:
-            A, U, C, V = found
-            return _of_low_rank(A, U, C, V, report)
-    J = blocks_of(planning(()), program, form, met, rows, columns)
-    report(J)
-    return J._slogdet()
+            return _of_low_rank(*found)
+    return blocks_of(planning(()), program, form, met, rows, columns)._slogdet()
 
 
-def _of_low_rank(A: Any, U: Any, C: Any, V: Any, report: Callable[[Any], None]) -> tuple[Any, Any]:
+def _of_low_rank(A: Any, U: Any, C: Any, V: Any) -> tuple[Any, Any]:
     """Of A + U C V. Where A is a permutation with signs: det A · det(I + (V A⁻¹ U) C), of which C alone may vary."""
-    J = LowRankUpdate(A, U if C is None else U @ C, V)
-    report(J)
     known = A._layout.places.values
     if C is None or known is None or not (abs(known) == 1).all():
-        return J._slogdet()
+        return LowRankUpdate(A, U if C is None else U @ C, V)._slogdet()
     W = A._by_factors(A._eliminated(), U.T, False).T
     (sign, log), small = A._slogdet(), (V @ W) @ C
     s, more = jnp.linalg.slogdet(jnp.eye(len(small), dtype=small.dtype) + small)
     return sign * s, log + more
 
 
-def _loop(link: Link, report: Callable[[Any], None]) -> tuple[Any, Any] | None:
+def _loop(link: Link) -> tuple[Any, Any] | None:
     """The product over the steps of a loop."""
     (step,) = link.steps
     eqn, operands = step.equation, step.operands
@@ -192,7 +184,7 @@ def _loop(link: Link, report: Callable[[Any], None]) -> tuple[Any, Any] | None:
         outs = [v for v, own in zip(values, linear, strict=False) if own]
         known = [v for v, own in zip(values, linear, strict=False) if not own]
         after = [as_jax(v.value) for v in known if isinstance(v, Coefficient)]
-        return after, slogdet_of(section(steps, sources, outs), report)
+        return after, slogdet_of(section(steps, sources, outs))
 
     xs = [as_jax(v.value) for v in operands[a + b :] if isinstance(v, Coefficient)]
     length = eqn.params["length"]

@@ -68,6 +68,7 @@ def of_jacobian(
 
 
 def accumulated(problem: Problem, order: Any = "auto") -> Any:
+    """The Jacobian of the function at a point."""
     from chainrule._accumulate import accumulate
 
     return accumulate(problem, Options(order=order)).jacobian

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from chainrule._agreement import entry_name
-from chainrule._check_report import CheckReport, Direction, Finding, NearSwitch
+from chainrule._check_report import CheckReport, Direction, Finding, NearSwitch, of_loop
 from chainrule._flow import Reading
-from chainrule._remainder import Directions, Ladders, Orders, lost_sides, orders_of, size_of
+from chainrule._remainder import Directions, Ladders, Orders, at_step, lost_sides, orders_of, size_of
 
 _KINK, _SMOOTH = 1.15, 1.8  # orders below: not differentiable; derivative not Lipschitz
 _CUSP, _JUMP = 0.85, 0.3
@@ -73,7 +73,7 @@ def compose(
     if subject.back is None:
         rest.append("JAX has no reverse derivative of it: a loop of unknown length, or a rule that has no transpose")
     if not findings:
-        rest += [f"a rule deviates at its own inputs, which does not show in f: {p}" for p, _ in _wrong_rules(subject)]
+        rest += [f"a rule deviates at its own inputs, which does not show in f: {p}" for p in _wrong_rules(subject)]
     return CheckReport(
         name, place, not findings, _verdict(findings, directions), (len(subject.value), subject.x.size),
         dtype, tuple(findings), directions, tuple(switches[:_SHOWN]), tuple(rest),
@@ -103,8 +103,7 @@ def _step_name(subject: Any, path: Any, steps: Any) -> str:
     """An equation as a person finds it: its primitive, the function around it, the line, the step of a loop."""
     site = subject.sites[path]
     within = f" in {site.within[-1]}" if site.within else ""
-    loop = f", step {', '.join(str(int(k)) for k in steps)} of the loop" if len(steps) else ""
-    return f"{site.name}{within} at {_at(site.place)}{loop}  {_code(site.place)}".rstrip()
+    return f"{site.name}{within} at {_at(site.place)}{of_loop(steps)}  {_code(site.place)}".rstrip()
 
 
 def _found(subject: Any, what: str) -> list[tuple[Any, Reading]]:
@@ -170,17 +169,17 @@ def _disagreeing(subject: Any) -> Iterator[Finding]:
         yield Finding("rules disagree", text, places)
     if subject.nonlinear > limit:
         text = f"J (−2 v) is not −2 J v: a rule is not linear in the tangent, by {_percent(subject.nonlinear)}"
-        yield Finding("rules disagree", text, tuple(p for p, _ in _wrong_rules(subject)))
+        yield Finding("rules disagree", text, tuple(_wrong_rules(subject)))
     if subject.skewed > limit:
         text = f"Jᵀ (−2 w) is not −2 Jᵀ w: a rule is not linear in the cotangent, by {_percent(subject.skewed)}"
-        yield Finding("rules disagree", text, tuple(p for p, _ in _wrong_rules(subject)) or _reverse_rules(subject))
+        yield Finding("rules disagree", text, tuple(_wrong_rules(subject)) or _reverse_rules(subject))
 
 
 def _percent(share: float) -> str:
     return f"{100 * float(share):.2g} %"
 
 
-def _wrong_rules(subject: Any) -> list[tuple[str, float]]:
+def _wrong_rules(subject: Any) -> list[str]:
     """Custom rules that miss the quotients of their own function, and by how much."""
     wrong = []
     for path, r in _found(subject, "rule"):
@@ -190,10 +189,8 @@ def _wrong_rules(subject: Any) -> list[tuple[str, float]]:
             defined = f" ({Path(file).name})" if file else ""
             kind = site.name.removesuffix("_call")
             off = f"off by {_percent(r.numbers[0])} at its own inputs"
-            loop = f", step {', '.join(str(int(k)) for k in r.steps)} of the loop" if len(r.steps) else ""
-            wrong.append(
-                (f"the {kind} of {name}{defined}, called at {_at(site.place)}{loop}: {off}", float(r.numbers[0]))
-            )
+            called = f"called at {_at(site.place)}{of_loop(r.steps)}"
+            wrong.append(f"the {kind} of {name}{defined}, {called}: {off}")
     return wrong
 
 
@@ -211,7 +208,7 @@ def _worst(laid: Directions, found: Ladders, orders: Orders, k: int) -> Worst:
     order, lowest = orders.order[k], orders.lowest[k]
     t = found.lengths[lowest]
     slope = np.broadcast_to(found.slopes[k], order.shape)
-    signed = np.stack([_taken(found.remainders[:, k, side], lowest[side]) for side in (0, 1)])
+    signed = np.stack([at_step(found.remainders[:, k, side], lowest[side]) for side in (0, 1)])
     off = np.abs(np.nan_to_num(signed)) / t
     severity = off / np.maximum(np.maximum(np.abs(slope), found.scale), 1e-290)
     level = np.where(order < _KINK, np.round(np.maximum(order, 0), 0), np.maximum(order, 1.15))
@@ -227,10 +224,6 @@ def _worst(laid: Directions, found: Ladders, orders: Orders, k: int) -> Worst:
 
 def _length(laid: Directions, k: int) -> float:
     return size_of(laid.first[k]) or 1.0
-
-
-def _taken(values: np.ndarray, k: np.ndarray) -> np.ndarray:
-    return np.take_along_axis(values, k[None], axis=0)[0]
 
 
 def _of_ladders(
@@ -254,7 +247,7 @@ def _of_ladders(
         effects = ("jump", "singular", "kink") if kind in ("jump", "cusp") else ("kink", "jump", "singular")
         blamed = _blamed(switches, effects)
         if kind == "wrong derivative":
-            blamed = (*[text for text, _ in _wrong_rules(subject)], *_stopped(subject)) or blamed
+            blamed = (*_wrong_rules(subject), *_stopped(subject)) or blamed
         yield Finding(kind, _told(subject, laid, found, one, kind, len(group)), blamed)
 
 

@@ -15,6 +15,8 @@ from jax import lax
 from chainrule._jax import has_custom_vjp
 
 NOISE = 3  # the last rows of the tangents: rounding errors
+# what JAX raises where it has no reverse derivative: a loop of unknown length, a rule that is not linear
+IRREVERSIBLE = (TypeError, ValueError, NotImplementedError, AssertionError)
 
 Path = tuple[int, ...]  # the place of an equation: its number, and within its jaxpr the number of the next
 
@@ -56,21 +58,24 @@ def signs(like: Any, salt: int) -> Any:
 def push(run: Callable[..., Any], values: Sequence[Any], tangents: Sequence[Any]) -> list[Any]:
     """The tangents of the inexact results, row by row; None where no operand has any."""
     live = [k for k, t in enumerate(tangents) if t is not None]
-    kept = [k for k, o in enumerate(jax.eval_shape(run, *values)) if jnp.issubdtype(o.dtype, jnp.inexact)]
-    count = len(jax.eval_shape(run, *values))
-    if not live or not kept:
-        return [None] * count
+    kept = [inexact(o) for o in jax.eval_shape(run, *values)]
+    if not live or not any(kept):
+        return [None] * len(kept)
+    forward = forward_of(of_operands(run, values, live), [values[k] for k in live])
+    rows = iter(_rows(forward, [tangents[k] for k in live]))
+    return [next(rows) if own else None for own in kept]
+
+
+def of_operands(run: Callable[..., Any], values: Sequence[Any], live: Sequence[int]) -> Callable[..., list[Any]]:
+    """The inexact results as a function of some of the operands."""
 
     def of(*xs: Any) -> list[Any]:
         full = list(values)
         for k, x in zip(live, xs, strict=True):
             full[k] = x
-        outs = run(*full)
-        return [outs[k] for k in kept]
+        return [o for o in run(*full) if inexact(o)]
 
-    rows = _rows(forward_of(of, [values[k] for k in live]), [tangents[k] for k in live])
-    found = dict(zip(kept, rows, strict=True))
-    return [found.get(k) for k in range(count)]
+    return of
 
 
 def forward_of(of: Callable[..., list[Any]], primal: Sequence[Any]) -> Callable[..., list[Any]]:
@@ -104,7 +109,7 @@ def forward_of(of: Callable[..., list[Any]], primal: Sequence[Any]) -> Callable[
         return forward
     try:
         jax.eval_shape(twice, *shapes)
-    except (TypeError, ValueError, NotImplementedError, AssertionError):
+    except IRREVERSIBLE:
         return by_rows
     return twice
 

@@ -82,7 +82,7 @@ _POINTWISE = {
     *("erf", "erfc", "erf_inv", "lgamma", "digamma", "polygamma", "igamma", "igammac", "zeta"),
     *("bessel_i0e", "bessel_i1e", "regularized_incomplete_beta", "mul", "div"),
 }
-_EACH = _POINTWISE | {"add", "sub", "neg", "div", "abs", "copy"}
+_EACH = _POINTWISE | {"add", "sub", "neg", "abs", "copy"}
 # their rules are products and solves: what these are made of is cheaper than derivatives of the rule column by column
 _FACTORED = {"cholesky", "lu", "eigh", "qr", "svd"}
 LOOPS: dict[str, Callable[..., list[Value]]] = {}  # `_laplacian_loops` enters them

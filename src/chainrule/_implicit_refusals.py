@@ -23,8 +23,6 @@ _ADVICE = {
     "fixed_point": f"Start nearer to one, {_OTHER}: optimistix.Newton needs no contraction",
     "minimize_implicit": f"It got nowhere, or came to a saddle point or a maximum; start elsewhere, {_OTHER}",
 }
-
-
 _SYSTEM = {"fixed_point": "I - ∂f/∂z", "minimize_implicit": "the Hessian in y", "inverse": "J"}
 
 

@@ -15,8 +15,10 @@ import numpy as np
 from chainrule._api import jacobian, linearize
 from chainrule._assembled import Assembled, whole
 from chainrule._errors import MemoryLimitError
+from chainrule._jax import as_callable
 from chainrule._lanczos import tridiagonal
 from chainrule._linalg.iterative import KRYLOV
+from chainrule._matrix_free import MatrixFree
 from chainrule._space import flat
 
 DENSE = 1000  # unknowns, beyond which a system without zeros is solved by products
@@ -25,6 +27,7 @@ _PRODUCTS = 20  # with a Hessian, to see whether it is indefinite
 
 
 def implicit_jacobian(of_x: Any, of_y: Any, x: Any, y: Any, method: str) -> Any:
+    """-(∂g/∂y)⁻¹ ∂g/∂x: its entries where they are few or many of them vanish, else a map of products."""
     A, B = system(of_y, y, method), jacobian(of_x)(x)
     if not isinstance(A, Assembled) or not isinstance(B, Assembled) or method in KRYLOV:
         return _products(A, B, method)
@@ -41,8 +44,6 @@ def implicit_jacobian(of_x: Any, of_y: Any, x: Any, y: Any, method: str) -> Any:
 def _products(A: Any, B: Any, method: str) -> Any:
     """-A⁻¹ B as a map of products."""
     solve = A.factorize().solve if method == "auto" and isinstance(A, Assembled) else _by(A, method)
-    from chainrule._matrix_free import MatrixFree
-
     return MatrixFree.of(lambda v: -solve(B._apply(v)), A._columns, B._columns)
 
 
@@ -91,8 +92,6 @@ def converted(f: Callable[[Any, Any], Any], x: Any, y: Any) -> tuple[Callable[..
 
     Whole numbers as well, which `jax.closure_convert` leaves where a custom derivative cannot see them.
     """
-    from chainrule._jax import as_callable
-
     closed, shapes = jax.make_jaxpr(f, return_shape=True)(x, y)
     traced = [isinstance(c, jax.core.Tracer) for c in closed.consts]
 
@@ -129,7 +128,7 @@ def curves_down(f: Callable[[Any], Any], y: Any) -> Any:
         return jnp.array(False)
     H = linearize(jax.grad(f))(y)
     start = jax.random.normal(jax.random.key(0), point.shape, point.dtype)
-    main, side, Q = tridiagonal(H._apply, start / jnp.linalg.norm(start), min(_PRODUCTS, point.size))
-    main = jnp.where((Q != 0).any(1), main, 0)  # where the space is used up it goes on with ones
-    values = jnp.linalg.eigvalsh(jnp.diag(main) + jnp.diag(side[:-1], 1) + jnp.diag(side[:-1], -1))
+    T, Q = tridiagonal(H._apply, start / jnp.linalg.norm(start), min(_PRODUCTS, point.size))
+    used = (Q != 0).any(1)[None]  # where the space is used up it goes on with ones
+    values = jnp.linalg.eigvalsh(jnp.where(used, T, 0))
     return values.min() < -(float(jnp.finfo(point.dtype).eps) ** 0.5) * jnp.abs(values).max()

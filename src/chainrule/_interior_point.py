@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from chainrule._api import hessian, jacobian
-from chainrule._compiled import Transform
 from chainrule._space import flat
-from chainrule._unknowns import Unknowns, remembering, weighted
+from chainrule._unknowns import Unknowns, as_float64, flat_value, remembering, weighted
 
 
 class InteriorPoint:
@@ -37,14 +36,14 @@ class InteriorPoint:
     def __init__(self, f: Callable[[Any], Any], x0: Any, constraints: Callable[[Any], Any] | None = None):
         g = constraints or _no_constraints
         self._unknowns = own = Unknowns("scipy.interior_point", f, x0)
-        self.n, self.x0 = own.size, own.flat
+        self.n, self.x0 = own.size, own.start
         x = own.tree(self.x0)
         derivative, second = jacobian(g), hessian(_lagrangian(f, g))
         J = derivative.trace(x).out_info
         self.m = J.shape[0]
         self._places = J._positions()
         self._both = own.value_and_gradient()
-        values = Transform("scipy.interior_point", g, (0,), lambda g, args: flat(g(*args)), ("flat value",), True)
+        values = flat_value(own.what, g)
         self._g = remembering(lambda x: values(own.tree(x)))
         self._J = remembering(lambda x: derivative(own.tree(x)))
         self._H = lambda x, v, factor: second(own.tree(x), v, factor)
@@ -62,11 +61,11 @@ class InteriorPoint:
 
     def gradient(self, x: Any) -> np.ndarray:
         """Give the gradient of f, [n]; from the same run as `objective`."""
-        return np.array(self._both(x)[1], np.float64)
+        return as_float64(self._both(x)[1])
 
     def constraints(self, x: Any) -> np.ndarray:
         """Give g(x), [m]."""
-        return np.array(self._g(x), np.float64)
+        return as_float64(self._g(x))
 
     def jacobianstructure(self) -> tuple[np.ndarray, np.ndarray]:
         """Give the rows and columns of the entries of the Jacobian of g, row-major."""
@@ -74,7 +73,7 @@ class InteriorPoint:
 
     def jacobian(self, x: Any) -> np.ndarray:
         """Give the values of these entries."""
-        return np.array(self._J(x).coo()[2], np.float64)
+        return as_float64(self._J(x).coo()[2])
 
     def hessianstructure(self) -> tuple[np.ndarray, np.ndarray]:
         """Give the rows and columns of the entries of the Lagrangian's Hessian, of its lower triangle, row-major."""
@@ -82,8 +81,8 @@ class InteriorPoint:
 
     def hessian(self, x: Any, lagrange: Any, obj_factor: float) -> np.ndarray:
         """Give the values of these entries: of the Hessian of obj_factor · f(x) + lagrange · g(x)."""
-        H = self._H(x, np.asarray(lagrange, np.float64), float(obj_factor))
-        return np.array(H.coo()[2], np.float64)[self._lower]
+        H = self._H(x, as_float64(lagrange), float(obj_factor))
+        return as_float64(H.coo()[2])[self._lower]
 
 
 def _no_constraints(x: Any) -> Any:

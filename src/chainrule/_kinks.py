@@ -78,18 +78,10 @@ def _integer_conversion(eqn: Any) -> Switch | None:
     return Switch("conversion to integers", "jump", _to_truncation) if whole else None
 
 
-def _rounding(eqn: Any) -> Switch:
-    return Switch("round", "jump", _to_half)
-
-
 def _power(eqn: Any) -> Switch | None:
     if eqn.primitive.name == "integer_pow" and eqn.params["y"] >= 0:
         return None
     return Switch("power", "singular", _first)
-
-
-def _quotient(eqn: Any) -> Switch:
-    return Switch("division", "singular", lambda a, b: b)
 
 
 def _top_two(a: Any, axes: Sequence[int], sign: int) -> Any:
@@ -180,7 +172,7 @@ _TABLE: dict[str, Callable[[Any], Switch | None]] = {
     "clamp": _always("clip", "kink", _to_bounds),
     "floor": _always("floor", "jump", _to_integer),
     "ceil": _always("ceil", "jump", _to_integer),
-    "round": _rounding,
+    "round": _always("round", "jump", _to_half),
     "rem": _always("remainder", "jump", _to_multiple),
     "convert_element_type": _integer_conversion,
     "reduce_max": _reduction("max", "kink", 1),
@@ -201,7 +193,7 @@ _TABLE: dict[str, Callable[[Any], Switch | None]] = {
     "log1p": _always("log1p", "singular", lambda a: 1 + a),
     "pow": _power,
     "integer_pow": _power,
-    "div": _quotient,
+    "div": _always("division", "singular", lambda a, b: b),
     "atan2": _always("arctan2", "singular", lambda a, b: jnp.maximum(jnp.abs(a), jnp.abs(b))),
     **{name: _always(name, "singular", _to_one) for name in ("asin", "acos", "atanh", "erf_inv")},
     "acosh": _always("acosh", "singular", lambda a: a - 1),

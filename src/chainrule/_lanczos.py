@@ -75,8 +75,9 @@ def _rows(A: Any, x: Any) -> Any:
 
 def _solved(A: Any, x: Any, method: str) -> Any:
     """A⁻ᵀ x, row by row, by conjugate gradients."""
-    tolerance = float(jnp.finfo(x.dtype).eps) ** 0.5
-    cg = functools.partial(jax.scipy.sparse.linalg.cg, tol=tolerance)
+    from jax.scipy.sparse import linalg
+
+    cg = functools.partial(linalg.cg, tol=float(jnp.finfo(x.dtype).eps) ** 0.5)
     if method == "lanczos":
         return jax.vmap(lambda v: cg(A._apply, v)[0])(x)
     return jax.vmap(lambda v: A._apply(cg(lambda u: A.T._apply(A._apply(u)), v)[0]))(x)
@@ -98,13 +99,12 @@ def _log_times(product: Callable[[Any], Any], v: Any, terms: int) -> Any:
 
 def _ritz(product: Callable[[Any], Any], q: Any, terms: int) -> tuple[Any, Any, Any]:
     """The eigenvalues and eigenvectors of Lanczos' matrix from a unit vector q, and the basis Q [steps, n] it is in."""
-    main, side, Q = tridiagonal(product, q, min(terms, len(q)))
-    T = jnp.diag(main) + jnp.diag(side[:-1], 1) + jnp.diag(side[:-1], -1)
+    T, Q = tridiagonal(product, q, min(terms, len(q)))
     return *jnp.linalg.eigh(T.astype(working(q.dtype))), Q
 
 
-def tridiagonal(product: Callable[[Any], Any], q: Any, steps: int) -> tuple[Any, Any, Any]:
-    """Lanczos' diagonals [steps], side diagonals [steps] and basis [steps, n] from a unit vector q.
+def tridiagonal(product: Callable[[Any], Any], q: Any, steps: int) -> tuple[Any, Any]:
+    """Lanczos' matrix [steps, steps] and basis [steps, n] from a unit vector q.
 
     Each vector is made orthogonal twice. Where the Krylov space is used up, ones follow on the diagonal: they have no
     part in what starts from q.
@@ -128,7 +128,7 @@ def tridiagonal(product: Callable[[Any], Any], q: Any, steps: int) -> tuple[Any,
 
     start = jnp.zeros((steps, len(q)), q.dtype), q, jnp.zeros((), q.dtype)
     (Q, *_), (main, side) = jax.lax.scan(step, start, jnp.arange(steps))
-    return main, side, Q
+    return jnp.diag(main) + jnp.diag(side[:-1], 1) + jnp.diag(side[:-1], -1), Q
 
 
 def _series(contract: Callable[[Any], Any], x: Any, key: Any, terms: int) -> Any:

@@ -11,10 +11,10 @@ import numpy as np
 
 from chainrule._compiled import Transform
 from chainrule._errors import InputTypeError
+from chainrule._keyed import require_key
 from chainrule._options import require_count, require_tolerance
 from chainrule._score import levels_of, like_point, points
 from chainrule._space import name_of, shown
-from chainrule._stochastic import require_key
 from chainrule._trace import scalar_function
 
 
@@ -93,9 +93,9 @@ def langevin(
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
         x, key, h = args
-        move = _proposal(function, h.astype(x.dtype))
-        take = jax.vmap(move if scalar is None else _metropolis(function, scalar, move, h.astype(x.dtype)))
-        return _walked(take, x, key, steps)
+        drift = _drift("langevin", function)
+        move = _proposal(drift, h)
+        return _walked(move if scalar is None else _metropolis(drift, scalar, move, h), x, key, steps)
 
     h = jnp.asarray(step, jnp.asarray(x0).dtype)
     return Transform("langevin", score, (0, 1, 2), body, ("langevin", steps, log_p))(x0, key, h)
@@ -163,12 +163,13 @@ def annealed_langevin(
 
         def level(x: Any, given: Any) -> Any:
             sigma, key = given
-            move = _proposal(lambda x: function(x, sigma), h.astype(x.dtype) * (sigma / own[-1]) ** 2)
-            return _walked(jax.vmap(move), x, key, steps).x, None
+            drift = _drift("annealed_langevin", function, sigma)
+            return _walked(_proposal(drift, h * (sigma / own[-1]) ** 2), x, key, steps).x, None
 
         x, _ = jax.lax.scan(level, x, (own, jax.random.split(key, levels.size)))
         if denoise:
-            x = jax.vmap(lambda x: x + own[-1] ** 2 * _drift(lambda x: function(x, own[-1]), x))(x)
+            drift = _drift("annealed_langevin", function, own[-1])
+            x = jax.vmap(lambda x: x + own[-1] ** 2 * drift(x))(x)
         return Particles(x, jnp.ones((), x.dtype))
 
     h = jnp.asarray(step, jnp.asarray(x0).dtype)
@@ -187,34 +188,34 @@ def _require(what: str, score: Any, x0: Any, key: Any, step: Any, steps: Any) ->
 
 
 def _walked(take: Callable[..., Any], x: Any, key: Any, steps: int) -> Particles:
-    """Steps of all particles [p, ...]; take: (x, key) -> (x, accepted) of each."""
+    """Steps of all particles [p, ...]; take: (x, key) -> (x, accepted) of one."""
 
     def step(x: Any, key: Any) -> Any:
-        x, accepted = take(x, jax.random.split(key, len(x)))
+        x, accepted = jax.vmap(take)(x, jax.random.split(key, len(x)))
         return x, accepted.mean()
 
     x, accepted = jax.lax.scan(step, x, jax.random.split(key, steps))
     return Particles(x, accepted.mean() if steps else jnp.ones((), x.dtype))
 
 
-def _drift(score: Callable[[Any], Any], x: Any) -> Any:
-    return like_point("langevin", score, score(x), x).reshape(x.shape).astype(x.dtype)
+def _drift(what: str, score: Callable[..., Any], *level: Any) -> Callable[[Any], Any]:
+    """The score at x, in the form of x."""
+    return lambda x: like_point(what, score, score(x, *level), x).reshape(x.shape).astype(x.dtype)
 
 
-def _proposal(score: Callable[[Any], Any], h: Any) -> Callable[..., Any]:
+def _proposal(drift: Callable[[Any], Any], h: Any) -> Callable[..., Any]:
     def move(x: Any, key: Any) -> Any:
-        return x + h * _drift(score, x) + jnp.sqrt(2 * h) * jax.random.normal(key, x.shape, x.dtype), jnp.ones(
-            (), x.dtype
-        )
+        noise = jax.random.normal(key, x.shape, x.dtype)
+        return x + h * drift(x) + jnp.sqrt(2 * h) * noise, jnp.ones((), x.dtype)
 
     return move
 
 
-def _metropolis(score: Any, log_p: Any, move: Callable[..., Any], h: Any) -> Callable[..., Any]:
+def _metropolis(drift: Callable[[Any], Any], log_p: Any, move: Callable[..., Any], h: Any) -> Callable[..., Any]:
     """Take a proposal y of x with probability min(1, p(y) q(x | y) / (p(x) q(y | x)))."""
 
     def log_q(y: Any, x: Any) -> Any:
-        return -((y - x - h * _drift(score, x)) ** 2).sum() / (4 * h)
+        return -((y - x - h * drift(x)) ** 2).sum() / (4 * h)
 
     def take(x: Any, key: Any) -> Any:
         proposing, testing = jax.random.split(key)

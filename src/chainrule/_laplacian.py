@@ -12,8 +12,7 @@ import jax.numpy as jnp
 from chainrule._api import Argnums, checked_argnums, places
 from chainrule._compiled import Transform
 from chainrule._errors import ChainruleError
-from chainrule._field import at_points
-from chainrule._options import Options
+from chainrule._field import accumulated, at_points
 from chainrule._space import Space
 from chainrule._trace import Problem, flat_output, pick, require_inputs
 
@@ -87,7 +86,7 @@ def _forward(problem: Problem, closed: Any, shapes: Sequence[Any]) -> Sequence[A
     """The forward Laplacian; that of a scalar function from its Hessian, where that is counted cheaper."""
     from chainrule._body import planning
     from chainrule._forward_laplacian import Curved
-    from chainrule._laplacian_solves import laplacians
+    from chainrule._laplacian_solves import laplacians  # with loops and solves, which these files enter
     from chainrule._mixed import seeds_of
     from chainrule._program import Coefficient, Linear
 
@@ -126,7 +125,7 @@ def _traces_of_hessians(problem: Problem, shapes: Sequence[Any], most: int | Non
 
     None where a step cannot be reversed, where it would not fit, or where it is not cheaper than `most`.
     """
-    from chainrule._accumulate import accumulate, plan_of
+    from chainrule._accumulate import plan_of
 
     space = Space(jax.tree.structure(list(shapes)), tuple(s.shape for s in shapes), tuple(s.dtype for s in shapes))
     if any(jnp.issubdtype(d, jnp.complexfloating) for d in space.dtypes):
@@ -141,7 +140,7 @@ def _traces_of_hessians(problem: Problem, shapes: Sequence[Any], most: int | Non
         plan = None if most is None else plan_of(own, False, False, 0)
         if plan is not None and plan[plan.chosen].multiply_adds * _GAIN >= (most or 0):
             return None
-        return accumulate(own, Options(order=plan or "auto")).jacobian.trace()
+        return accumulated(own, plan or "auto").trace()
 
     with contextlib.suppress(ChainruleError, ValueError):
         every = jnp.eye(space.size, dtype=space.dtype)

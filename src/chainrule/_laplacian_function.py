@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -21,20 +21,20 @@ class Function:
 
     def __init__(self, eqn: Any, values: Sequence[Any], places: Sequence[int], live: Sequence[bool]):
         self.eqn, self.live, self._run = eqn, live, as_function(eqn)
-        self.places = list(places)
+        self._places = list(places)
         self._full = list(values)
-        self.operands = tuple(self._full[k] for k in self.places)
-        self.backwards = has_custom_vjp(_Only(eqn))
+        self.operands = tuple(self._full[k] for k in self._places)
+        self._backwards = has_custom_vjp(SimpleNamespace(eqns=[eqn]))  # as the body of a jaxpr
 
     def __call__(self, *varying: Any) -> list[Any]:
         full = list(self._full)
-        for k, v in zip(self.places, varying, strict=True):
+        for k, v in zip(self._places, varying, strict=True):
             full[k] = v
         return list(itertools.compress(self._run(*full), self.live))
 
     def push(self, operands: Arrays, tangents: Arrays) -> list[Any]:
         """F'(operands) tangents. What has a rule for the reverse direction only is transposed: it is linear."""
-        if not self.backwards:
+        if not self._backwards:
             return jax.jvp(self, tuple(operands), tuple(tangents))[1]
         outs, pull = jax.vjp(self, *operands)
         return jax.linear_transpose(pull, outs)(tuple(tangents))[0]
@@ -55,14 +55,3 @@ class Function:
     @property
     def shapes(self) -> list[Any]:
         return [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in self.operands]
-
-
-@dataclass(frozen=True)
-class _Only:
-    """One equation as the body of a jaxpr."""
-
-    equation: Any
-
-    @property
-    def eqns(self) -> list[Any]:
-        return [self.equation]

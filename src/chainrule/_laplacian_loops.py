@@ -59,11 +59,15 @@ def _joined(place: _Place, v: Value, together: bool) -> _Place:
     if not blocks:
         return own
     if place.cols is not None:
-        blocks.append(Block(blocks[0].shape, place.cols, np.zeros((1,) * place.cols.ndim, v.jacobian.dtype)))
-    known = [Block(b.shape, b.cols, np.zeros((1,) * b.cols.ndim)) for b in blocks for _ in range(2)]
-    varying = [k for k in range(len(known[0].shape)) if any(b.cols.shape[k] != 1 for b in known)]
-    axes = range(len(known[0].shape)) if together else [k for k in range(len(known[0].shape)) if k not in varying]
-    return replace(own, cols=densify(known, axes).cols)
+        blocks.append(Block(blocks[0].shape, place.cols, np.zeros((1,) * place.cols.ndim)))
+    axes = [k for k in range(len(blocks[0].shape)) if together or all(b.cols.shape[k] == 1 for b in blocks)]
+    return replace(own, cols=_columns(blocks, axes))
+
+
+def _columns(blocks: Sequence[Block], axes: Sequence[int]) -> np.ndarray:
+    """The columns of a sum of blocks, each of them once in a row, and the same along the axes."""
+    known = [Block(b.shape, b.cols, np.zeros((1,) * b.cols.ndim)) for b in blocks]
+    return densify([*known, known[0]], axes).cols  # of one block alone `densify` leaves columns that repeat
 
 
 def _same(a: _Place, b: _Place) -> bool:
@@ -76,12 +80,10 @@ def _settled(entering: Sequence[Value], step: Callable[[list[Value]], list[Value
     """The places of a carry: those of what enters, grown by what a step makes of them until they stay."""
     places = [_joined(_Place(False, False), v, False) for v in entering]
     shapes = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in map(value_of, entering)]
-    for turn in range(10**6):
-        grown = _joined_by(places, shapes, step, turn >= _OWN_COLUMNS)
-        if all(map(_same, places, grown)):
-            return places
-        places = grown
-    raise AssertionError
+    turn = 0
+    while not all(map(_same, places, grown := _joined_by(places, shapes, step, turn >= _OWN_COLUMNS))):
+        places, turn = grown, turn + 1
+    return places
 
 
 def _joined_by(
@@ -169,7 +171,7 @@ def _over_time(v: Value) -> tuple[_Place, list[Any]]:
         return place, place.numbers(v)
     cols = place.cols
     if cols.shape[0] > 1:
-        cols = densify([Block(v.jacobian.shape, cols, np.zeros((1,) * cols.ndim))] * 2, [0]).cols
+        cols = _columns([Block(v.jacobian.shape, cols, np.zeros((1,) * cols.ndim))], [0])
     return replace(place, cols=cols[0]), replace(place, cols=cols).numbers(v)
 
 

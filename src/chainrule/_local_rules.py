@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from chainrule._flow import Flow, Reading, inexact, push, signs
+from chainrule._flow import IRREVERSIBLE, Flow, Reading, of_operands, push, signs
 from chainrule._jax import as_function
 
 
@@ -52,19 +52,13 @@ def transpose_reading(eqn: Any, ins: list[Flow]) -> Reading | None:
     """⟨w, J t⟩ against ⟨Jᵀ w, t⟩ at one equation."""
     run, values, ts = as_function(eqn), [f.value for f in ins], _direction(ins)
     live = [k for k, t in enumerate(ts) if t is not None]
-
-    def of(*xs: Any) -> list[Any]:
-        full = list(values)
-        for k, x in zip(live, xs, strict=True):
-            full[k] = x
-        return [o for o in run(*full) if inexact(o)]
-
+    of = of_operands(run, values, live)
     try:
         primal, t = tuple(values[k] for k in live), tuple(ts[k] for k in live)
         forward = jax.jvp(of, primal, t)[1]
         w = [signs(o, 11 + k)[0].astype(o.dtype) for k, o in enumerate(forward)]
         back = jax.vjp(of, *primal)[1](w)
-    except (TypeError, ValueError, NotImplementedError, AssertionError):
+    except IRREVERSIBLE:
         return None
     left, right = _inner(w, forward), _inner(back, t)
     scale = jnp.sqrt(_inner(forward, forward) * _inner(w, w)) + jnp.sqrt(_inner(back, back) * _inner(t, t))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import jax.scipy.linalg
 import numpy as np
 
 from chainrule._assembled import Assembled, whole
@@ -16,7 +17,6 @@ from chainrule._jacobian import Jacobian
 from chainrule._kernel import kernel, rounding, shortest
 from chainrule._linalg.differentiable import implicit_solve, lost, spoiled
 from chainrule._linalg.host import Sparse, working
-from chainrule._linalg.methods import determinant
 from chainrule._space import promoted
 from chainrule._structure import Structure
 
@@ -207,7 +207,8 @@ class LowRankUpdate(Jacobian):
 
     def _det(self) -> Any:
         def bordered(J: LowRankUpdate) -> Any:
-            return determinant(*_border(J)) * (-1) ** J._rank
+            method, entries = _border(J)
+            return method.det(entries) * (-1) ** J._rank
 
         def lemma(J: LowRankUpdate) -> Any:
             return J._A._det() * jnp.linalg.det(J._capacitance())

@@ -167,7 +167,7 @@ def _step(direct: bool) -> Callable[..., Any]:
             size = jnp.maximum(jnp.linalg.norm(flat(x)), jnp.linalg.norm(flat(first)))
             H = hessian(function)(x, *rest) if direct else linearize(jax.grad(own))(x)
             found = _direction(H, gradient, jnp.maximum(norm, largest), rtol * size, direct)
-            d, slope, length = _like(x, found.d), g @ found.d, jnp.linalg.norm(found.d)
+            d, slope, length = H._columns.unflatten(found.d), g @ found.d, jnp.linalg.norm(found.d)
             # close to a minimum no decrease can be seen: one to rounding is enough
             rounding = 4 / ARMIJO * float(jnp.finfo(value.dtype).eps) * abs(value)
             following, t, lower = _downhill(own, x, value, d, lambda t: t * slope + rounding)
@@ -189,14 +189,6 @@ def _step(direct: bool) -> Callable[..., Any]:
 def _of_x(function: Any, rest: Any) -> Callable[[Any], Any]:
     scalar = scalar_function("newton_cg", function, False)
     return lambda x: jnp.asarray(jax.tree.leaves(scalar(x, *rest))[0])
-
-
-def _like(x: Any, d: Any) -> Any:
-    """[n] -> a pytree like x."""
-    leaves, tree = jax.tree.flatten(x)
-    ends = np.cumsum([a.size for a in leaves])[:-1]
-    parts = [part.reshape(a.shape) for part, a in zip(jnp.split(d, ends), leaves, strict=True)]
-    return jax.tree.unflatten(tree, parts)
 
 
 def _direction(H: Any, gradient: Any, largest: Any, small: Any, direct: bool) -> _Direction:
@@ -276,10 +268,11 @@ def _probe(function: Any, args: tuple[Any, ...]) -> Any:
     n = len(g)
     b = jnp.asarray(np.random.default_rng(0).normal(size=n), g.dtype)
     tolerance = 1e-3 * jnp.linalg.norm(b) / max(n, 1) ** 0.5
-    found = _cg(linearize(jax.grad(own))(x)._apply, b, tolerance, min(2 * n + 20, 1000))
+    H = linearize(jax.grad(own))(x)
+    found = _cg(H._apply, b, tolerance, min(2 * n + 20, 1000))
     curved = found.lowest < -(float(jnp.finfo(g.dtype).eps) ** 0.5) * found.highest
     length = jnp.where(size > 0, size, 1)
     d = found.last * jnp.where(g @ found.last > 0, -1, 1).astype(g.dtype) * (length / jnp.linalg.norm(found.last))
     promised = 0.5 * found.lowest * length**2
-    following, t, lower = _downhill(own, x, value, _like(x, d), lambda t: t**2 * promised)
+    following, t, lower = _downhill(own, x, value, H._columns.unflatten(d), lambda t: t**2 * promised)
     return following, length, t, curved, lower

@@ -76,20 +76,17 @@ def potential(
         require_count(f"potential of {name_of(f)}", "order", order)
     numbers = checked_argnums("potential", f, argnums, least=1)
 
-    def body(details: bool) -> Callable[..., Any]:
-        def run(function: Any, args: tuple[Any, ...]) -> Any:
+    def made(kind: Any, finish: Callable[..., Any]) -> Any:
+        def body(function: Any, args: tuple[Any, ...]) -> Any:
             problem, x0 = problem_and_last("potential", function, numbers, args)
             require_inputs(problem, False)
-            return _values(problem, x0, order, check, batched, details)
+            found = finish(*_segments(problem, x0, batched), order)
+            return found if batched else jax.tree.map(lambda v: v[0], found)
 
-        return run
+        return kind("potential", f, with_last(numbers), body, ("potential", numbers, order, batched, finish))
 
-    def made(kind: Any, details: bool) -> Any:
-        return kind("potential", f, with_last(numbers), body(details), ("potential", numbers, *options, details))
-
-    options = (order, check, batched)
-    own = made(_Checked, False)
-    own.details = made(Transform, True)
+    own = made(_Checked, _judged if check else _integral)
+    own.details = made(Transform, _details)
     return own
 
 
@@ -121,29 +118,36 @@ def _shown(v: np.ndarray) -> str:
     return np.array2string(v, precision=6, threshold=6)
 
 
-def _values(problem: Problem, x0: Any, order: int | None, check: bool, batched: bool, details: bool) -> Any:
-    """The line integrals, nan where the check fails; with `details` also ∇φ and f, laid flat, and where it does."""
+Field = Callable[[Any], Any]  # [k, n] -> [k, n]
+
+
+def _segments(problem: Problem, x0: Any, batched: bool) -> tuple[Field, Any, Any]:
+    """The field of flat points, and [k, n], [k, n]: the points, and those that are 0."""
     ends = functools.partial(_ends, f"{problem.what}: x0")
-    X, X0 = (jnp.atleast_2d(v) for v in at_points(problem, batched, ends, beside=x0))  # [k, n]
-    F = jax.vmap(_flat_field(problem, X.dtype, batched))
+    X, X0 = (jnp.atleast_2d(v) for v in at_points(problem, batched, ends, beside=x0))
+    return jax.vmap(_flat_field(problem, X.dtype, batched)), X, X0
 
-    def integral(X: Any) -> Any:
-        if order is not None:
-            return _line_integral(F, X, X0, order)[0]
-        return _refined(functools.partial(_line_integral, F, X, X0), *_LADDER)
 
-    def shaped(v: Any) -> Any:
-        return v if batched else v[0]
+def _integral(F: Field, X: Any, X0: Any, order: int | None) -> Any:
+    """[k]: the line integrals."""
+    if order is not None:
+        return _line_integral(F, X, X0, order)[0]
+    return _refined(functools.partial(_line_integral, F, X, X0), *_LADDER)
 
-    if not (check or details):
-        return shaped(integral(X))
-    found, pull = jax.vjp(integral, X)
+
+def _details(F: Field, X: Any, X0: Any, order: int | None) -> tuple[Any, Any, Any, Any]:
+    """[k], [k, n], [k, n], [k]: the integrals, their gradients, the field, and whether these two differ."""
+    found, pull = jax.vjp(lambda X: _integral(F, X, X0, order), X)
     (slope,), field = pull(jnp.ones_like(found)), F(X)  # a point is in no other's integral
     gap, scale = abs(slope - field), jnp.maximum(abs(slope), jnp.maximum(abs(field), abs(F(X0))))
     far = ~(gap.max(1, initial=0) <= float(jnp.finfo(X.dtype).eps) ** 0.5 * scale.max(1, initial=0))
-    if details:
-        return tuple(map(shaped, (found, slope, field, far)))
-    return shaped(jnp.where(far, jnp.nan, found))
+    return found, slope, field, far
+
+
+def _judged(F: Field, X: Any, X0: Any, order: int | None) -> Any:
+    """[k]: the integrals, nan where the check fails."""
+    found, _, _, far = _details(F, X, X0, order)
+    return jnp.where(far, jnp.nan, found)
 
 
 def _ends(what: str, problem: Problem, x0: Any) -> tuple[Any, Any]:
@@ -166,7 +170,7 @@ def _flat_field(problem: Problem, dtype: Any, batched: bool) -> Callable[[Any], 
     return field
 
 
-def _line_integral(F: Callable[[Any], Any], X: Any, X0: Any, nodes: int) -> tuple[Any, Any]:
+def _line_integral(F: Field, X: Any, X0: Any, nodes: int) -> tuple[Any, Any]:
     """[k], [k]: ∫ f · dx over the segments, and ∫ |f · dx|."""
     t, w = np.polynomial.legendre.leggauss(nodes)
     between = X - X0

@@ -181,7 +181,7 @@ def orders_of(ladders: Ladders, tol: Tolerance) -> Orders:
     order, lowest, erratic = _fit(signed, ts, level)
     again = _fit(signed, ts, 30 * level)
     order, lowest = np.where(erratic, again[0], order), np.where(erratic, again[1], lowest)
-    small = _at(np.abs(signed), lowest) < 1e4 * _at(np.broadcast_to(rounding, signed.shape), lowest)
+    small = at_step(np.abs(signed), lowest) < 1e4 * at_step(np.broadcast_to(rounding, signed.shape), lowest)
     return Orders(np.where(erratic & again[2] & small, np.inf, order), len(ts) - 1 - lowest)
 
 
@@ -200,19 +200,20 @@ def _fit(signed: np.ndarray, ts: np.ndarray, level: np.ndarray) -> tuple[np.ndar
         da, db = (np.where(fitted, v - v.sum(0) / np.maximum(count, 1), 0.0) for v in (a, b))
         order = (da * db).sum(0) / (da * da).sum(0)
         off = np.sqrt(((db - order * da) ** 2).sum(0) / np.maximum(count, 1))
-    turns = fitted & (np.sign(signed) != np.sign(_at(signed, np.argmax(seen, axis=0))))
+    turns = fitted & (np.sign(signed) != np.sign(at_step(signed, np.argmax(seen, axis=0))))
     lowest = np.argmax(seen, axis=0)
     before = np.maximum(lowest - 1, 0)
     lengths = ts[:, 0, 0, 0]
     law = np.where(np.isfinite(order), order, 2.0)
     with np.errstate(over="ignore", invalid="ignore"):
-        expected = _at(size, lowest) * (lengths[before] / lengths[lowest]) ** law
-    ends = (lowest > 0) & np.isfinite(_at(size, before)) & (expected > 3 * _at(level, before))
+        expected = at_step(size, lowest) * (lengths[before] / lengths[lowest]) ** law
+    ends = (lowest > 0) & np.isfinite(at_step(size, before)) & (expected > 3 * at_step(level, before))
     order = np.where((count < 3) | ends | ~np.isfinite(order), np.inf, order)
     return order, lowest, turns.any(0) | (off > _LAW)
 
 
-def _at(values: np.ndarray, k: np.ndarray) -> np.ndarray:
+def at_step(values: np.ndarray, k: np.ndarray) -> np.ndarray:
+    """[steps, ...] -> [...]: the value at a step of its own for each."""
     return np.take_along_axis(values, k[None], axis=0)[0]
 
 

@@ -12,10 +12,10 @@ import numpy as np
 from chainrule._api import Argnums, checked_argnums, places, value_and_jacobian
 from chainrule._compiled import Transform
 from chainrule._errors import InputTypeError, ShapeError
+from chainrule._keyed import Keyed, require_key
 from chainrule._options import count_of_points, require_count
 from chainrule._probing import Estimate, averaged, drawn_like
 from chainrule._space import flat, name_of
-from chainrule._stochastic import Keyed, require_key
 from chainrule._trace import pick, require_inputs, scalar_function
 
 
@@ -149,8 +149,9 @@ def score_matching_loss(s: Callable[..., Any]) -> Transform:
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
         def one(x: Any) -> Any:
-            value, J = _value_and_jacobian(function, args, x)
-            return (value**2).sum() / 2 + J.trace()
+            value, J = value_and_jacobian(_of_point(function, args))(x)
+            like_point("score_matching_loss", function, value, x)
+            return (flat(value) ** 2).sum() / 2 + J.trace()
 
         return _mean("score_matching_loss", function, one, args)
 
@@ -305,12 +306,6 @@ def like_point(what: str, f: Any, value: Any, x: Any) -> Any:
     if m != n:
         raise ShapeError(f"{what} of {name_of(f)}: a score has as many numbers as the point, got {m} outputs for {n}")
     return value
-
-
-def _value_and_jacobian(function: Any, args: Sequence[Any], x: Any) -> tuple[Any, Any]:
-    value, J = value_and_jacobian(_of_point(function, args))(x)
-    like_point("score_matching_loss", function, value, x)
-    return flat(value), J
 
 
 def _mean(what: str, f: Any, one: Callable[..., Any], args: Sequence[Any], key: Any = None) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.scipy.linalg
 import lineax as lx
 import numpy as np
 
@@ -107,7 +108,7 @@ class StructuredSolver(lx.AbstractLinearSolver[_State]):  # type: ignore[misc]
         if m != n:
             return A._lstsq(b) if state.factors is None else _by_qr(state.factors, b, state.transposed)
         if self.method in KRYLOV:
-            return krylov(A, self.method, self.preconditioner, self.tolerance, self.max_steps)(A, b)
+            return krylov(self.method, self.preconditioner, self.tolerance, self.max_steps)(A, b)
         return A._solve_klu(b) if self.method == "klu" else state.J._solve(state.factors, b, state.transposed)
 
     def transpose(self, state: _State, options: dict[str, Any]) -> tuple[_State, dict[str, Any]]:

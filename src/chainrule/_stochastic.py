@@ -15,9 +15,11 @@ from chainrule._api import Argnums, checked_argnums, places
 from chainrule._compiled import Transform
 from chainrule._errors import InputTypeError, MemoryLimitError
 from chainrule._expense import exact_cost
+from chainrule._field import accumulated
 from chainrule._jacobian import Jacobian
+from chainrule._keyed import Keyed, require_key
 from chainrule._lanczos import log_dets, split_log_det
-from chainrule._options import ANY_J, Options, require_count
+from chainrule._options import ANY_J, require_count
 from chainrule._probing import Estimate, averaged, diagonal, drawn, trace
 from chainrule._space import name_of
 from chainrule._trace import pick, require_inputs
@@ -56,34 +58,6 @@ class _Wanted:
         """With J or its transpose."""
         both = 2 if self.what == "log_det" and self.method in ("auto", "normal") else 1
         return self.probes * max(self.terms, 1) * both
-
-
-class Keyed:
-    """A transform that draws random numbers: `key=` stands beside the arguments of the function."""
-
-    def __init__(self, transform: Transform):
-        self._transform = transform
-        functools.update_wrapper(self, transform, updated=())
-
-    def __call__(self, *args: Any, key: Any = None, **keywords: Any) -> Any:
-        """Apply the transform to the arguments of the function, with a key of `jax.random`."""
-        return self._transform(key, *args, **keywords)
-
-    def trace(self, *args: Any, key: Any = None, **keywords: Any) -> Any:
-        """Trace for these arguments: JAX's stage object; what is compiled takes the key first."""
-        return self._transform.trace(key, *args, **keywords)
-
-
-_OLD_KEY = (np.dtype(np.uint32), 1)  # of `jax.random.PRNGKey`
-
-
-def require_key(what: str, key: Any, why: str = "") -> None:
-    """Refuse what `jax.random` would not take."""
-    dtype, axes = getattr(key, "dtype", None), np.ndim(key)
-    if dtype is not None and ((jnp.issubdtype(dtype, jax.dtypes.prng_key) and not axes) or (dtype, axes) == _OLD_KEY):
-        return
-    got = "none" if key is None else repr(key) if dtype is None else f"{dtype} of shape {np.shape(key)}"
-    raise InputTypeError(f"{what}: {why}a random key is needed, got {got}; give key=jax.random.key(0)")
 
 
 def trace_estimate(
@@ -275,15 +249,10 @@ def _transform(wanted: _Wanted, f: Any, argnums: Argnums) -> Any:
         require_inputs(problem, False)
         free = linearized(problem, False)[0]
         free._require_square(wanted.name, _WAYS_OUT[wanted.what])
-        return _chosen(wanted, free, lambda: _accumulated(problem, wanted.what), key)
+        order = "factored" if wanted.what == "log_det" else "auto"
+        return _chosen(wanted, free, lambda: accumulated(problem, order), key)
 
     return Keyed(Transform(wanted.name, f, (0, *shifted), body, wanted, patterned=True))
-
-
-def _accumulated(problem: Any, what: str) -> Any:
-    from chainrule._accumulate import accumulate
-
-    return accumulate(problem, Options(order="factored" if what == "log_det" else "auto")).jacobian
 
 
 def _require_wanted(wanted: _Wanted, f: Any) -> None:

@@ -23,10 +23,10 @@ class Unknowns:
         self.what, self.f = what, f
         self._space = space_of(problem.tree, problem.leaves, f)
         self.size, self.dtype = self._space.size, self._space.dtype
-        self._start = np.array(flat(list(problem.leaves)), np.float64)
+        self._start = as_float64(flat(list(problem.leaves)))
 
     @property
-    def flat(self) -> np.ndarray:
+    def start(self) -> np.ndarray:
         """The start, as an array of the caller's own."""
         return self._start.copy()
 
@@ -58,6 +58,20 @@ class Unknowns:
 def _value_and_gradient(function: Any, args: tuple[Any, ...]) -> Any:
     value, gradient = jax.value_and_grad(scalar_function("gradient", function, False))(*args)
     return jax.tree.leaves(value)[0], flat(gradient)
+
+
+def flat_value(what: str, f: Callable[..., Any], argnum: int = 0) -> Transform:
+    """A function of the arguments of f that gives its value, laid flat."""
+    return Transform(what, f, (argnum,), _flat_value, ("flat value",), patterned=True)
+
+
+def _flat_value(function: Any, args: tuple[Any, ...]) -> Any:
+    return flat(function(*args))
+
+
+def as_float64(a: Any) -> np.ndarray:
+    """An array of the caller's own: solvers scale theirs in place."""
+    return np.array(a, np.float64)
 
 
 def remembering(run: Callable[..., Any], finish: Callable[[Any], Any] = lambda found: found) -> Callable[..., Any]:

@@ -32,23 +32,12 @@ from chainrule._kinks import is_comparison, switch_of
 from chainrule._local_rules import rule_reading, transpose_reading
 
 NEAREST = 4  # columns that a switch names
-_EXACT = frozenset(
-    {
-        *("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose", "rev", "slice", "dynamic_slice", "pad"),
-        *("concatenate", "gather", "select_n", "neg", "copy", "copy_p", "max", "min", "abs", "sign", "sort", "clamp"),
-        *(
-            "stop_gradient",
-            "split",
-            "dynamic_update_slice",
-            "reduce_max",
-            "reduce_min",
-            "real",
-            "imag",
-            "conj",
-            "floor",
-        ),
-    }
-)
+_EXACT = {  # they do not round
+    *("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose", "rev", "slice", "dynamic_slice", "pad"),
+    *("concatenate", "split", "gather", "select_n", "dynamic_update_slice", "copy", "copy_p", "stop_gradient"),
+    *("neg", "abs", "sign", "floor", "real", "imag", "conj"),
+    *("max", "min", "reduce_max", "reduce_min", "sort", "clamp"),
+}
 _DECIDES = {"select_n": "where", "cond": "cond", "while": "while"}
 _TRANSPOSED = ("custom_jvp_call", "custom_linear_solve", "linear_call")
 
@@ -101,8 +90,9 @@ class Walker:
         inner = inner_jaxpr(eqn)
         if inner:
             return self.run(*inner, ins, path, self._inside(site, inner[0]), site.place)
-        if name in ("scan", "while", "cond"):
-            return getattr(self, f"_{name}")(eqn, ins, path)
+        loops = {"scan": self._scan, "while": self._while, "cond": self._cond}
+        if name in loops:
+            return loops[name](eqn, ins, path)
         outs = self._apply(eqn, ins, path)
         readings = self._switch(eqn, ins, path)
         if name not in _EXACT or name == "gather":  # which fills with NaN beyond the bounds
@@ -211,14 +201,14 @@ class Walker:
         """Functions of the operands, one for each branch, and the readings that each of them makes."""
         marks = dependent(eqn, [f.tangents is not None for f in ins])
         values, tangents = [f.value for f in ins[1:]], [f.tangents for f in ins[1:]]
-        site = self.sites[path]
+        site, rows = self.sites[path], self._height(ins)
 
         def branch(k: int, jaxpr: Any) -> Any:
             def run(values: Any, tangents: Any) -> Any:
                 flows, found = self.run(
                     jaxpr.jaxpr, jaxpr.consts, [*map(Flow, values, tangents)], (*path, k), site.within, site.place
                 )
-                return [f.value for f in flows], _filled(flows, marks, tangents), found
+                return [f.value for f in flows], _filled(flows, marks, rows), found
 
             return run
 
@@ -249,8 +239,7 @@ class Walker:
         def walk(carry: Any, x: Any) -> Any:
             flows = [*consts, *map(Flow, *carry), *[Flow(*pair) for pair in x]]
             outs, found = self.run(body.jaxpr, body.consts, flows, path, site.within, site.place)
-            ts = _filled(outs, marks, [rows])
-            return [f.value for f in outs], ts, found
+            return [f.value for f in outs], _filled(outs, marks, rows), found
 
         first = [jax.tree.map(lambda s: s[0], pair) for pair in sliced]
         if not eqn.params["length"]:
@@ -269,8 +258,9 @@ class Walker:
 
     def _while(self, eqn: Any, ins: list[Flow], path: Path) -> tuple[list[Flow], Readings]:
         a, b = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
-        site, marks = self.sites[path], dependent(eqn, [f.tangents is not None for f in ins])
-        start = _started(ins[a + b :], marks, self._height(ins))
+        site, rows = self.sites[path], self._height(ins)
+        marks = dependent(eqn, [f.tangents is not None for f in ins])
+        start = _started(ins[a + b :], marks, rows)
         test, body = eqn.params["cond_jaxpr"], eqn.params["body_jaxpr"]
 
         def asked(carry: Any) -> tuple[list[Flow], Readings]:
@@ -282,7 +272,7 @@ class Walker:
         def walk(carry: Any) -> Any:
             flows = [*ins[a : a + b], *map(Flow, *carry)]
             outs, found = self.run(body.jaxpr, body.consts, flows, (*path, 1), site.within, site.place)
-            return ([f.value for f in outs], _filled(outs, marks, [self._height(ins)])), asked(carry)[1] | found
+            return ([f.value for f in outs], _filled(outs, marks, rows)), asked(carry)[1] | found
 
         best = _absent(jax.eval_shape(walk, start)[1], deeper=True)
 
@@ -341,18 +331,17 @@ def _merged(best: Readings, found: Readings, step: Any) -> Readings:
 
 
 def _started(flows: Sequence[Flow], marks: Sequence[bool], rows: int) -> tuple[list[Any], list[Any]]:
-    return [jnp.asarray(f.value) for f in flows], _filled(flows, marks, [rows])
+    return [jnp.asarray(f.value) for f in flows], _filled(flows, marks, rows)
 
 
-def _filled(flows: Sequence[Flow], marks: Sequence[bool], like: Any) -> list[Any]:
+def _filled(flows: Sequence[Flow], marks: Sequence[bool], rows: int) -> list[Any]:
     """Tangents for what depends on x in some step or branch, zeros where not in this one; None for all else."""
-    sizes = [k if isinstance(k, int) else len(k) for k in like if k is not None]
 
     def filled(f: Flow, mark: bool) -> Any:
         if not (mark and inexact(f.value)):
             return None
         if f.tangents is not None:
             return f.tangents
-        return jnp.zeros((sizes[0], *jnp.shape(f.value)), jnp.result_type(f.value))
+        return jnp.zeros((rows, *jnp.shape(f.value)), jnp.result_type(f.value))
 
     return [filled(f, mark) for f, mark in zip(flows, marks, strict=True)]

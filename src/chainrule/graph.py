@@ -160,10 +160,7 @@ def laplacian(A: Any, *, normalized: bool = False) -> scipy.sparse.csr_array:
     >>> chainrule.graph.laplacian([[0, 1, 0], [1, 0, 4], [0, 4, 0]]).toarray().tolist()
     [[1.0, -1.0, 0.0], [-1.0, 5.0, -4.0], [0.0, -4.0, 4.0]]
     """
-    own = _adjacency("laplacian", A)
-    if normalized:
-        _require_weights("laplacian", own.data)
-    return scipy.sparse.csr_array(scipy.sparse.csgraph.laplacian(own, normed=normalized))
+    return _laplacian("laplacian", A, normalized, signed=not normalized)
 
 
 def fourier_basis(A: Any, k: int | None = None, *, normalized: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -205,7 +202,7 @@ def fourier_basis(A: Any, k: int | None = None, *, normalized: bool = False) -> 
     >>> frequencies.round(6).tolist(), modes.shape
     ([0.0, 1.0, 3.0], (3, 3))
     """
-    L = _positive("fourier_basis", A, normalized)
+    L = _laplacian("fourier_basis", A, normalized)
     n = L.shape[0]
     if k is not None and not (isinstance(k, (int, np.integer)) and 0 < k <= n):
         raise InputTypeError(f"fourier_basis: k={k!r} is no whole number from 1 to the {n} nodes")
@@ -266,7 +263,7 @@ def spectral_filter(
     >>> chainrule.graph.spectral_filter(A, [1.0, 2.0, 4.0], lambda s: s).round(6).tolist()  # L x
     [-1.0, -7.0, 8.0]
     """
-    L = _positive("spectral_filter", A, normalized)
+    L = _laplacian("spectral_filter", A, normalized)
     x = _signal("spectral_filter", x, L.shape[0], "node")
     if degree is None:
         frequencies, modes = fourier_basis(A, normalized=normalized)
@@ -366,10 +363,11 @@ def _adjacency(what: str, A: Any) -> scipy.sparse.csr_array:
     return own
 
 
-def _positive(what: str, A: Any, normalized: bool) -> scipy.sparse.csr_array:
-    """The Laplacian of weights that are not negative."""
-    _require_weights(what, _adjacency(what, A).data)
-    return laplacian(A, normalized=normalized)
+def _laplacian(what: str, A: Any, normalized: bool, signed: bool = False) -> scipy.sparse.csr_array:
+    own = _adjacency(what, A)
+    if not signed:
+        _require_weights(what, own.data)
+    return scipy.sparse.csr_array(scipy.sparse.csgraph.laplacian(own, normed=normalized))
 
 
 def _edges(what: str, A: Any, signed: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:

@@ -27,9 +27,8 @@ from chainrule._compiled import Transform
 from chainrule._errors import InputTypeError
 from chainrule._interior_point import InteriorPoint as InteriorPoint
 from chainrule._linalg.methods import is_sparse
-from chainrule._space import flat
 from chainrule._trace import scalar_function
-from chainrule._unknowns import Unknowns, remembering, weighted
+from chainrule._unknowns import Unknowns, as_float64, flat_value, remembering, weighted
 
 _FORMS = ("auto", "sparse", "dense", "product")
 _ROOT = ("hybr", "lm")  # the methods of `root` that take a Jacobian
@@ -96,7 +95,7 @@ def root(f: Callable[..., Any], x0: Any, *, method: str = "hybr") -> Arguments:
     [2.0, 2.0]
     """
     unknowns = Unknowns("scipy.root", f, x0)
-    given = {"fun": _values(unknowns), "x0": unknowns.flat, "method": method}
+    given = {"fun": _values(unknowns), "x0": unknowns.start, "method": method}
     return Arguments(unknowns, **given, **({"jac": _jacobian(unknowns, "dense")} if method.lower() in _ROOT else {}))
 
 
@@ -134,7 +133,7 @@ def least_squares(f: Callable[..., Any], x0: Any, *, method: str = "trf", jac: s
     """
     form = _form("least_squares", method, "jac", jac, ("dense",) if method == "lm" else _FORMS)
     unknowns = Unknowns("scipy.least_squares", f, x0)
-    return Arguments(unknowns, fun=_values(unknowns), x0=unknowns.flat, method=method, jac=_jacobian(unknowns, form))
+    return Arguments(unknowns, fun=_values(unknowns), x0=unknowns.start, method=method, jac=_jacobian(unknowns, form))
 
 
 def minimize(f: Callable[..., Any], x0: Any, *, method: str | None = None, hess: str = "auto") -> Arguments:
@@ -184,14 +183,14 @@ def minimize(f: Callable[..., Any], x0: Any, *, method: str | None = None, hess:
     if form == "product":
         products = linearize(jax.grad(scalar_function("scipy.minimize", f, False)))
         at = remembering(lambda x, *args: products(unknowns.tree(x), *args))
-        given["hessp"] = lambda x, p, *args: _as_float64(at(x, *args)._apply(np.asarray(p, unknowns.dtype)))
+        given["hessp"] = lambda x, p, *args: as_float64(at(x, *args)._apply(np.asarray(p, unknowns.dtype)))
     elif form:
         given["hess"] = _matrices(unknowns, hessian(f), form)
     return Arguments(
         unknowns,
         fun=lambda x, *args: float(both(x, *args)[0]),
-        x0=unknowns.flat,
-        jac=lambda x, *args: _as_float64(both(x, *args)[1]),
+        x0=unknowns.start,
+        jac=lambda x, *args: as_float64(both(x, *args)[1]),
         **given,
     )
 
@@ -230,9 +229,9 @@ def solve_ivp(f: Callable[..., Any], y0: Any, *, method: str = "BDF", jac: str =
     """
     form = _form("solve_ivp", method, "jac", jac, _IMPLICIT.get(method, ()))
     unknowns = Unknowns("scipy.solve_ivp", f, y0)
-    rate = Transform("scipy.solve_ivp", f, (1,), _flat_value, ("flat value",), patterned=True)
-    given: dict[str, Any] = {"y0": unknowns.flat, "method": method}
-    given["fun"] = remembering(lambda t, y, *args: rate(float(t), unknowns.tree(y), *args), _as_float64)
+    rate = flat_value("scipy.solve_ivp", f, 1)
+    given: dict[str, Any] = {"y0": unknowns.start, "method": method}
+    given["fun"] = remembering(lambda t, y, *args: rate(float(t), unknowns.tree(y), *args), as_float64)
     if form:
         derivative = jacobian(f, 1)
         J = remembering(lambda t, y, *args: derivative(float(t), unknowns.tree(y), *args))
@@ -336,13 +335,9 @@ def _form(solver: str, method: str | None, what: str, given: str, possible: tupl
     raise InputTypeError(f"{solver}: {what}={given!r}, but {name} takes {takes}")
 
 
-def _flat_value(function: Any, args: tuple[Any, ...]) -> Any:
-    return flat(function(*args))
-
-
 def _values(unknowns: Unknowns) -> Callable[..., Any]:
-    own = Transform(unknowns.what, unknowns.f, (0,), _flat_value, ("flat value",), patterned=True)
-    return remembering(lambda x, *args: own(unknowns.tree(x), *args), _as_float64)
+    own = flat_value(unknowns.what, unknowns.f)
+    return remembering(lambda x, *args: own(unknowns.tree(x), *args), as_float64)
 
 
 def _jacobian(unknowns: Unknowns, form: str) -> Callable[..., Any]:
@@ -360,17 +355,13 @@ def _matrix(J: Any, form: str) -> Any:
         return _operator(J)
     if form == "sparse" or (form == "auto" and is_sparse(min(J.shape), J.nnz)):
         return J.scipy().astype(np.float64, copy=False)
-    return _as_float64(J.dense())
+    return as_float64(J.dense())
 
 
 def _operator(J: Any) -> Any:
     from scipy.sparse.linalg import LinearOperator
 
     def product(A: Any) -> Callable[[Any], Any]:
-        return lambda v: _as_float64(A._apply(np.ravel(v).astype(A.dtype)))
+        return lambda v: as_float64(A._apply(np.ravel(v).astype(A.dtype)))
 
     return LinearOperator(J.shape, matvec=product(J), rmatvec=product(J.T), dtype=np.float64)
-
-
-def _as_float64(a: Any) -> Any:
-    return np.array(a, np.float64)

@@ -35,6 +35,7 @@ def test_boxes_do_not_overlap():
     root = ET.fromstring(cr.explain(f)(jnp.ones(3)).svg())
     boxes = [r for r in root.iter() if r.tag.endswith("rect")]
     places = [[float(r.attrib[k]) for k in ("x", "y", "width", "height")] for r in boxes]
+    assert len(places) >= 6  # x, sin, cos, two products and a sum
     for k, (x, y, w, h) in enumerate(places):
         for u, v, p, q in places[k + 1 :]:
             assert x + w <= u or u + p <= x or y + h <= v or v + q <= y

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._linalg.differentiable import sign_and_log
+from chainrule._linalg.differentiable import exponential, sign_and_log
 from chainrule._linalg.host import on_host, working
 from chainrule._structure import Places, bandwidth
 
@@ -33,6 +33,9 @@ class Tridiagonal:
 
     def slogdet(self, values: Any) -> tuple[Any, Any]:
         return self._banded.slogdet(values)
+
+    def det(self, values: Any) -> Any:
+        return self._banded.det(values)
 
 
 class Banded:
@@ -104,8 +107,8 @@ class Banded:
             return on_host(functools.partial(self._lapack_solve, int(transposed)), shape, lu, swaps, b)
 
         def scanned(values: Any, lu: Any, swaps: Any, b: Any) -> Any:
-            lower, upper = (self._upper, self._lower) if transposed else (self._lower, self._upper)
-            return _scan_solve(_scan_factor(self.band(values, transposed), lower, upper), b.T, lower).T
+            lower = self._upper if transposed else self._lower
+            return _scan_solve(_scan_factor(self.band(values, transposed), lower), b.T, lower).T
 
         return jax.lax.platform_dependent(values, lu, swaps, b, cpu=by_lapack, default=scanned)
 
@@ -120,7 +123,7 @@ class Banded:
         values = values.astype(working(values.dtype))
 
         def scanned(values: Any) -> tuple[Any, Any]:
-            pivots, _, swapped = _scan_factor(self.band(values), self._lower, self._upper)
+            pivots, _, swapped = _scan_factor(self.band(values), self._lower)
             return sign_and_log(pivots[:, 0], _flips(swapped > 0, values.dtype))
 
         def by_lapack(values: Any) -> tuple[Any, Any]:
@@ -138,12 +141,15 @@ class Banded:
 
         return found(values)
 
+    def det(self, values: Any) -> Any:
+        return exponential(*self.slogdet(values))
+
 
 def _flips(swapped: Any, dtype: Any) -> Any:
     return jnp.where(swapped, -1, 1).astype(dtype)
 
 
-def _scan_factor(band: Any, lower: int, upper: int) -> tuple[Any, Any, Any]:
+def _scan_factor(band: Any, lower: int) -> tuple[Any, Any, Any]:
     """[n, l + u + 1] -> (rows of U [n, l + u + 1], multipliers [n, l], swaps [n]).
 
     The window holds rows i … i + l, from column i on; each step takes its largest first entry to the top.

@@ -52,6 +52,11 @@ def sign_and_log(pivots: Any, flips: Any = 1) -> tuple[Any, Any]:
     return jnp.prod(signs * flips), jnp.log(size).sum()
 
 
+def exponential(sign: Any, log: Any) -> Any:
+    """The number of which these are the sign and the logarithm; where it is 0, its derivative is nan."""
+    return sign * jnp.exp(log).astype(sign.dtype)
+
+
 def log_of_zero(given: Any) -> Any:
     """-inf; its derivatives in the arrays that are given are nan: a gradient of 0 would tell of a value that stays."""
     finite = [jnp.where(jnp.isfinite(v), v, 0).real for v in jax.tree.leaves(given)]

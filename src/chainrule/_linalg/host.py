@@ -1,4 +1,4 @@
-"""Factors that live on the host: LAPACK's banded LU and SuperLU, called out of a compiled program.
+"""What runs on the host out of a compiled program: calls of it, and SuperLU with its factors.
 
 A factor is kept next to the values that it was made of, so that whoever asks again with the same values (a transposed
 solve, the next right-hand side, a derivative) does not factor again, in this call or a later one.
@@ -17,13 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._linalg.differentiable import implicit_solve
+from chainrule._linalg.differentiable import exponential, implicit_solve
 from chainrule._space import promoted
 
 _ROUNDING = 10  # rounding units of the largest pivot, up to which another one is none
 _KEPT = 4  # factors of each pattern
-
-
+_HELD = 2**24  # entries of the inverse that are held at a time
 _AT_ONCE = 96 * 1024  # bytes of one argument
 
 
@@ -176,6 +175,10 @@ class Sparse:
 
         return found(values)
 
+    def det(self, values: Any) -> Any:
+        """[nnz] -> det."""
+        return exponential(*self.slogdet(values))
+
     def _entries_of_inverse(self, values: Any) -> Any:
         """[nnz]: A⁻¹ at the transposed places, columns of it at a time."""
         count, width = self._n, max(1, min(self._n, _HELD // self._n))
@@ -202,9 +205,6 @@ class Sparse:
         """A x, or Aᵀ x, for x [r, n]."""
         rows, cols = (self._cols, self._rows) if transposed else (self._rows, self._cols)
         return jnp.zeros_like(x).at[:, rows].add(values[None] * x[:, cols])
-
-
-_HELD = 2**24  # entries of the inverse that are held at a time
 
 
 def parity(order: np.ndarray) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -157,28 +156,26 @@ class LinearAlgebra:
         require_method("solve", method)
         iterative = method in KRYLOV or (method == "auto" and self._products_only)
         require_options("solve", method, iterative, preconditioner, tolerance, max_steps)
-        own = _by_klu if method == "klu" else functools.partial(_direct, klu=False)
-        return self._solved(
-            "solve", b, krylov(self, method, preconditioner, tolerance, max_steps) if iterative else own
-        )
+        if iterative:
+            return self._solved(b, krylov(method, preconditioner, tolerance, max_steps))
+        return self._solved(b, _by_klu if method == "klu" else _direct)
 
     _products_only = False  # whether products are all that there is
 
-    def _solved(self, what: str, b: Any, run: Callable[[Any, Any], Any]) -> Any:
+    def _solved(self, b: Any, run: Callable[[Any, Any], Any]) -> Any:
         """Bring b to [r, n], run, bring back; refuse what is singular where that can be seen."""
-        self._require_square(what)
+        self._require_square("solve")
         if self._batch:
-            x = batched(self, b, lambda J, b: J._solved(what, b, run))
+            x = batched(self, b, lambda J, b: J._solved(b, run))
         else:
-            self._require_structural_rank(what)
-            columns, back = self._right_hand_sides(what, b)
+            self._require_structural_rank("solve")
+            columns, back = self._right_hand_sides("solve", b)
             x = back(run(self, columns))
-        return self._refuse_nan(what, x, b)
+        return self._refuse_nan("solve", x, b)
 
     def _right_hand_sides(self, what: str, b: Any) -> tuple[Any, Callable[[Any], Any]]:
         """[r, n], and how to bring a solution [r, n] into the form of the inputs."""
-        n, dtype = self.shape[0], self.dtype
-        leaves = jax.tree.leaves(b)
+        n, dtype, leaves = self.shape[0], self.dtype, jax.tree.leaves(b)
         require_numbers(what, "b", leaves)
         if self._rows.holds(b):
             b, back = flat(b)[None], lambda x: self._columns.unflatten(x[0])
@@ -211,10 +208,10 @@ class LinearAlgebra:
 
     def _refuse_nan(self, what: str, x: Any, *given: Any) -> Any:
         """Raise SingularError where numbers went in and nan came out; inside a trace nothing can be seen."""
-        arrays = jax.tree.leaves((self, given))
-        if any(isinstance(a, jax.core.Tracer) for a in (*arrays, *jax.tree.leaves(x))):
+        arrays, found = jax.tree.leaves((self, given)), jax.tree.leaves(x)
+        if any(isinstance(a, jax.core.Tracer) for a in (*arrays, *found)):
             return x
-        if all(bool(jnp.isfinite(a).all()) for a in jax.tree.leaves(x)):
+        if all(bool(jnp.isfinite(a).all()) for a in found):
             return x
         if not all(bool(jnp.isfinite(a).all()) for a in arrays):
             return x  # nan in, nan out
@@ -354,15 +351,18 @@ class LinearAlgebra:
         return jnp.matmul(inverse, b.T, precision="highest").T
 
 
-@functools.partial(jax.jit, static_argnames="klu")
-def _direct(J: Any, b: Any, klu: bool) -> Any:
-    return J._solve_klu(b) if klu else J._solve(J._eliminated(), b, False)
+@jax.jit
+def _direct(J: Any, b: Any) -> Any:
+    return J._solve(J._eliminated(), b, False)
+
+
+_klu = jax.jit(lambda J, b: J._solve_klu(b))
 
 
 def _by_klu(J: Any, b: Any) -> Any:
     """Where the matrix is singular, nan for the error that KLU makes of the compiled program."""
     try:
-        return jax.block_until_ready(_direct(J, b, klu=True))
+        return jax.block_until_ready(_klu(J, b))
     except jax.errors.JaxRuntimeError as error:
         if "singular" not in str(error):
             raise

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.sparse import linalg
 
 from chainrule._errors import InputTypeError, MissingRuleError
 from chainrule._linalg.differentiable import implicit_solve, spoiled
@@ -18,7 +17,7 @@ from chainrule._linalg.methods import choose
 from chainrule._options import require_tolerance
 from chainrule._structure import Places
 
-KRYLOV = {"cg": linalg.cg, "gmres": linalg.gmres, "bicgstab": linalg.bicgstab}
+KRYLOV = ("cg", "gmres", "bicgstab")  # of `jax.scipy.sparse.linalg`
 _ENTRIES = {  # the entries that a preconditioner is made of
     "diagonal": lambda rows, cols: rows == cols,
     "banded": lambda rows, cols: abs(rows - cols) <= 1,
@@ -49,13 +48,27 @@ def require_options(what: str, method: str, krylov: bool, preconditioner: Any, t
         raise InputTypeError(f"{what}: max_steps={max_steps!r} is no number of steps")
 
 
-def krylov(
-    J: Any, method: str, preconditioner: Any, tolerance: float | None, max_steps: int | None
-) -> Callable[[Any, Any], Any]:
+def krylov(method: str, preconditioner: Any, tolerance: Any, max_steps: Any) -> Callable[[Any, Any], Any]:
     """(J, b [r, n]) -> x [r, n], nan where ‖J x - b‖ stays above ten times the tolerance.
 
-    'auto' is BiCGStab, which takes the fewest products, and then GMRES from where that stops short.
+    'auto' is BiCGStab, which takes the fewest products, and then GMRES from where that stops short. It is compiled,
+    as outside of jit JAX's methods would move b to one device: once for the same options, unless these are a function,
+    which may hold what changes, or a number that is traced.
     """
+    steps = None if max_steps is None else int(max_steps)
+    if callable(preconditioner) or isinstance(tolerance, jax.core.Tracer):
+        return jax.jit(_iteration(method, preconditioner, tolerance, steps))
+    return _compiled(method, preconditioner, None if tolerance is None else float(tolerance), steps)
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(*options: Any) -> Callable[[Any, Any], Any]:
+    return jax.jit(_iteration(*options))
+
+
+def _iteration(method: str, preconditioner: Any, tolerance: Any, max_steps: int | None) -> Callable[[Any, Any], Any]:
+    from jax.scipy.sparse import linalg  # here: it takes a third as long to import as all of this package
+
     options = {} if max_steps is None else {"maxiter": max_steps}
 
     def run(J: Any, b: Any) -> Any:
@@ -82,7 +95,8 @@ def krylov(
                 own = None if M is None else functools.partial(M, transposed=transposed)
                 x, size = jnp.zeros_like(b), jnp.linalg.norm(b)
                 for name in ("bicgstab", "gmres") if method == "auto" else (method,):
-                    x, _ = KRYLOV[name](apply, b, x, tol=relative / (1 + (name == "bicgstab")), M=own, **options)
+                    closest = relative / (1 + (name == "bicgstab"))
+                    x, _ = getattr(linalg, name)(apply, b, x, tol=closest, M=own, **options)
                     left = jnp.linalg.norm(apply(x) - b)
                     x = x if name == method else jnp.where(left <= size, x, 0)  # the next goes on from there
                 return spoiled(x, left > 10 * relative * size)
@@ -96,7 +110,7 @@ def krylov(
 
         return implicit_solve(product, solve, b.astype(working(b.dtype)), False).astype(b.dtype)
 
-    return jax.jit(run)  # outside of jit JAX's methods would move b to one device
+    return run
 
 
 def _with_transpose(M: Callable[[Any], Any] | None) -> Callable[..., Any] | None:

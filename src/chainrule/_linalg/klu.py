@@ -36,9 +36,8 @@ def _imported() -> None:
         jax.config.update("jax_platform_name", before[1])
 
 
-_ANALYSES: dict[
-    Any, Any
-] = {}  # analyses of patterns; compiled programs hold their addresses, so that none is ever freed
+# of patterns; compiled programs hold their addresses, so that none is ever freed
+_ANALYSES: dict[Any, Any] = {}
 
 
 class Klu:

@@ -32,13 +32,8 @@ class Method(Protocol):
     def slogdet(self, values: Any) -> tuple[Any, Any]:
         """[nnz] -> sign and log |det|."""
 
-
-def determinant(method: Method, values: Any) -> Any:
-    """[nnz] -> det, as a product where the method has one: differentiable where it vanishes too."""
-    if isinstance(method, (ScaledPermutation, Triangular, Blocks, BlockTriangular)):
-        return method.det(values)
-    sign, log = method.slogdet(values)
-    return sign * jnp.exp(log).astype(sign.dtype)
+    def det(self, values: Any) -> Any:
+        """[nnz] -> det, as a product where there is one: differentiable where it vanishes too."""
 
 
 class ScaledPermutation:
@@ -101,7 +96,9 @@ class _Group:
             side_by_side = jnp.moveaxis(b, 0, 1).reshape(1, b.shape[1], -1)
             x = self.solve(factors, side_by_side, transposed)
             return jnp.moveaxis(x.reshape(b.shape[1], len(b), b.shape[2]), 1, 0)
-        return jax.vmap(lambda f, b: jax.scipy.linalg.lu_solve(f, b, trans=int(transposed)))(factors, b)
+        from jax.scipy.linalg import lu_solve
+
+        return jax.vmap(lambda f, b: lu_solve(f, b, trans=int(transposed)))(factors, b)
 
 
 _WAY_OUT = "Use solve(method='gmres'), which forms no matrix."
@@ -275,8 +272,9 @@ class Triangular:
         if self._sparse is not None:
             y = self._sparse.solve(factors, c, transposed)
         else:
-            L = factors[0]
-            y = jax.scipy.linalg.solve_triangular(L, c.T, trans=int(transposed), lower=True).T
+            from jax.scipy.linalg import solve_triangular
+
+            y = solve_triangular(factors[0], c.T, trans=int(transposed), lower=True).T
         return y[:, np.argsort(found)]
 
     def slogdet(self, values: Any) -> tuple[Any, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 from chainrule._linalg.differentiable import implicit_solve, log_of_zero, lost
 from chainrule._linalg.host import Sparse, working
 from chainrule._linalg.interface import LinearAlgebra
-from chainrule._linalg.methods import determinant, is_sparse
+from chainrule._linalg.methods import is_sparse
 from chainrule._memory import require_memory
 
 
@@ -79,7 +79,7 @@ class StoredEntries(LinearAlgebra):
         if self.structural_rank < self.shape[0]:
             return jnp.zeros((), self.dtype)
         J = self._upright
-        return determinant(J._layout.method, J.coo()[2]).astype(self.dtype)
+        return J._layout.method.det(J.coo()[2]).astype(self.dtype)
 
     def _singular_values(self) -> Any:
         kind, parameters = self.structure.kind, self.structure.parameters
