@@ -11,7 +11,7 @@ from jax import lax
 from programs import PAIRS, STEPS, run
 
 import chainrule as cr
-from chainrule import _pieces
+from chainrule._stored import pieces as _pieces
 
 RNG = np.random.default_rng(3)
 W, V = RNG.normal(size=(12, 7)), RNG.normal(size=(7, 9))

@@ -9,10 +9,10 @@ from flows import point
 from jax.scipy import stats
 
 import chainrule as cr
-from chainrule import _determinant
-from chainrule._diagonal import blocks_of
-from chainrule._low_rank import LowRankUpdate
-from chainrule._narrow import split_at_both_ends
+from chainrule._accumulate.narrow import split_at_both_ends
+from chainrule._density import determinant as _determinant
+from chainrule._density.diagonal import blocks_of
+from chainrule._jacobians.low_rank import LowRankUpdate
 
 SIZES = {"glow": 64}
 

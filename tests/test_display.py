@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 import chainrule as cr
 from chainrule import ChainruleError, ShapeError
-from chainrule._display import braille_spy, html, plot, raster
+from chainrule._jacobians.display import braille_spy, html, plot, raster
 
 patterns = arrays(bool, array_shapes(min_dims=2, max_dims=2, min_side=0, max_side=12))
 HUGE = 10**9

@@ -7,7 +7,7 @@ import pytest
 from jax.experimental import sparse
 
 import chainrule as cr
-from chainrule._block import place
+from chainrule._blocks.block import place
 
 RNG = np.random.default_rng(0)
 W = RNG.normal(size=(4, 5))

@@ -10,8 +10,8 @@ from numpy.testing import assert_allclose
 from systems import SYSTEMS, by_jax, dense_of, jacobian_of, of_places, point, reaction_diffusion
 
 import chainrule as cr
+from chainrule._jacobians.structure import Places
 from chainrule._linalg.banded import Banded, _scan_factor, _scan_solve
-from chainrule._structure import Places
 
 
 def random(*shape, seed=0):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import chainrule as cr
-from chainrule._lanczos import tridiagonal
-from chainrule._probing import _basis
+from chainrule._stochastic.lanczos import tridiagonal
+from chainrule._stochastic.probing import _basis
 
 RNG = np.random.default_rng(0)
 N, REPEATS = 30, 300

@@ -330,7 +330,7 @@ jax.config.update("jax_enable_x64", True)
 sys.path.insert(0, {tests!r})
 import numpy as np
 import chainrule as cr
-from chainrule import _store
+from chainrule._stored import store as _store
 from test_store import X, diffusion
 _store._CHUNK = 1000
 add = _store._Writer.add

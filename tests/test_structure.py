@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from chainrule._structure import Places, Structure, bandwidth, percent
+from chainrule._jacobians.structure import Places, Structure, bandwidth, percent
 
 EYE, ONES = np.eye(6), np.ones
 TRIDIAGONAL = np.eye(20) + np.eye(20, k=1) + np.eye(20, k=-1)

@@ -8,7 +8,7 @@ import pytest
 from flows import point
 
 import chainrule as cr
-from chainrule import _inverting
+from chainrule._density import inverting as _inverting
 
 EASY = ["coupling", "real_nvp", "halves", "masked", "made", "maf"]
 

@@ -20,8 +20,8 @@ from chainrule._space import name_of
 from chainrule._trace import Problem, pick, require_inputs, scalar_function
 
 if TYPE_CHECKING:
+    from chainrule._accumulate.recorded import Accumulated
     from chainrule._plan.plan import Plan
-    from chainrule._recorded import Accumulated
 
 Argnums = int | Sequence[int]
 
@@ -54,7 +54,7 @@ def _accumulating(
     options.require_sizes(f"{name} of {name_of(f)}")
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
-        from chainrule._accumulate import accumulate
+        from chainrule._accumulate.accumulate import accumulate
 
         return finish(accumulate(problem_of(name, function, numbers, args), options), options.has_aux)
 
@@ -259,7 +259,7 @@ def linearize(
     numbers = checked_argnums("linearize", f, argnums)
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
-        from chainrule._matrix_free import linearized
+        from chainrule._jacobians.matrix_free import linearized
 
         problem = pick("linearize", function, numbers, args)
         require_inputs(problem, holomorphic)

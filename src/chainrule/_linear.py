@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from chainrule._coefficient import evaluate as coefficients
+from chainrule._blocks.coefficient import evaluate as coefficients
 from chainrule._jax import dependent, run_equation
 from chainrule._program import Coefficient, Context, Linear, Tangent, zero_coefficient, zero_tangent
 from chainrule._propagate import propagate, require_tangent

@@ -92,7 +92,7 @@ def plan(
         raise InputTypeError(f"plan of {name_of(f)}: a cache keeps measured plans; give measure=True with it")
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
-        from chainrule._accumulate import plan_of
+        from chainrule._accumulate.accumulate import plan_of
 
         return Known(plan_of(pick("plan", function, numbers, args), has_aux, holomorphic, effort))
 

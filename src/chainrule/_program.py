@@ -11,9 +11,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import Block
+from chainrule._blocks.block import Block
+from chainrule._blocks.rows import fill
 from chainrule._plan.node import Body
-from chainrule._rows import fill
 
 
 @dataclass(frozen=True, eq=False)

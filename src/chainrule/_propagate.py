@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from chainrule._coefficient import evaluate, known
+from chainrule._blocks.coefficient import evaluate, known
 from chainrule._errors import MemoryLimitError, MissingRuleError
 from chainrule._jax import Literal, inner_jaxpr, needed, taken_branch
 from chainrule._memory import STEP, require_bytes, require_memory

@@ -13,7 +13,7 @@ import lineax as lx
 import numpy as np
 
 from chainrule._api import jacobian
-from chainrule._assembled import Assembled, from_coo
+from chainrule._jacobians.assembled import Assembled, from_coo
 from chainrule._linalg.host import working
 from chainrule._linalg.iterative import KRYLOV, krylov, require_method, require_options
 from chainrule._linalg.lineax_operator import JacobianOperator

@@ -23,8 +23,8 @@ import typer
 from rich.console import Console
 
 import chainrule as cr
-from chainrule import _save_command
-from chainrule._agreement import Given
+from chainrule._check.agreement import Given
+from chainrule._stored import command as _save_command
 from chainrule._trace import pick
 from chainrule.explain.commands import add_to
 

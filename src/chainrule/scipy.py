@@ -25,10 +25,10 @@ import numpy as np
 from chainrule._api import hessian, jacobian, linearize
 from chainrule._compiled import Transform
 from chainrule._errors import InputTypeError
-from chainrule._interior_point import InteriorPoint as InteriorPoint
 from chainrule._linalg.methods import is_sparse
+from chainrule._optimize.interior_point import InteriorPoint as InteriorPoint
+from chainrule._optimize.unknowns import Unknowns, as_float64, flat_value, remembering, weighted
 from chainrule._trace import scalar_function
-from chainrule._unknowns import Unknowns, as_float64, flat_value, remembering, weighted
 
 _FORMS = ("auto", "sparse", "dense", "product")
 _ROOT = ("hybr", "lm")  # the methods of `root` that take a Jacobian

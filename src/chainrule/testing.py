@@ -12,15 +12,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._agreement import Check as Check
-from chainrule._agreement import DisagreementError as DisagreementError
-from chainrule._agreement import Given, agree
-from chainrule._agreement import Report as Report
 from chainrule._api import Argnums, checked_argnums, jacobian
+from chainrule._check.agreement import Check as Check
+from chainrule._check.agreement import DisagreementError as DisagreementError
+from chainrule._check.agreement import Given, agree
+from chainrule._check.agreement import Report as Report
+from chainrule._check.rule import COMPILED, UNKNOWN, Case, Comparison, batched, compiled, eagerly, given_to, transposed
 from chainrule._errors import NotReversibleError
 from chainrule._jax import walk
 from chainrule._options import Order
-from chainrule._rule_check import COMPILED, UNKNOWN, Case, Comparison, batched, compiled, eagerly, given_to, transposed
 from chainrule._rules import RULES
 from chainrule._space import name_of
 from chainrule._trace import pick

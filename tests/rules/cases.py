@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from chainrule._rule_check import Case
+from chainrule._check.rule import Case
 
 rng = np.random.default_rng(3)
 

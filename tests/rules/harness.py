@@ -1,11 +1,11 @@
-"""Assertions on what `chainrule._rule_check` compares: a rule, and its primitive on every dense column."""
+"""Assertions on what `chainrule._check.rule` compares: a rule, and its primitive on every dense column."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from chainrule._rule_check import COMPILED, EAGER, Case, Comparison, eagerly
+from chainrule._check.rule import COMPILED, EAGER, Case, Comparison, eagerly
 
 KINDS = tuple(dict.fromkeys([*EAGER, *COMPILED]))
 

@@ -9,10 +9,8 @@ from rules.cases import CASES
 from rules.harness import agree, compare
 
 import chainrule as cr
-from chainrule._block import Block
-from chainrule._jax import primitive, walk
-from chainrule._program import Tangent
-from chainrule._rule_check import (
+from chainrule._blocks.block import Block
+from chainrule._check.rule import (
     COMPILED,
     EAGER,
     UNKNOWN,
@@ -24,6 +22,8 @@ from chainrule._rule_check import (
     seeds,
     transposed,
 )
+from chainrule._jax import primitive, walk
+from chainrule._program import Tangent
 from chainrule._rules import RULES, _registry
 
 # the linear primitives that the design lists, under JAX's own names

@@ -11,8 +11,8 @@ from jax import lax
 from rules.cases import CONV, c
 
 import chainrule as cr
-from chainrule._block import identity
-from chainrule._rule_check import Case, propagate
+from chainrule._blocks.block import identity
+from chainrule._check.rule import Case, propagate
 
 SPARSE: list[tuple[str, Callable[..., Any], int]] = [
     ("slice", lambda x: x[2:7], 5),

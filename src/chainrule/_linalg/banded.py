@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from chainrule._jacobians.structure import Places, bandwidth
 from chainrule._linalg.differentiable import exponential, sign_and_log
 from chainrule._linalg.host import on_host, working
-from chainrule._structure import Places, bandwidth
 
 
 class Tridiagonal:

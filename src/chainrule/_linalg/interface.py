@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from jax import Array
     from jaxtyping import Bool, Inexact, Int
 
-    from chainrule._structure import Structure
+    from chainrule._jacobians.structure import Structure
 
 
 @within_automatic("solve", "factorize", "slogdet", "det", "inverse", "singular_values", "null_space", "range", "lstsq")

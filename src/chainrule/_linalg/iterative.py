@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from chainrule._errors import InputTypeError, MissingRuleError
+from chainrule._jacobians.structure import Places
 from chainrule._linalg.differentiable import implicit_solve, spoiled
 from chainrule._linalg.host import working
 from chainrule._linalg.methods import choose
 from chainrule._options import require_tolerance
-from chainrule._structure import Places
 
 KRYLOV = ("cg", "gmres", "bicgstab")  # of `jax.scipy.sparse.linalg`
 _ENTRIES = {  # the entries that a preconditioner is made of

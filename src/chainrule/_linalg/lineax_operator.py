@@ -12,7 +12,7 @@ import lineax as lx
 import numpy as np
 
 from chainrule._errors import InputTypeError
-from chainrule._structure import bandwidth
+from chainrule._jacobians.structure import bandwidth
 
 
 class JacobianOperator(lx.AbstractLinearOperator):  # type: ignore[misc]

@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from chainrule._jacobians.structure import Places
 from chainrule._linalg import small
 from chainrule._linalg.differentiable import sign_and_log
 from chainrule._linalg.host import Sparse, parity, working
 from chainrule._memory import require_memory
-from chainrule._structure import Places
 
 
 class Method(Protocol):

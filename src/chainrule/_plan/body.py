@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from chainrule._block import Block
+from chainrule._blocks.block import Block
 from chainrule._jax import dependent, scan_counts
 from chainrule._linear import LinearProgram, Step, body_program
 from chainrule._plan.cost import Graph, Held, sweep_cost

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import Block, compressed, densify, join, multiply, presence, same_but_absent, union, xp
+from chainrule._blocks.block import Block, compressed, densify, join, multiply, presence, same_but_absent, union, xp
 from chainrule._errors import MissingRuleError
 from chainrule._memory import require_memory
 from chainrule._program import Coefficient, Context, Contracted, Tangent, Value, as_jax

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import Block, densify, expand
+from chainrule._blocks.block import Block, densify, expand
 from chainrule._errors import MissingRuleError
 from chainrule._jax import as_function
 from chainrule._memory import require_memory

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import Block
-from chainrule._coefficient import evaluate
+from chainrule._blocks.block import Block
+from chainrule._blocks.coefficient import evaluate
+from chainrule._blocks.rows import layers, take_rows
 from chainrule._jax import as_function, evaluate_now
 from chainrule._program import Coefficient, Context, Tangent, Value, as_jax, zero_coefficient, zero_tangent
-from chainrule._rows import layers, take_rows
 from chainrule._rules._registry import rule
 from chainrule._rules.fallback import mix
 from chainrule._rules.pointwise import choose, result, scale, tidy

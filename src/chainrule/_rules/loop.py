@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import Block, compressed, join, masked, place, present
+from chainrule._blocks.block import Block, compressed, join, masked, place, present
 from chainrule._errors import MissingRuleError
 from chainrule._jax import Literal, as_callable, count_equations, scan_counts
 from chainrule._memory import require_memory

@@ -10,7 +10,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import Block, compressed, flat_numbers, merge, multiply, plus, present, slots_first, union, xp
+from chainrule._blocks.block import (
+    Block,
+    compressed,
+    flat_numbers,
+    merge,
+    multiply,
+    plus,
+    present,
+    slots_first,
+    union,
+    xp,
+)
 from chainrule._errors import MissingRuleError
 from chainrule._program import Coefficient, Context, Scaled, Tangent, Value
 from chainrule._rules._registry import rule

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse
 import scipy.sparse.csgraph
 
-from chainrule._block import Block
+from chainrule._blocks.block import Block
 from chainrule._errors import MissingRuleError
 from chainrule._program import Tangent, Value
 

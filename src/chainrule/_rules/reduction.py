@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from chainrule._block import Block, compressed, constant_along, densify, presence, to_slots, xp
+from chainrule._blocks.block import Block, compressed, constant_along, densify, presence, to_slots, xp
 from chainrule._memory import require_memory
 from chainrule._program import Context, Contracted, Scaled, Tangent, Value
 from chainrule._rules._registry import rule

@@ -9,9 +9,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import Block, expand, flat_numbers, join, move_rows, xp
+from chainrule._blocks.block import Block, expand, flat_numbers, join, move_rows, xp
+from chainrule._blocks.rows import pad_array, pad_rows, scatter_rows
 from chainrule._program import Coefficient, Context, Contracted, Tangent, Value
-from chainrule._rows import pad_array, pad_rows, scatter_rows
 from chainrule._rules._registry import rule
 from chainrule._rules.contraction import transposed
 from chainrule._rules.pointwise import result, tidy

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from chainrule._block import identity
+from chainrule._blocks.block import identity
 from chainrule._program import Coefficient, Context, Tangent, Value
 from chainrule._rules._registry import rule
 from chainrule._rules.fallback import mix

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import Block, compressed, masked
+from chainrule._blocks.block import Block, compressed, masked
 from chainrule._program import Tangent, Value, as_jax
 from chainrule._rules.reach import blocks_of, position
 from chainrule._rules.step import Step

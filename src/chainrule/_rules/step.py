@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from chainrule._block import Block, identity
+from chainrule._blocks.block import Block, identity
 from chainrule._jax import Literal
 from chainrule._program import Coefficient, Context, Tangent, Value, as_jax, zero_coefficient, zero_tangent
 from chainrule._rules.reach import Pattern, blocks_of, filled, rows_of

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
-from chainrule._block import Block, compressed
+from chainrule._blocks.block import Block, compressed
 from chainrule._program import Coefficient, Tangent, Value, as_jax
 from chainrule._rules.pointwise import tidy
 from chainrule._rules.reach import Pattern, blocks_of, ones, position, rows_of, trajectories

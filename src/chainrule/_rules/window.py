@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._block import Block, constant_along, densify, identity, xp
+from chainrule._blocks.block import Block, constant_along, densify, identity, xp
+from chainrule._blocks.rows import pad_rows
 from chainrule._errors import MissingRuleError
 from chainrule._jax import as_function
 from chainrule._program import Coefficient, Context, Tangent, Value, as_jax
-from chainrule._rows import pad_rows
 from chainrule._rules._registry import rule
 from chainrule._rules.contraction import contract
 from chainrule._rules.fallback import mix

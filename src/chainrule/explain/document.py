@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from chainrule._errors import ChainruleError
-from chainrule._laplacian import laplacian
+from chainrule._laplacian.laplacian import laplacian
 from chainrule._planning import plan
 from chainrule._space import name_of
 from chainrule._trace import Problem

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from chainrule._structure import Structure
+from chainrule._jacobians.structure import Structure
 
 FULL = 64  # a value of at most so many entries is kept in full
 STORED = 4096  # a Jacobian of at most so many stored numbers is

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
-from chainrule._structure import Places, Structure
+from chainrule._jacobians.structure import Places, Structure
 
 _FULL = 0.1  # from this density on, products are taken with all entries stored
 

@@ -1,0 +1,152 @@
+"""Carry out an order of the product: sweeps between cuts, and products of what they gave."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from chainrule._blocks.apply import of_blocks
+from chainrule._blocks.block import Block, identity
+from chainrule._jax import dependent
+from chainrule._linear import LinearProgram, precision_of, push_through, section, transposed
+from chainrule._plan.node import Node
+from chainrule._program import Context, Linear, Tangent
+from chainrule._rules.pointwise import tidy
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """The Jacobian between two cuts: tangents of the arrays of the last with columns of the first, or the reverse."""
+
+    start: tuple[Linear, ...]
+    stop: tuple[Linear, ...]
+    tangents: tuple[Tangent, ...]
+    flipped: bool
+
+    def program(self, precision: Any) -> LinearProgram:
+        """This map as a program, from the start to the stop; or its transpose, where that is what is stored."""
+        rows, columns = (self.start, self.stop) if self.flipped else (self.stop, self.start)
+        return of_blocks(self.tangents, rows, columns, precision)
+
+    def map(self, precision: Any) -> LinearProgram:
+        """This map as a program from the start to the stop."""
+        own = self.program(precision)
+        return transposed(own) if self.flipped else own
+
+
+@dataclass(frozen=True, eq=False)
+class Partial:
+    """The derivative of an array by another: a step to be taken yet, or a tangent with columns of the source."""
+
+    source: Linear
+    target: Linear
+    step: LinearProgram | None
+    tangent: Tangent | None = None
+
+    def assembled(self, context: Context) -> Tangent:
+        """The tangent."""
+        if self.tangent is not None:
+            return self.tangent
+        assert self.step is not None
+        (made,) = push_through(context, self.step, seeds_of([self.source]))
+        return made
+
+    def after(self, context: Context, inner: Partial, precision: Any) -> Partial:
+        """The product with a derivative of the source of this one."""
+        program = self.step or of_blocks([self.assembled(context)], [self.target], [self.source], precision)
+        (made,) = push_through(context, program, [inner.assembled(context)])
+        return Partial(inner.source, self.target, None, made)
+
+    def plus(self, context: Context, other: Partial) -> Partial:
+        """The sum with another one of the same arrays."""
+        blocks = [*self.assembled(context).blocks, *other.assembled(context).blocks]
+        return Partial(self.source, self.target, None, Tangent(self.target.shape, self.target.dtype, tidy(blocks)))
+
+
+class Mixed:
+    """The parts of a plan, evaluated on the values of one linear program."""
+
+    def __init__(self, context: Context, program: LinearProgram, cuts: Sequence[tuple[Linear, ...]]):
+        self.context, self.program, self.cuts = context, program, cuts
+        self.precision = precision_of(program)
+
+    def part(self, node: Node) -> Part:
+        """The Jacobian of a node of the plan."""
+        start, stop = self.cuts[node.start], self.cuts[node.stop]
+        if node.kind == "product":
+            return self._product(*map(self.part, node.parts))
+        if node.eliminated is not None:
+            return Part(start, stop, tuple(self._eliminated(node.eliminated.order, start, stop)), False)
+        flipped = node.kind == "reverse"
+        near, far = (stop, start) if flipped else (start, stop)
+        if node.parts:
+            first = self._oriented(self.part(node.parts[0]), flipped)
+            near = first.start if flipped else first.stop
+            seeds = first.tangents
+        else:
+            seeds = seeds_of(near)
+        between = self._between(far, near) if flipped else self._between(near, far)
+        through = transposed(between) if flipped else between
+        return Part(start, stop, tuple(push_through(self.context, through, seeds)), flipped)
+
+    def _eliminated(
+        self, order: Sequence[int], start: tuple[Linear, ...], stop: tuple[Linear, ...]
+    ) -> Iterator[Tangent]:
+        """Multiply the local Jacobians along the paths through each array in turn, until none is left between."""
+        link = self._between(start, stop)
+        offsets, offset = {}, 0
+        for v in start:
+            offsets[id(v)], offset = offset, offset + v.size
+        preds: dict[int, dict[int, Partial]] = {}
+        for step in link.steps:
+            # what an array without elements gives depends on nothing
+            for v in {id(v): v for v in step.sources if v.size and (id(v) in preds or id(v) in offsets)}.values():
+                for out in itertools.compress(step.outs, dependent(step.equation, [u is v for u in step.operands])):
+                    preds.setdefault(id(out), {})[id(v)] = Partial(v, out, section([step], [v], [out]))
+        for v in (self.program.arrays[k] for k in order):
+            through = preds.pop(id(v), {})
+            outs = [edges for edges in preds.values() if id(v) in edges]
+            for edges in outs:
+                outer = edges.pop(id(v))
+                for key, inner in through.items():
+                    made = outer.after(self.context, inner, self.precision)
+                    edges[key] = edges[key].plus(self.context, made) if key in edges else made
+        for v in stop:
+            blocks = [
+                Block(b.shape, np.where(b.cols >= 0, b.cols + np.int32(offsets[key]), b.cols), b.vals, b.rows)
+                for key, edge in preds.get(id(v), {}).items()
+                for b in edge.assembled(self.context).blocks
+            ]
+            yield Tangent(v.shape, v.dtype, tidy(blocks))
+
+    def _between(self, start: Sequence[Linear], stop: Sequence[Linear]) -> LinearProgram:
+        return section(self.program.steps, start, stop)
+
+    def _oriented(self, part: Part, flipped: bool) -> Part:
+        """The same Jacobian, stored by columns (flipped) or by rows."""
+        if part.flipped == flipped:
+            return part
+        seeds = part.stop if flipped else part.start
+        made = push_through(self.context, transposed(part.program(self.precision)), seeds_of(seeds))
+        return Part(part.start, part.stop, tuple(made), flipped)
+
+    def _product(self, first: Part, last: Part) -> Part:
+        """The Jacobian of last.stop by first.start."""
+        if first.flipped and last.flipped:
+            made = push_through(self.context, first.program(self.precision), last.tangents)
+            return Part(first.start, last.stop, tuple(made), True)
+        made = push_through(self.context, last.map(self.precision), self._oriented(first, False).tangents)
+        return Part(first.start, last.stop, tuple(made), False)
+
+
+def seeds_of(arrays: Sequence[Linear]) -> tuple[Tangent, ...]:
+    """The identity: the columns of one array after those of the other."""
+    seeds, offset = [], 0
+    for v in arrays:
+        seeds.append(Tangent(v.shape, v.dtype, (identity(v.shape, offset, v.dtype),) if v.size else ()))
+        offset += v.size
+    return tuple(seeds)

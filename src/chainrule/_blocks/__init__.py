@@ -1,0 +1,1 @@
+"""Blocks of rows: broadcast-ELLPACK entries, what moves and applies them."""

@@ -1,0 +1,1 @@
+"""Functions that equations define, and their derivatives by the implicit function theorem."""

@@ -1,0 +1,1 @@
+"""Estimates by random probes, scores, and samples that follow a score."""

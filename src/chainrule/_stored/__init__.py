@@ -1,0 +1,1 @@
+"""Jacobians that are larger than memory: in pieces, and on disk."""
