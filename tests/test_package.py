@@ -48,7 +48,7 @@ FLOORS = [
     *(f"_linalg.{name}" for name in ("factorization", "iterative", "interface", "stored", "lineax_operator")),
     *("_display", "_layout", "_jacobian", "_assembled", "_matrix_free"),
     *("_factored", "_kernel", "_low_rank", "_narrow", "_recorded", "_diagonal", "_determinant", "_dense_parts"),
-    *("_explicit", "_accumulate", "_pieces", "_compiled", "_api", "_chunks", "_stored_jacobian", "_store"),
+    *("_explicit", "_accumulate", "_parts", "_pieces", "_compiled", "_api", "_chunks", "_stored_jacobian", "_store"),
     *("_save_command", "_planning", "_solver", "_field", "_calculus", "_potential", "_ode"),
     *("_gradient_flow",),
     *("_solution", "_descent", "_newton", "_newton_cg", "_unknowns", "_interior_point", "scipy", "graph"),

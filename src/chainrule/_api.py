@@ -67,8 +67,9 @@ def _accumulating(
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
         from chainrule._accumulate import Options, accumulate
+        from chainrule._parts import in_parts
 
-        return finish(accumulate(pick(name, function, numbers, args), Options(*options)))
+        return in_parts(lambda *own: finish(accumulate(pick(name, function, numbers, own), Options(*options))), *args)
 
     return Transform(name, f, places(numbers), body, (name, numbers, *options), patterned=True)
 
@@ -237,12 +238,17 @@ def hessian(
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
         from chainrule._accumulate import Options, accumulate
+        from chainrule._parts import in_parts
 
         scalar = scalar_function("hessian", function, has_aux)
         require_inputs(pick("hessian", function, numbers, args), False)
-        problem = pick("hessian", jax.grad(scalar, numbers, has_aux=has_aux), numbers, args)
-        found = accumulate(problem, Options(has_aux, order, False, chunk_size, memory_limit, shard_axis))
-        return _with_aux(found) if has_aux else _bare(found)
+        options = Options(has_aux, order, False, chunk_size, memory_limit, shard_axis)
+
+        def accumulated(*own: Any) -> Any:
+            problem = pick("hessian", jax.grad(scalar, numbers, has_aux=has_aux), numbers, own)
+            return (_with_aux if has_aux else _bare)(accumulate(problem, options))
+
+        return in_parts(accumulated, *args)
 
     key = ("hessian", numbers, has_aux, order, chunk_size, memory_limit, shard_axis)
     return Transform("hessian", f, places(numbers), body, key, patterned=True)
