@@ -1,8 +1,10 @@
-"""Products of independent rows, part by part: what lies between a large array and small ones stays in the cache.
+"""What XLA on a CPU would write, or compute again, where it need not.
 
 A batch of matrix products leaves arrays behind that are as large as the result, or larger; written and read once
 each, they take longer than the products themselves. Where all of them have an axis in common with the result, a loop
 over parts of this axis leaves nothing behind but the result. A person would write the same `jax.lax.map`.
+
+A sine or cosine that is broadcast is computed for each element of the larger array; see `repeated`.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 
-from chainrule._jax import Equation, Jaxpr, Literal, as_callable, resized, straight_line
+from chainrule._jax import Equation, Jaxpr, Literal, as_callable, needed, resized, straight_line
 from chainrule._mesh import mesh_of
 
 _LARGE = 2**20  # bytes of an array that is worth keeping in the cache
@@ -42,7 +45,7 @@ class Region:
 
 
 def in_parts(function: Callable[..., Any], *args: Any) -> Any:
-    """function(*args) of traced arguments, its large products taken part by part where one CPU takes them.
+    """function(*args) of traced arguments; on one CPU large products are taken part by part, and sines once.
 
     Several devices would have to exchange what a loop takes apart; a GPU has no use for small parts.
     """
@@ -61,9 +64,10 @@ def in_parts(function: Callable[..., Any], *args: Any) -> Any:
 
 
 def run(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
-    """Run a jaxpr, region by region and what is between them."""
-    found = regions(jaxpr)
-    if not found:
+    """Run what is needed of a jaxpr, region by region and what is between them."""
+    jaxpr = straight_line(jaxpr.constvars, jaxpr.invars, jaxpr.outvars, needed(jaxpr))
+    found, once = regions(jaxpr), repeated(jaxpr)
+    if not found and not once:
         return as_callable(jaxpr, consts)(*args)
     inside = {id(e) for region in found for e in region.equations}
     roots = {id(region.equations[-1]): region for region in found}
@@ -77,6 +81,10 @@ def run(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
             env[region.root] = _looped(region, env)
         elif id(eqn) not in inside:
             between.append(eqn)
+            if id(eqn) in once:
+                _run_straight(between, used, env)
+                between, (v,) = [], eqn.outvars
+                env[v] = jax.lax.rem(env[v], np.asarray(2, v.aval.dtype))  # itself: it is less than 2
     _run_straight(between, used, env)
     return [v.val if isinstance(v, Literal) else env[v] for v in jaxpr.outvars]
 
@@ -85,6 +93,32 @@ def _uses(jaxpr: Jaxpr) -> Counter[Any]:
     """How often each variable is taken, by an equation or as a result."""
     taken = [*(v for e in jaxpr.eqns for v in e.invars), *jaxpr.outvars]
     return Counter(v for v in taken if not isinstance(v, Literal))
+
+
+def repeated(jaxpr: Jaxpr) -> set[int]:
+    """The equations of sines and cosines that XLA would take for each element of a larger array.
+
+    It counts them as cheap, and fuses them with all that they are broadcast for, in kernel after kernel. It never
+    repeats a remainder; a barrier is gone by the time that kernels are fused.
+    """
+    sines = {e.outvars[0]: e for e in jaxpr.eqns if e.primitive.name in ("sin", "cos") and _is_real(e.outvars[0])}
+    of: dict[Any, set[Any]] = {v: {v} for v in sines}  # which of them each array has elements of
+    found: set[int] = set()
+    for eqn in jaxpr.eqns:
+        name = eqn.primitive.name
+        if name not in _ELEMENTWISE and name not in ("broadcast_in_dim", "reshape", "squeeze"):
+            continue
+        for v in eqn.invars:
+            own = set() if isinstance(v, Literal) else of.get(v, set())
+            if own and v.aval.size < eqn.outvars[0].aval.size:
+                found.update(id(sines[x]) for x in own)
+            elif own and eqn.outvars[0] not in sines:
+                of[eqn.outvars[0]] = of.get(eqn.outvars[0], set()) | own
+    return found
+
+
+def _is_real(v: Any) -> bool:
+    return bool(np.issubdtype(v.aval.dtype, np.floating)) and v.aval.size > 1
 
 
 def _run_straight(eqns: Sequence[Equation], used: Mapping[Any, int], env: dict[Any, Any]) -> None:
@@ -243,8 +277,7 @@ def _of_reduction(eqn: Equation, axis: int) -> list[int | None] | None:
 def _of_product(eqn: Equation, axis: int) -> list[int | None]:
     (summed, batch) = eqn.params["dimension_numbers"]
     a, b = (
-        [k for k in range(v.aval.ndim) if k not in (*s, *t)]
-        for v, s, t in zip(eqn.invars, summed, batch, strict=True)
+        [k for k in range(v.aval.ndim) if k not in (*s, *t)] for v, s, t in zip(eqn.invars, summed, batch, strict=True)
     )
     both = len(batch[0])
     if axis < both:
