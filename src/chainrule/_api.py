@@ -232,9 +232,9 @@ def hessian(
     >>> cr.hessian(lambda x: (x**3).sum())(jnp.array([1.0, 2.0])).diagonal().tolist()
     [6.0, 12.0]
     """
-
     numbers = checked_argnums("hessian", f, argnums, least=1)
     _require_sizes("hessian", f, chunk_size, memory_limit, shard_axis)
+    options = has_aux, order, False, chunk_size, memory_limit, shard_axis
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
         from chainrule._accumulate import Options, accumulate
@@ -242,16 +242,10 @@ def hessian(
 
         scalar = scalar_function("hessian", function, has_aux)
         require_inputs(pick("hessian", function, numbers, args), False)
-        options = Options(has_aux, order, False, chunk_size, memory_limit, shard_axis)
+        slope, finish = jax.grad(scalar, numbers, has_aux=has_aux), _with_aux if has_aux else _bare
+        return in_parts(lambda *own: finish(accumulate(pick("hessian", slope, numbers, own), Options(*options))), *args)
 
-        def accumulated(*own: Any) -> Any:
-            problem = pick("hessian", jax.grad(scalar, numbers, has_aux=has_aux), numbers, own)
-            return (_with_aux if has_aux else _bare)(accumulate(problem, options))
-
-        return in_parts(accumulated, *args)
-
-    key = ("hessian", numbers, has_aux, order, chunk_size, memory_limit, shard_axis)
-    return Transform("hessian", f, places(numbers), body, key, patterned=True)
+    return Transform("hessian", f, places(numbers), body, ("hessian", numbers, *options), patterned=True)
 
 
 def gradient(f: Callable[..., Any], argnums: Argnums = 0, *, has_aux: bool = False) -> Transform:
