@@ -56,7 +56,7 @@ FLOORS = [
     *all_of("_accumulate", "narrow recorded"),
     "_density",
     *all_of("_density", "diagonal determinant"),
-    *all_of("_accumulate", "dense_parts explicit accumulate"),
+    *all_of("_accumulate", "dense_parts explicit accumulate parts"),
     *all_of("_stored", "pieces"),
     "_compiled", "_api",
     *all_of("_stored", "chunks jacobian store command"),

@@ -55,8 +55,12 @@ def _accumulating(
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
         from chainrule._accumulate.accumulate import accumulate
+        from chainrule._accumulate.parts import in_parts
 
-        return finish(accumulate(problem_of(name, function, numbers, args), options), options.has_aux)
+        def run(*own: Any) -> Any:
+            return finish(accumulate(problem_of(name, function, numbers, own), options), options.has_aux)
+
+        return in_parts(run, *args)
 
     return Transform(name, f, places(numbers), body, (name, numbers, options), patterned=True)
 

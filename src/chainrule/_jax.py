@@ -259,6 +259,12 @@ def variable(like: Any) -> Any:
     return jex.Var(like.aval)
 
 
+def resized(like: Any, axis: int, size: int) -> Any:
+    """A new variable for values like those of another one, with so many elements along an axis."""
+    shape = (*like.aval.shape[:axis], size, *like.aval.shape[axis + 1 :])
+    return jex.Var(jax.core.ShapedArray(shape, like.aval.dtype, weak_type=like.aval.weak_type))
+
+
 def straight_line(
     constants: Sequence[Any], invars: Sequence[Any], outvars: Sequence[Any], eqns: Sequence[Any]
 ) -> Jaxpr:
