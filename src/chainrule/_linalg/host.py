@@ -171,7 +171,9 @@ class Sparse:
             sign, log = (0, -np.inf) if np.isfinite(values).all() else (np.nan, np.nan)
             return np.asarray(sign, values.dtype), np.asarray(log, real)
         pivots = factor.U.diagonal()
-        sign = np.prod(pivots / np.abs(pivots)) * np.prod([parity(p) for p in (factor.perm_r, factor.perm_c, *self._order)])
+        sign = np.prod(pivots / np.abs(pivots)) * np.prod(
+            [parity(p) for p in (factor.perm_r, factor.perm_c, *self._order)]
+        )
         return np.asarray(sign, values.dtype), np.asarray(np.log(np.abs(pivots)).sum(), real)
 
     def factor(self, values: Any) -> Any:
