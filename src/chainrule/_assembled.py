@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 import string
@@ -160,7 +161,7 @@ class Assembled(StoredEntries, Jacobian):
 
     def _magnitudes(self) -> Assembled:
         """|J|, entry by entry."""
-        if self._layout.pattern.target is not None:  # some entries are sums
+        if self._layout.pattern.more is not None:  # some entries are sums
             rows, cols, values = self.coo()
             return from_coo(self._layout, rows, cols, jnp.abs(values))
         like = replace(self._layout, dtype=jnp.zeros((), self.dtype).real.dtype)
@@ -306,9 +307,18 @@ def _contracted(vals: Any, other: Any, b: Block, target: tuple[int, ...]) -> Any
         f for x, f, t in zip(letters, full, target, strict=True) if t == 1 and x not in kept[0] and x not in kept[1]
     )
     a, c = (x.reshape([s for s in x.shape if s != 1]) for x in (vals, other))
-    product = jnp.einsum(f"{''.join(kept[0])},{''.join(kept[1])}->{''.join(out)}", a, c)
+    slots, few = letters[-1], 0 < full[-1] <= _UNROLLED and target[-1] == 1
+    if few and all(slots in letters for letters in kept):  # XLA sums a short last axis number by number
+        left, right = ("".join(letters[:-1]) for letters in kept)
+        each = (jnp.einsum(f"{left},{right}->{''.join(out)}", a[..., k], c[..., k]) for k in range(full[-1]))
+        product = functools.reduce(operator.add, each)
+    else:
+        product = jnp.einsum(f"{''.join(kept[0])},{''.join(kept[1])}->{''.join(out)}", a, c)
     product = product.reshape([t if x in out else 1 for x, t in zip(letters, target, strict=True)])
     return jnp.broadcast_to(product * copies if copies != 1 else product, target)
+
+
+_UNROLLED = 8  # slots whose products are added one by one
 
 
 def from_coo(like: Layout, rows: np.ndarray, cols: np.ndarray, values: Any) -> Assembled:
@@ -317,9 +327,10 @@ def from_coo(like: Layout, rows: np.ndarray, cols: np.ndarray, values: Any) -> A
     counts = np.bincount(rows, minlength=m) if m else np.zeros(0, int)
     width = max(int(counts.max(initial=0)), 1)
     slot = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    table = np.full((m, width), -1, np.int32)
-    table[rows, slot] = cols
-    vals = jnp.zeros((m, width), values.dtype).at[rows, slot].set(values, unique_indices=True)
+    table, source = np.full((m, width), -1, np.int32), np.full((m, width), len(rows), np.int32)
+    table[rows, slot], source[rows, slot] = cols, np.arange(len(rows))
+    full = len(rows) == m * width
+    vals = values.reshape(m, width) if full else values.at[source].get(mode="fill", fill_value=0)
     bare = replace(like, flipped=False, dtype=values.dtype)
     return Assembled.of(bare, _per_leaf(like.rows, table, vals))
 
