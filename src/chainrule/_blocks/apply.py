@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 import string
 from collections.abc import Sequence
 from typing import Any
@@ -69,8 +70,13 @@ def _term(b: Block, vals: Any, flat: Any, dtype: Any, precision: Any) -> Any:
     return contracted(vals, u, b, (*b.shape, 1), precision)[..., 0].astype(dtype)
 
 
-def contracted(vals: Any, other: Any, b: Block, target: tuple[int, ...], precision: Any = None) -> Any:
-    """Multiply two arrays [*rows, slots] and sum to `target`; size 1 is 'the same along this axis'."""
+def contracted(
+    vals: Any, other: Any, b: Block, target: tuple[int, ...], precision: Any = None, unrolled: int = 0
+) -> Any:
+    """Multiply two arrays [*rows, slots] and sum to `target`; size 1 is 'the same along this axis'.
+
+    The products of up to `unrolled` slots are added one by one: XLA sums a short last axis number by number.
+    """
     letters = string.ascii_letters[: len(b.shape) + 1]
     full = (*b.shape, b.slots)
     kept = [[x for x, s in zip(letters, a.shape, strict=True) if s != 1] for a in (vals, other)]
@@ -80,7 +86,12 @@ def contracted(vals: Any, other: Any, b: Block, target: tuple[int, ...], precisi
         f for x, f, t in zip(letters, full, target, strict=True) if t == 1 and x not in kept[0] and x not in kept[1]
     )
     a, c = (x.reshape([s for s in x.shape if s != 1]) for x in (vals, other))
-    product = jnp.einsum(f"{''.join(kept[0])},{''.join(kept[1])}->{''.join(out)}", a, c, precision=precision)
+    terms = [(a, c)]
+    if 0 < full[-1] <= unrolled and target[-1] == 1 and all(letters[-1] in own for own in kept):
+        terms = [(a[..., k], c[..., k]) for k in range(full[-1])]
+        kept = [own[:-1] for own in kept]
+    subscripts = f"{''.join(kept[0])},{''.join(kept[1])}->{''.join(out)}"
+    product = functools.reduce(operator.add, (jnp.einsum(subscripts, *own, precision=precision) for own in terms))
     product = product.reshape([t if x in out else 1 for x, t in zip(letters, target, strict=True)])
     return jnp.broadcast_to(product * copies if copies != 1 else product, target)
 

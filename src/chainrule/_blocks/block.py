@@ -14,6 +14,7 @@ Padding, concatenation and scattering then move no values at all.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
@@ -27,8 +28,8 @@ import numpy as np
 from chainrule._memory import STEP, require_memory
 
 _COMPARED = 2**20  # columns that are looked through for axes along which they are the same
-_UNROLLED = 16  # slots that are placed one by one
-_FEW = 2048  # products of slots and width up to which a mask beats a scatter
+_UNROLLED = 16  # runs of slots that are placed one by one
+_FEW = 2048  # products of runs and width up to which a mask beats a scatter
 _KNOWN_MASK = 2**22  # elements of a mask that are kept as a constant
 
 
@@ -263,8 +264,10 @@ def place(vals: Any, position: np.ndarray, slots: int, width: int, shape: tuple[
 
     vals : [*rows, slots] or 1s; position : [*rows, slots] or 1s, -1 for an absent entry.
     """
-    if slots <= _UNROLLED and slots * width <= _FEW and position.size * width <= _KNOWN_MASK:
-        return _sum_runs(position, vals, width)
+    if position.size * width <= _KNOWN_MASK:
+        runs = list(itertools.islice(_runs(position, width), _UNROLLED + 1))
+        if len(runs) <= _UNROLLED and len(runs) * width <= _FEW:
+            return _sum_runs(runs, position, vals, width)
     rows = math.prod(shape)
     position = np.broadcast_to(position, (*shape, slots)).reshape(rows, slots)
     line = np.broadcast_to(np.arange(rows)[:, None], position.shape)
@@ -279,10 +282,10 @@ def place(vals: Any, position: np.ndarray, slots: int, width: int, shape: tuple[
     return out.reshape((*shape, width))
 
 
-def _sum_runs(position: np.ndarray, vals: Any, width: int) -> Any:
+def _sum_runs(runs: Sequence[tuple[int, int]], position: np.ndarray, vals: Any, width: int) -> Any:
     """Run by run, by selection: an absent Inf or NaN must vanish. [*rows, q] -> [*rows, u]."""
     parts = []
-    for start, size in _runs(position, width):
+    for start, size in runs:
         own = vals[..., start : start + size] if vals.shape[-1] > 1 else vals
         group = position[..., start, None] // size  # [*rows or 1s, 1]
         mask = (group == np.arange(width // size))[..., None]  # [*rows or 1s, groups, 1]

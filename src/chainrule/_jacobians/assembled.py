@@ -159,7 +159,7 @@ class Assembled(StoredEntries, Jacobian):
 
     def _magnitudes(self) -> Assembled:
         """|J|, entry by entry."""
-        if self._layout.pattern.target is not None:  # some entries are sums
+        if self._layout.pattern.more is not None:  # some entries are sums
             rows, cols, values = self.coo()
             return from_coo(self._layout, rows, cols, jnp.abs(values))
         like = replace(self._layout, dtype=jnp.zeros((), self.dtype).real.dtype)
@@ -263,7 +263,7 @@ def _product(J: Assembled, v: Any) -> Any:
             box = _box(b.cols)
             out = _added(out, b.cols[box], contracted(vals, w[..., None], b, b.cols.shape)[box])
         else:
-            rows = contracted(vals, _read(v.astype(dtype), b.cols), b, (*b.shape, 1))
+            rows = contracted(vals, _read(v.astype(dtype), b.cols), b, (*b.shape, 1), unrolled=_UNROLLED)
             out = _added(out, np.arange(len(out))[lines], rows.reshape(-1))
     return out
 
@@ -294,15 +294,19 @@ def _added(out: Any, places: np.ndarray, values: Any) -> Any:
     return out.at[flat[0] : flat[0] + flat.size].add(values.reshape(-1))
 
 
+_UNROLLED = 8  # slots whose products are added one by one
+
+
 def from_coo(like: Layout, rows: np.ndarray, cols: np.ndarray, values: Any) -> Assembled:
     """A Jacobian with one flat space of rows out of distinct row-major places."""
     m = like.rows.size
     counts = np.bincount(rows, minlength=m) if m else np.zeros(0, int)
     width = max(int(counts.max(initial=0)), 1)
     slot = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    table = np.full((m, width), -1, np.int32)
-    table[rows, slot] = cols
-    vals = jnp.zeros((m, width), values.dtype).at[rows, slot].set(values, unique_indices=True)
+    table, source = np.full((m, width), -1, np.int32), np.full((m, width), len(rows), np.int32)
+    table[rows, slot], source[rows, slot] = cols, np.arange(len(rows))
+    full = len(rows) == m * width
+    vals = values.reshape(m, width) if full else values.at[source].get(mode="fill", fill_value=0)
     bare = replace(like, flipped=False, dtype=values.dtype)
     return Assembled.of(bare, _per_leaf(like.rows, table, vals))
 

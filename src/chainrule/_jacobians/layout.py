@@ -47,6 +47,12 @@ class Entry:
         return own + self.offset
 
     @cached_property
+    def side(self) -> tuple[int, float]:
+        """Where it should stand among the entries of the same rows: the widest first, then from left to right."""
+        there = self.cols[self.cols >= 0]
+        return -self.slots, float(there.mean()) if there.size else 0.0
+
+    @cached_property
     def key(self) -> Any:
         known = None if self.known is None else (self.known.shape, self.known.tobytes())
         rows = None if self.rows is None else self.rows.tobytes()
@@ -100,7 +106,7 @@ class Layout:
     @property
     def _sources(self) -> np.ndarray | None:
         """[nnz]: for each place the number of its stored value, where one is stored for several."""
-        if self.pattern.target is not None or all(math.prod(e.vals_shape) == e.places for e in self.entries):
+        if self.pattern.more is not None or all(math.prod(e.vals_shape) == e.places for e in self.entries):
             return None
         blocks, start = [], 0
         for e in self.entries:
@@ -152,8 +158,8 @@ class Pattern:
     rows: np.ndarray
     cols: np.ndarray
     groups: tuple[tuple[int, ...], ...]  # entries that share their rows, laid side by side along the slots
-    source: np.ndarray | None  # place of each value in the blocks laid flat; None: in the same order
-    target: np.ndarray | None  # where places repeat: for each source, the distinct place that it is added to
+    source: np.ndarray | None  # [nnz] place of each value in the blocks laid flat; None: in the same order
+    more: tuple[np.ndarray, np.ndarray] | None  # where places repeat: the other places in the blocks, added to which
 
     def __post_init__(self) -> None:
         for array in (self.rows, self.cols):
@@ -166,10 +172,8 @@ class Pattern:
             return jnp.zeros((0,), dtype)
         module = np if all(isinstance(p, np.ndarray) for p in pieces) else jnp
         values = module.concatenate(pieces)
-        values = values if self.source is None else values[self.source]
-        if self.target is None:
-            return values
-        return jnp.zeros((len(self.rows),), dtype).at[self.target].add(values)
+        first = values if self.source is None else _read(values, self.source)
+        return first if self.more is None else jnp.asarray(first).at[self.more[1]].add(values[self.more[0]])
 
 
 _BYTES = 40  # that a place takes while it is sorted
@@ -183,6 +187,24 @@ def _side_by_side(blocks: list[Block], dtype: Any) -> Any:
     return wide[0].reshape(-1).astype(dtype)
 
 
+def _read(values: Any, source: np.ndarray) -> Any:
+    """The values at these places: a slice where they are the same part of lines of one length, else a gather."""
+    breaks = np.flatnonzero(np.diff(source) != 1)
+    width, length = len(source), len(values)
+    if len(breaks):
+        width = int(breaks[0]) + 1
+        length = int(source[width] - source[0])
+    if not width or length < width:
+        return values[source]
+    line, column = divmod(int(source[0]), length)
+
+    def part(of: Any) -> Any:
+        table = of[: len(of) // length * length].reshape(-1, length)
+        return table[line : line + len(source) // width, column : column + width].reshape(-1)
+
+    return part(values) if np.array_equal(part(np.arange(len(values))), source) else values[source]
+
+
 def _pattern(layout: Layout) -> Pattern:
     """Sort and count the places; entries of the same rows stand side by side, so that most are sorted already."""
     name, shape = layout.columns.name or "f", (layout.rows.size, layout.columns.size)
@@ -191,6 +213,7 @@ def _pattern(layout: Layout) -> Pattern:
     groups: dict[Any, list[int]] = {}
     for k, e in enumerate(layout.entries):
         groups.setdefault((e.offset, e.shape, None if e.rows is None else e.rows.tobytes()), []).append(k)
+    groups = {key: sorted(group, key=lambda k: layout.entries[k].side) for key, group in groups.items()}
     ordered = sorted(groups.values(), key=lambda group: int(layout.entries[group[0]].lines[0]))
     index = np.int32 if max(layout.rows.size, layout.columns.size) < 2**31 else np.int64
     parts, start, found = [(np.empty(0, index),) * 2 + (np.empty(0, np.int64),) * 2], 0, 0
@@ -203,12 +226,18 @@ def _pattern(layout: Layout) -> Pattern:
     mixed = len(groups) > len({e.offset for e in layout.entries}) or any(e.rows is not None for e in layout.entries)
     line, col, target = _sorted(line, col, target, layout, mixed)
     kept_groups = tuple(tuple(group) for group in ordered)
+    more = None
     if len(source) > len(line):
-        return Pattern(line, col, kept_groups, source, target)
-    by_place = np.empty(len(source), np.int64)  # every place once: a value is taken, not added
+        order = np.lexsort((source, target))
+        again = np.append(False, target[order[1:]] == target[order[:-1]])
+        more, (source, target) = (
+            (source[order[again]], target[order[again]]),
+            (source[order[~again]], target[order[~again]]),
+        )
+    by_place = np.empty(len(source), np.int64)  # the first value of a place is taken, others are added
     by_place[target] = source
     in_order = len(source) == start and bool((by_place[1:] > by_place[:-1]).all())
-    return Pattern(line, col, kept_groups, None if in_order else by_place, None)
+    return Pattern(line, col, kept_groups, None if in_order else by_place, more)
 
 
 def _sorted_lines(lines: np.ndarray, table: np.ndarray) -> tuple[np.ndarray, ...]:

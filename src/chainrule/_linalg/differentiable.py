@@ -73,7 +73,8 @@ def lost(x: Any, b: Any, magnitude: Callable[[Any], Any]) -> Any:
     scale = 1 / jnp.where(sizes > 0, sizes, 1)
 
     def one(x: Any, b: Any) -> Any:
-        terms, given = ((scale * v).max(initial=0) for v in (magnitude(abs(x)), abs(b)))
+        # side by side: XLA on the CPU takes long for a maximum of numbers that it makes in the same loop
+        terms, given = jnp.stack([scale * magnitude(abs(x)), scale * abs(b)]).max(1, initial=0)
         return (jnp.finfo(x.dtype).eps * terms > _LOST * given) | ~jnp.isfinite(terms)
 
     return each(one, x, b)[:, None]
