@@ -196,3 +196,14 @@ def test_a_sine_that_is_not_finite_stays_so():
 )
 def test_other_sines_are_left_as_they_are(f, dtype):
     assert not remainders(lambda x: f(x), jnp.arange(1, 5, dtype=dtype))
+
+
+def test_an_equation_of_several_results_ends_a_region(every_size):
+    """Of which only the second is taken."""
+
+    def f(x, handed_on=jax.lax.optimization_barrier):
+        _, y = handed_on((x.sum(0), x @ W[0]))
+        return jnp.sin(y) @ W[1]
+
+    x = jnp.asarray(rng.normal(size=(64, 32)))
+    np.testing.assert_allclose(cr.jacobian(f)(x).tree(), jax.jacfwd(lambda x: f(x, lambda y: y))(x), atol=1e-12)

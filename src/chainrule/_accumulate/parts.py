@@ -185,6 +185,8 @@ def _region(jaxpr: Jaxpr, root: int, maker: dict[Any, int], uses: Mapping[Any, i
     while waiting:
         k = -heapq.heappop(waiting)
         eqn = jaxpr.eqns[k]
+        if len(eqn.outvars) > 1:
+            continue
         out = eqn.outvars[0]
         axis, wanted = asked[out][0], asked[out]
         inside = k == root or (len(wanted) == uses[out] and set(wanted) == {axis} and _is_large(out))

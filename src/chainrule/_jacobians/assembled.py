@@ -305,8 +305,10 @@ def from_coo(like: Layout, rows: np.ndarray, cols: np.ndarray, values: Any) -> A
     slot = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
     table, source = np.full((m, width), -1, np.int32), np.full((m, width), len(rows), np.int32)
     table[rows, slot], source[rows, slot] = cols, np.arange(len(rows))
-    full = len(rows) == m * width
-    vals = values.reshape(m, width) if full else values.at[source].get(mode="fill", fill_value=0)
+    if len(rows) in (0, m * width):
+        vals = values.reshape(m, width) if len(rows) else jnp.zeros((m, width), values.dtype)
+    else:
+        vals = values.at[source].get(mode="fill", fill_value=0)
     bare = replace(like, flipped=False, dtype=values.dtype)
     return Assembled.of(bare, _per_leaf(like.rows, table, vals))
 
