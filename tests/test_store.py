@@ -16,7 +16,9 @@ import pytest
 import scipy.sparse as sp
 
 import chainrule as cr
-from chainrule import _store, _stored_jacobian, cli
+from chainrule import cli
+from chainrule._stored import jacobian as _stored_jacobian
+from chainrule._stored import store as _store
 
 zarr = pytest.importorskip("zarr") if not os.environ.get("CHAINRULE_GATE") else __import__("zarr")
 
