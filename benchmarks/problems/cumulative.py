@@ -23,8 +23,8 @@ def sums(x: Array) -> Array:
 
 
 def sums_by_hand(x: Array) -> Array:
-    """[t, s]: cos(x_s) for s ≤ t."""
-    return jnp.where(lower, jnp.cos(x), 0.0)
+    """[t, s]: cos(x_s) for s ≤ t; a remainder, which changes nothing, keeps XLA from a cosine for each element."""
+    return jnp.where(lower, jax.lax.rem(jnp.cos(x), 2.0), 0.0)
 
 
 def recurrence(a: Array, b: Array | np.ndarray) -> Array:
