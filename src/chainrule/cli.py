@@ -24,7 +24,7 @@ from rich.console import Console
 
 import chainrule as cr
 from chainrule._check.agreement import Given
-from chainrule._stored import command as _save_command
+from chainrule._stored import command as save_command
 from chainrule._trace import pick
 from chainrule.explain.commands import add_to
 
@@ -326,7 +326,7 @@ def _target(target: str, at: str | None) -> tuple[Any, Any, Any]:
 
 
 add_to(app, _target)
-_save_command.add_to(app, _target)
+save_command.add_to(app, _target)
 
 
 # the check ---------------------------------------------------------------------------------------
