@@ -169,6 +169,25 @@ def test_directional():
         cr.directional(f, batched=True)(points, jnp.ones((3, 4)))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
+@pytest.mark.parametrize("power", [-0.9, -0.5, 0.5, 0.9])
+def test_the_slope_along_a_direction_is_that_of_any_length(dtype, power):
+    """The squares of its entries are 0 or inf in this dtype; the entries are not."""
+    f = lambda x: jnp.stack([x @ x, jnp.sin(x).sum()])  # noqa: E731
+    x, v = point(4).astype(dtype), point(4, 1).astype(dtype)
+    size = float(jnp.finfo(dtype).max) ** power
+    got, expected = (cr.directional(f, normalize=True)(x, w) for w in (size * v, v))
+    rtol = 100 * float(jnp.finfo(dtype).eps)
+    np.testing.assert_allclose(got, expected, rtol=rtol)
+    turned = lambda s: jax.jvp(lambda v: cr.directional(f, normalize=True)(x, s * v), (v,), (x,))[1]  # noqa: E731
+    np.testing.assert_allclose(turned(size), turned(1.0), rtol=rtol, atol=rtol)
+
+
+def test_a_potential_needs_the_point_where_it_is_zero():
+    with pytest.raises(cr.InputTypeError, match="potential of .*: got 1 arguments; .* and then x0"):
+        cr.potential(jnp.sin)(point(3))
+
+
 # potentials ------------------------------------------------------------------------------------------
 
 POTENTIALS = {
@@ -286,7 +305,7 @@ def test_what_is_no_field_is_refused(of):
 def test_other_refusals():
     with pytest.raises(cr.ShapeError, match="a curl has a point of 2 or of 3"):
         cr.curl(jnp.sin)(jnp.ones(4))
-    with pytest.raises(cr.ShapeError, match="det: J_tall : 4×3"):
+    with pytest.raises(cr.ShapeError, match="jacobian_determinant: J_tall : 4×3"):
         cr.jacobian_determinant(tall)(jnp.ones(3))
     with pytest.raises(cr.ShapeError, match="potential of tall: a field gives a vector"):
         cr.potential(tall)(jnp.ones(3), jnp.ones(3))

@@ -349,12 +349,12 @@ def with_last(argnums: int | tuple[int, ...]) -> tuple[int, ...]:
     return (*(k if k >= 0 else k - 1 for k in places(argnums)), -1)
 
 
-def problem_and_last(name: str, f: Any, argnums: int | tuple[int, ...], args: tuple[Any, ...]) -> tuple[Problem, Any]:
+def problem_and_last(
+    name: str, f: Any, argnums: int | tuple[int, ...], args: tuple[Any, ...], last: str = "the direction"
+) -> tuple[Problem, Any]:
     """The problem of all arguments but the last, and this."""
     if len(args) < 2:
-        raise InputTypeError(
-            f"{name} of {name_of(f)}: got {len(args)} arguments; give the function's own, and then the direction"
-        )
+        raise InputTypeError(f"{name} of {name_of(f)}: got {len(args)} arguments; give the function's own, and then {last}")
     problem = pick(name, f, argnums, args[:-1])
     require_inputs(problem, False, complex_too=True)
     return problem, args[-1]

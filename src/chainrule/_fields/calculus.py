@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._api import Argnums, checked_argnums, problem_and_last, push, with_last
+from chainrule._api import Argnums, checked_argnums, converted_like, problem_and_last, push, with_last
 from chainrule._compiled import Transform
 from chainrule._errors import ShapeError
 from chainrule._fields.field import accumulated, at_points, of_field, of_jacobian
@@ -316,14 +316,21 @@ def is_incompressible(
 
 def _determinant(problem: Problem) -> Any:
     J = accumulated(problem, "factored")
-    J._require_square("det", ANY_J)
+    J._require_square("jacobian_determinant", ANY_J)
     return (J if all(a.shape[0] == a.shape[1] for a in J.factors) else accumulated(problem)).det()
 
 
 def _along(problem: Problem, v: Any, normalize: bool) -> Any:
-    out = push(problem, v)
-    length = jnp.linalg.norm(flat(v)) if normalize else None
-    return out if length is None else jax.tree.map(lambda y: y / length.astype(y.dtype), out)
+    return push(problem, _unit(problem, v) if normalize else v)
+
+
+def _unit(problem: Problem, v: Any) -> Any:
+    """v / ‖v‖, in two steps: the squares of its entries may be out of range where they are not."""
+    v = converted_like(f"{problem.what}: the tangent", v, jax.tree.unflatten(problem.tree, problem.leaves))
+    largest = jax.lax.stop_gradient(abs(flat(v)).max(initial=0))  # any number of this size would do
+    v = jax.tree.map(lambda a: a / largest.astype(a.dtype), v)
+    length = jnp.linalg.norm(flat(v))
+    return jax.tree.map(lambda a: a / length.astype(a.dtype), v)
 
 
 def _antisymmetric(J: Any, factor: float) -> Any:

@@ -78,7 +78,7 @@ def potential(
 
     def made(kind: Any, finish: Callable[..., Any]) -> Any:
         def body(function: Any, args: tuple[Any, ...]) -> Any:
-            problem, x0 = problem_and_last("potential", function, numbers, args)
+            problem, x0 = problem_and_last("potential", function, numbers, args, "x0, where the potential is 0")
             require_inputs(problem, False)
             found = finish(*_segments(problem, x0, batched), order)
             return found if batched else jax.tree.map(lambda v: v[0], found)
