@@ -220,6 +220,23 @@ def test_functions_that_go_one_way_only():
     np.testing.assert_allclose(cr.log_abs_det(loop)(x), dense_slogdet(loop, x)[1], rtol=1e-12)
 
 
+def test_a_loop_that_counts_what_it_carries_beside_the_point():
+    """Of its results some have no tangent; and it is block-triangular, so that the others are looked through."""
+    layer, x = flows.coupling(6), point(6)
+
+    def loop(x):
+        return jax.lax.while_loop(lambda s: s[0] < 3, lambda s: (s[0] + 1, layer(s[1])), (0, x))[1]
+
+    def beside(x):
+        return jnp.concatenate([x[:3], loop(x)[3:] * jnp.exp(x[:3])])
+
+    for f in (loop, beside):
+        sign, log = dense_slogdet(f, x)
+        got = cr.slogdet(f)(x)
+        assert float(got[0]) == sign
+        np.testing.assert_allclose(got[1], log, rtol=1e-12)
+
+
 @pytest.mark.parametrize(
     "f",
     [

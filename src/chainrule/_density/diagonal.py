@@ -149,13 +149,16 @@ def _least(program: LinearProgram, form: Form, met: Mapping[int, Tangent]) -> di
             own[_highest(met.get(id(v)), own.size, form.cols) < own] = _NEVER
         if any((least[id(v)] < _NEVER).any() for v in step.outs):
             for v in {id(v): v for v in step.sources}.values():
-                _pull(step, v, least)
+                _pull(step, v, [o for o in step.outs if id(o) in met], least)
     return least
 
 
-def _pull(step: Step, source: Linear, least: dict[int, np.ndarray]) -> None:
-    """Hand the labels of a step's results on to one of its operands, along the pattern of the local Jacobian."""
-    alone, own = section([step], [source], step.outs), least[id(source)]
+def _pull(step: Step, source: Linear, outs: Sequence[Linear], least: dict[int, np.ndarray]) -> None:
+    """Hand the labels of a step's results on to one of its operands, along the pattern of the local Jacobian.
+
+    outs : the results that have a tangent; what a loop counts beside them has none.
+    """
+    alone, own = section([step], [source], outs), least[id(source)]
     found: list[Tangent] = []
 
     def trace() -> None:
@@ -164,7 +167,7 @@ def _pull(step: Step, source: Linear, least: dict[int, np.ndarray]) -> None:
 
     with limited(_UNLIMITED):
         jax.eval_shape(trace)
-    for out, tangent in zip(step.outs, found, strict=True):
+    for out, tangent in zip(outs, found, strict=True):
         for b in tangent.blocks:
             labels = _of_rows(least[id(out)], b)
             same = tuple(k for k in range(len(b.shape)) if b.cols.shape[k] == 1)
