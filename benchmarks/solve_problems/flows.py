@@ -119,6 +119,23 @@ def planar_by_hand(x: Any, layers: Any) -> Any:
     return x, log
 
 
+# orthogonal layers: reflections, whose logarithm is 0, and scales between them (Tomczak and Welling 2016) -------------
+
+
+def reflection_parameters(rng: np.random.Generator, n: int) -> Any:
+    return [(v, 0.1 * s) for v, s in rng.normal(size=(2 * LAYERS, 2, n))]
+
+
+def reflections(x: Any, layers: Any) -> Any:
+    for v, s in layers:
+        x = (x - 2 * v * (v @ x) / (v @ v)) * jnp.exp(s)
+    return x
+
+
+def reflections_by_hand(x: Any, layers: Any) -> Any:
+    return reflections(x, layers), sum(s.sum() for _, s in layers)
+
+
 # residual layers with a waist: identity + rank n/32 -------------------------------------------------------------------
 
 
@@ -204,6 +221,7 @@ FLOWS = {
     "RealNVP": Flow(real_nvp, real_nvp_by_hand, coupling_parameters),
     "MAF": Flow(maf, maf_by_hand, made_parameters),
     "planar": Flow(planar, planar_by_hand, planar_parameters),
+    "orthogonal": Flow(reflections, reflections_by_hand, reflection_parameters),
     "residual": Flow(residual, residual_by_hand, residual_parameters),
     "Glow": Flow(glow, glow_by_hand, glow_parameters),
 }
