@@ -184,7 +184,7 @@ def test_the_slope_along_a_direction_is_that_of_any_length(dtype, power):
 
 
 def test_a_potential_needs_the_point_where_it_is_zero():
-    with pytest.raises(cr.InputTypeError, match="potential of .*: got 1 arguments; .* and then x0"):
+    with pytest.raises(cr.InputTypeError, match=r"potential of .*: got 1 arguments; .* and then x0"):
         cr.potential(jnp.sin)(point(3))
 
 

@@ -354,7 +354,9 @@ def problem_and_last(
 ) -> tuple[Problem, Any]:
     """The problem of all arguments but the last, and this."""
     if len(args) < 2:
-        raise InputTypeError(f"{name} of {name_of(f)}: got {len(args)} arguments; give the function's own, and then {last}")
+        raise InputTypeError(
+            f"{name} of {name_of(f)}: got {len(args)} arguments; give the function's own, and then {last}"
+        )
     problem = pick(name, f, argnums, args[:-1])
     require_inputs(problem, False, complex_too=True)
     return problem, args[-1]

@@ -30,9 +30,10 @@ def log_abs_det(f: Callable[..., Any], argnums: Argnums = 0, *, batched: bool = 
     Returns
     -------
     Transform
-        A function of the arguments of f that gives a real number, or with `batched` an array [points]; -inf where J is
-        singular; the gradient is nan where the zeros of J alone make it so. It is compiled once for each shape of the
-        arguments, and differentiable in all of them and in whatever f closes over.
+        A function of the arguments of f that gives a real number, or with `batched` an array [points]; where J is
+        singular it is -inf, or the logarithm of what rounding leaves of 0 (-37, say); the gradient is nan where the
+        zeros of J alone make it so. It is compiled once for each shape of the arguments, and differentiable in all of
+        them and in whatever f closes over.
 
     Raises
     ------

@@ -49,6 +49,8 @@ def laplacian(f: Callable[..., Any], argnums: Argnums = 0, *, batched: bool = Fa
     It is positive where f is below its average over small spheres around x, and zero for harmonic functions.
     Each step of f carries its value, its Jacobian, sparse where it is sparse, and its Laplacian; see Li et al., *A
     computational framework for neural network-based variational Monte Carlo with Forward Laplacian* (2023).
+    The rule of a `custom_jvp` stands for the first derivative of its function wherever that occurs, as in the product
+    rule; `jax.hessian` differentiates the rule's primal output anew, and differs where the two disagree.
 
     Examples
     --------

@@ -106,9 +106,10 @@ def trace_estimate(
     -----
     Hutchinson: tr J = E[εᵀ J ε], where E[ε εᵀ] = I. With an orthonormal basis Q of the image of a sketch, Hutch++ takes
     tr(Qᵀ J Q) + E[gᵀ J g], g = (I - Q Qᵀ) ε, and XTrace does so with every probe in the second part by turns. Their
-    errors fall faster than 1/√probes where singular values decay. M. F. Hutchinson (1989), *Commun. Stat. Simul.
-    Comput.* 18; Meyer, Musco, Musco and Woodruff (2021), *Hutch++*, SOSA; Epperly, Tropp and Webber (2024), *XTrace*,
-    SIAM J. Matrix Anal. Appl. 45.
+    errors fall faster than 1/√probes where singular values decay. XTrace's standard error is that of the jackknife: too
+    large rather than too small, up to a few times where its error falls fast. M. F. Hutchinson (1989), *Commun. Stat.
+    Simul. Comput.* 18; Meyer, Musco, Musco and Woodruff (2021), *Hutch++*, SOSA; Epperly, Tropp and Webber (2024),
+    *XTrace*, SIAM J. Matrix Anal. Appl. 45.
 
     Examples
     --------
