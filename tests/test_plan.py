@@ -278,6 +278,12 @@ def test_factors_are_kept_and_multiply_out():
     assert cr.jacobian(WAIST)(x).factors[0].order == "mixed"
 
 
+def test_a_single_factor_says_what_it_is():
+    for f, structure in ((jnp.sin, "diagonal"), (jax.nn.softmax, "dense")):
+        J = cr.jacobian(f, order="factored")(jnp.arange(7.0))
+        assert len(J.factors) == 1 and str(J.structure) == structure
+
+
 def test_factors_go_through_transforms():
     x = jnp.asarray(np.random.default_rng(1).normal(size=(3, 100)))
     J = jax.jit(jax.vmap(cr.jacobian(WAIST, order="factored")))(x)

@@ -80,7 +80,9 @@ class Factored(Jacobian):
 
     @property
     def structure(self) -> Structure:
-        """A product of Jacobians, with the sizes that they have between them."""
+        """A product of Jacobians, with the sizes that they have between them; of a single one, its own."""
+        if len(self.factors) == 1:
+            return self.factors[0].structure
         return Structure("product", (self.shape[0], *(J.shape[1] for J in self.factors)))
 
     @property

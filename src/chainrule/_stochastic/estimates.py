@@ -350,6 +350,5 @@ def _rows_through(J: Callable[[], Any]) -> Callable[[Any], Any]:
 def _exact(wanted: _Wanted, J: Any, cost: int, takes: int) -> Estimate:
     of = {"trace": J.trace, "diagonal": J.diagonal, "log_det": lambda: J.slogdet()[1]}
     value = of[wanted.what]()
-    structure = (J.factors[0] if len(J.factors) == 1 else J).structure
-    reason = f"J is {structure} and takes {cost:,} multiply-adds, {wanted.products:,} products {takes:,}"
+    reason = f"J is {J.structure} and takes {cost:,} multiply-adds, {wanted.products:,} products {takes:,}"
     return Estimate(value, jnp.zeros_like(jnp.abs(value)), 0, "exact", True, reason)
