@@ -1,12 +1,14 @@
 """Functions that equations define, against derivatives by hand and through unrolled iterations."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optimistix as optx
 import pytest
+import scipy.sparse.linalg
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -121,6 +123,26 @@ def test_a_large_sparse_system_stays_sparse():
     assert A.structure.kind == "banded"
     close(J.T @ w, A.T.solve(w), 1e-12)
     close(jax.grad(lambda k: w @ y_of(k))(k), A.T.solve(w), 1e-12)
+
+
+def test_the_factors_of_the_solution_serve_every_pushforward_and_pullback(monkeypatch):
+    _, pull = jax.vjp(cr.root(coupled, jnp.zeros(4)), jnp.array([0.3, -0.4, 0.9, 1.2]))
+    program = str(jax.make_jaxpr(pull)(jnp.ones(4)))
+    assert "triangular_solve" in program and not re.search(r"= lu\b", program)
+
+    def graph(k, y):  # neighbours without an order: SuperLU
+        near = np.random.default_rng(1).integers(0, y.size, (y.size, 2))
+        return 6.0 * y - y[near].sum(1) + y**3 - k
+
+    n, made, factor = 300, [], scipy.sparse.linalg.splu
+    y_of = cr.root(graph, jnp.zeros(n))
+    _, pull = jax.vjp(y_of, jnp.linspace(0.0, 1.0, n))
+    push = jax.linearize(y_of, jnp.linspace(0.0, 1.0, n))[1]
+    jax.block_until_ready(push(jnp.ones(n)))
+    monkeypatch.setattr(scipy.sparse.linalg, "splu", lambda *a, **k: made.append(1) or factor(*a, **k))
+    for k in range(3):
+        jax.block_until_ready((pull(jnp.full(n, 1.0 + k)), push(jnp.full(n, 2.0 + k))))
+    assert not made
 
 
 def test_a_large_dense_system_is_solved_by_products():
