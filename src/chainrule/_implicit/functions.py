@@ -126,7 +126,8 @@ def root(
     Raises
     ------
     ConvergenceError
-        Where the solver does not reach a solution (inside `jit`, `vmap` and `grad` the result is nan instead).
+        Where the solver does not reach a solution: where it stopped, and the condition number of ∂g/∂y if it is
+        singular there (inside `jit`, `vmap` and `grad` the result is nan instead).
     SingularError
         Where ∂g/∂y is singular by its zeros alone, whatever its values.
     ShapeError
