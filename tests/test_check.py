@@ -449,7 +449,7 @@ def test_a_point_that_is_not_finite():
 WITHOUT_X64 = """
 import jax, jax.numpy as jnp, chainrule as cr
 for f, x in [(jnp.tanh, [0.3, 1.0]), (jnp.abs, [0.0, 1.0]), (lambda x: jnp.where(x > 1, x, 0.0), [1.0]),
-             (lambda x: jnp.exp(x) @ jnp.sin(x), [0.5, -0.3])]:
+             (lambda x: jnp.exp(x) @ jnp.sin(x), [0.5, -0.3]), (lambda x: jnp.maximum(x, 0.0) ** 2, [0.0, 1.0])]:
     report = cr.check(f)(jnp.array(x))
     print(report.ok, report.dtype, report.findings[0].kind if report.findings else "", report.notes)
 """
@@ -457,10 +457,14 @@ for f, x in [(jnp.tanh, [0.3, 1.0]), (jnp.abs, [0.0, 1.0]), (lambda x: jnp.where
 
 def test_without_double_precision():
     run = subprocess.run(
-        [sys.executable, "-c", WITHOUT_X64], capture_output=True, text=True, check=True, encoding="utf-8"
+        [sys.executable, "-W", "error::RuntimeWarning", "-c", WITHOUT_X64],
+        capture_output=True,
+        text=True,
+        check=True,
+        encoding="utf-8",
     )
     lines = run.stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["True", "False", "False", "True"]
+    assert [line.split()[0] for line in lines] == ["True", "False", "False", "True", "True"]
     assert " kink " in lines[1] and " jump " in lines[2]
     assert all("float64 switched off" in line and "float32" in line for line in lines)
 

@@ -216,7 +216,7 @@ def _worst(laid: Directions, found: Ladders, orders: Orders, k: int) -> Worst:
     slope = np.broadcast_to(found.slopes[k], order.shape)
     signed = np.stack([at_step(found.remainders[:, k, side], lowest[side]) for side in (0, 1)])
     off = np.abs(np.nan_to_num(signed)) / t
-    severity = off / np.maximum(np.maximum(np.abs(slope), found.scale), 1e-290)
+    severity = off / np.maximum(np.maximum(np.abs(slope), found.scale).astype(float), 1e-290)
     level = np.where(order < _KINK, np.round(np.maximum(order, 0), 0), np.maximum(order, 1.15))
     side, output = np.unravel_index(np.lexsort((-severity.ravel(), level.ravel()))[0], order.shape)
     at = int(lowest[side, output])
