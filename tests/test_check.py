@@ -1,6 +1,7 @@
 """`check`: no false alarm on smooth functions, no miss on planted faults, and the step to blame by its line."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -118,6 +119,7 @@ SMOOTH = {
     "steep": (lambda x: jnp.tanh(1e3 * (x - 0.7001)), X),
     "mixed scales": (lambda x: x[0] * x[1] + x[2] ** 2, jnp.array([1e8, 1e-8, 1.0])),
     "tiny inputs": (lambda x: jnp.sin(x * 1e10), X * 1e-10),
+    "squares that underflow": (lambda x: jnp.sin(x * 1e200), X * 1e-200),
     "huge inputs": (lambda x: (x * 1e-10) ** 3, X * 1e10),
     "overflow nearby": (lambda x: jnp.exp(x), jnp.array([700.0, -700.0])),
     "solve": (lambda x: jnp.linalg.solve(S + jnp.diag(x), x), X),
@@ -185,6 +187,7 @@ def vjp_rule(primal, rule):
 
 
 slightly = jvp_rule(jnp.sin, lambda x, t: 1.0005 * jnp.cos(x) * t)
+hardly = jvp_rule(jnp.exp, lambda x, t: (jnp.exp(x) + 1e-4) * t)
 negated = jvp_rule(lambda x: W @ x, lambda x, t: -(W @ t))
 transposed = vjp_rule(lambda x: W @ x, lambda x, w: W @ w)
 dropped = vjp_rule(lambda x: x**3, lambda x, w: 0 * w)
@@ -265,6 +268,12 @@ FAULTS = {
     "integers at an integer": (lambda x: x.astype(int).astype(float), E + 1.0, "jump", "conversion"),
     "an entry by argmax": (lambda x: jnp.arange(3.0)[jnp.argmax(x)] * x, ONES, "jump", "argmax"),
     "iterations that change": (counting, jnp.array([2.0, 3.0]), "jump", "while"),
+    "positions by argsort": (lambda x: jnp.argsort(x) * x, ONES, "jump", "sort in argsort"),
+    "a place in a table": (lambda x: jnp.searchsorted(jnp.arange(4.0), x) + x, E, "jump", "where in"),
+    "an angle on the cut": (lambda x: jnp.arctan2(x[0], x[1] - 2.0), E, "jump", "arctan2"),
+    "a complex logarithm on the cut": (
+        lambda x: jnp.log(lax.complex(x[0] - 1, x[0])).imag, E, "jump", "branch cut of log"),
+    "a modulus at 0": (lambda x: jnp.abs(lax.complex(x[0], 2 * x[0])), E, "kink", "abs"),
     "xy/(x²+y²)": (ratio(lambda v: v[0] * v[1]), O2, "jump", "where"),
     "x³/(x²+y²)": (ratio(lambda v: v[0] ** 3), O2, "not linear", "where"),
     "x²y/(x⁴+y²)": (ratio(lambda v: v[0] ** 2 * v[1], 2), O2, "jump", "where"),
@@ -273,6 +282,7 @@ FAULTS = {
     "equal eigenvalues": (
         lambda x: jnp.linalg.eigvalsh(jnp.diag(x) + x[0] * jnp.eye(3)), ONES, "kink", "equal eigenvalues"),
     "custom_jvp off by 0.05 %": (slightly, X, "wrong derivative", "custom_jvp of sin"),
+    "custom_jvp off by 0.005 %": (hardly, X, "wrong derivative", "custom_jvp of exp"),
     "custom_jvp negated": (lambda x: negated(jnp.tanh(x)), X, "wrong derivative", "custom_jvp of"),
     "custom_jvp in a scan": (inside_scan, X, "wrong derivative", "of the loop"),
     "custom_vjp transposed": (lambda x: transposed(x) ** 2, X, "wrong derivative", "custom_vjp of"),
@@ -292,6 +302,11 @@ FAULTS = {
     "root at 0": (lambda x: jnp.sqrt(x), E, "not finite", "sqrt"),
     "NaN in a scan": (lambda x: lax.scan(lambda c, a: (c - 1, jnp.log(c) * a), 1.5, x)[1], X, "not finite", "step 2"),
     "overflow in float32": (lambda x: jnp.exp(100 * x), ONES.astype(jnp.float32), "not finite", "exp at"),
+    "a weight that is NaN": (
+        lambda x: Z.at[1].set(jnp.nan) * x, X, "not finite", "mul at test_check.py"),
+    "where gives NaN": (lambda x: jnp.where(x > 0, x, jnp.nan), X, "not finite", "from a constant that is not finite"),
+    "a square that overflows": (
+        lambda x: jnp.sum(x**2), jnp.array([1e30, 1.0], jnp.float32), "not finite", "integer_pow at"),
     "edge of the domain": (lambda x: x**1.5, E, "edge", "power"),
     "|x|**0.7": (lambda x: jnp.abs(x) ** 0.5 * jnp.where(x == 0, 0.0, 1.0), E, "", ""),
 }  # fmt: skip
@@ -354,6 +369,7 @@ def test_the_page_needs_nothing_else(bad, tmp_path):
     bad.save(tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<svg" in page and "kinked" in page and "jnp.abs" in page
+    assert "1e-0" not in page and re.search(r"‖h‖ from 1e-\d+ to 1e(-1|0)<", page)
     assert "http" not in page and "<script" not in page and bad._repr_html_() in page
 
 
@@ -361,6 +377,12 @@ def test_it_cannot_be_changed(bad):
     with pytest.raises(AttributeError):
         bad.ok = True
     assert repr(bad) == str(bad)
+
+
+def test_a_wrong_rule_behind_a_jump_is_named_too():
+    report = cr.check(lambda x: jnp.floor(x) + hardly(x))(jnp.ones(1))
+    assert [f.kind for f in report.findings] == ["jump"]
+    assert any("the custom_jvp of exp" in note for note in report.notes)
 
 
 def test_entries_of_pytrees_are_named():
@@ -427,7 +449,7 @@ def test_a_point_that_is_not_finite():
 WITHOUT_X64 = """
 import jax, jax.numpy as jnp, chainrule as cr
 for f, x in [(jnp.tanh, [0.3, 1.0]), (jnp.abs, [0.0, 1.0]), (lambda x: jnp.where(x > 1, x, 0.0), [1.0]),
-             (lambda x: jnp.exp(x) @ jnp.sin(x), [0.5, -0.3])]:
+             (lambda x: jnp.exp(x) @ jnp.sin(x), [0.5, -0.3]), (lambda x: jnp.maximum(x, 0.0) ** 2, [0.0, 1.0])]:
     report = cr.check(f)(jnp.array(x))
     print(report.ok, report.dtype, report.findings[0].kind if report.findings else "", report.notes)
 """
@@ -435,10 +457,14 @@ for f, x in [(jnp.tanh, [0.3, 1.0]), (jnp.abs, [0.0, 1.0]), (lambda x: jnp.where
 
 def test_without_double_precision():
     run = subprocess.run(
-        [sys.executable, "-c", WITHOUT_X64], capture_output=True, text=True, check=True, encoding="utf-8"
+        [sys.executable, "-W", "error::RuntimeWarning", "-c", WITHOUT_X64],
+        capture_output=True,
+        text=True,
+        check=True,
+        encoding="utf-8",
     )
     lines = run.stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["True", "False", "False", "True"]
+    assert [line.split()[0] for line in lines] == ["True", "False", "False", "True", "True"]
     assert " kink " in lines[1] and " jump " in lines[2]
     assert all("float64 switched off" in line and "float32" in line for line in lines)
 

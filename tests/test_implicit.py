@@ -1,12 +1,14 @@
 """Functions that equations define, against derivatives by hand and through unrolled iterations."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optimistix as optx
 import pytest
+import scipy.sparse.linalg
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -121,6 +123,26 @@ def test_a_large_sparse_system_stays_sparse():
     assert A.structure.kind == "banded"
     close(J.T @ w, A.T.solve(w), 1e-12)
     close(jax.grad(lambda k: w @ y_of(k))(k), A.T.solve(w), 1e-12)
+
+
+def test_the_factors_of_the_solution_serve_every_pushforward_and_pullback(monkeypatch):
+    _, pull = jax.vjp(cr.root(coupled, jnp.zeros(4)), jnp.array([0.3, -0.4, 0.9, 1.2]))
+    program = str(jax.make_jaxpr(pull)(jnp.ones(4)))
+    assert "triangular_solve" in program and not re.search(r"= lu\b", program)
+
+    def graph(k, y):  # neighbours without an order: SuperLU
+        near = np.random.default_rng(1).integers(0, y.size, (y.size, 2))
+        return 6.0 * y - y[near].sum(1) + y**3 - k
+
+    n, made, factor = 300, [], scipy.sparse.linalg.splu
+    y_of = cr.root(graph, jnp.zeros(n))
+    _, pull = jax.vjp(y_of, jnp.linspace(0.0, 1.0, n))
+    push = jax.linearize(y_of, jnp.linspace(0.0, 1.0, n))[1]
+    jax.block_until_ready(push(jnp.ones(n)))
+    monkeypatch.setattr(scipy.sparse.linalg, "splu", lambda *a, **k: made.append(1) or factor(*a, **k))
+    for k in range(3):
+        jax.block_until_ready((pull(jnp.full(n, 1.0 + k)), push(jnp.full(n, 2.0 + k))))
+    assert not made
 
 
 def test_a_large_dense_system_is_solved_by_products():
@@ -251,6 +273,19 @@ class TestRefusals:
         with pytest.raises(cr.ConvergenceError, match="needs no contraction"):
             cr.fixed_point(lambda x, z: 2.0 * z + x, jnp.zeros(2))(jnp.ones(2))
 
+    def test_where_the_solver_stopped_and_that_it_is_singular_there(self):
+        A = jnp.array([[1.0, 2.0], [3.0, 6.0]])
+
+        def g(x, y):
+            return A @ y - x
+
+        with pytest.raises(cr.ConvergenceError, match=r"at y = \[0, 0\], x = \[1, 3\], where ∂g/∂y is singular .cond"):
+            cr.root(g, jnp.zeros(2))(jnp.array([1.0, 3.0]))
+        with pytest.raises(cr.ConvergenceError, match=r"at x = \[0\], y = \[1\], where J is singular .*number inf"):
+            cr.inverse(lambda x: x**2, jnp.zeros(1))(jnp.ones(1))
+        with pytest.raises(cr.ConvergenceError, match=r"at z = \[1024\], x = \[1\]\. Start"):
+            cr.fixed_point(lambda x, z: 2.0 * z, jnp.ones(1), max_steps=10)(jnp.ones(1))
+
     def test_equations_that_are_too_few(self):
         for make in (cr.root, lambda g, y0: lambda x: cr.implicit(g)(x, y0)):
             with pytest.raises(cr.ShapeError, match=r"\[\(1,\)\], the unknowns \[\(2,\)\]"):
@@ -322,10 +357,17 @@ class TestInverse:
             cr.inverse(lambda x: x[:1], jnp.ones(3))
         with pytest.raises(cr.ShapeError, match=r"y has shapes \[\(3,\)\]"):
             cr.inverse(polar, jnp.ones(2))(jnp.ones(3))
-        with pytest.raises(cr.SingularError):
-            _ = cr.inverse(lambda x: x**2, jnp.zeros(1)).radius
+        singular = cr.inverse(lambda x: x**2 + 1, jnp.zeros(1))
+        for asked in ("radius", "jacobian"):
+            with pytest.raises(
+                cr.SingularError, match=r"inverse of .*: J, .*number inf\) at x = \[0\], y = \[1\]: there"
+            ):
+                getattr(singular, asked)
         with pytest.raises(cr.InputTypeError, match="must be a function"):
             cr.inverse(3, jnp.zeros(1))
+        seen = []
+        jax.make_jaxpr(lambda x0: seen.append(repr(cr.inverse(polar, x0))))(jnp.ones(2))
+        assert "traced" in seen[0] and "J is singular" in repr(singular)  # to print it is no error
         with pytest.raises(cr.InputTypeError, match="ask for the radius outside"):
             jax.jit(lambda x0: cr.inverse(polar, x0).radius)(jnp.ones(2))
 
@@ -345,6 +387,18 @@ def test_a_fixed_point_in_single_precision_takes_keywords():
     found = z(jnp.array([0.2], jnp.float32), s=jnp.float32(0.5))
     assert found.dtype == jnp.float32
     np.testing.assert_allclose(found, 0.5 * jnp.cos(found) + 0.2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["auto", "gmres"])
+def test_unknowns_of_two_precisions_are_as_exact_as_the_coarser(method):
+    def g(x, y):
+        return {"a": y["a"] ** 3 + y["a"] - x, "b": y["b"] * 3 - y["a"].sum().astype(jnp.float32)}
+
+    y_of = cr.root(g, {"a": jnp.zeros(2), "b": jnp.zeros((), jnp.float32)}, method=method)
+    y, slope = y_of(jnp.ones(2)), jax.grad(lambda x: y_of(x)["b"])(jnp.ones(2))
+    assert y["b"].dtype == jnp.float32
+    np.testing.assert_allclose(y["b"], np.asarray(y["a"]).sum() / 3, rtol=1e-6)
+    np.testing.assert_allclose(slope, 1 / (1 + 3 * np.asarray(y["a"]) ** 2) / 3, rtol=1e-5)
 
 
 def test_starts_and_forms_that_are_refused():

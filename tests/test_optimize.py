@@ -241,3 +241,12 @@ def test_a_long_table_shows_its_ends():
     s = cr.newton_cg(lambda x: x.sum(), jnp.zeros(1), max_iterations=100)
     assert len(s.history) == 101 and len(str(s).splitlines()) == 46
     assert "…" in str(s) and "\n      100 " in str(s)
+
+
+def test_unknowns_of_two_precisions_converge_to_the_coarser():
+    def f(y):
+        return {"a": y["a"] ** 3 + y["a"] - 1.0, "b": y["b"] * 3 - y["a"].sum().astype(jnp.float32)}
+
+    s = cr.newton(f, {"a": jnp.zeros(2), "b": jnp.zeros((), jnp.float32)})
+    assert s.converged and s.iterations < 10
+    np.testing.assert_allclose(s.x["b"], np.asarray(s.x["a"]).sum() / 3, rtol=1e-6)

@@ -73,6 +73,12 @@ def name_of(f: Any) -> str:
     return getattr(f, "__name__", type(f).__name__)
 
 
+def unit_of(tree: Any) -> float:
+    """The rounding unit of the coarsest of the numbers: what holds to within it, all of them can show."""
+    dtypes = [jnp.result_type(x) for x in jax.tree.leaves(tree)]
+    return max((float(jnp.finfo(d).eps) for d in dtypes if jnp.issubdtype(d, jnp.inexact)), default=0.0)
+
+
 def place_of(f: Any) -> str:
     code = getattr(inspect.unwrap(f), "__code__", None)
     return f"{Path(code.co_filename).name}:{code.co_firstlineno}" if code else ""

@@ -72,8 +72,8 @@ def compose(
     findings = sorted(findings, key=lambda f: list(_TITLES).index(f.kind))
     if subject.back is None:
         rest.append("JAX has no reverse derivative of it: a loop of unknown length, or a rule that has no transpose")
-    if not findings:
-        rest += [f"a rule deviates at its own inputs, which does not show in f: {p}" for p in _wrong_rules(subject)]
+    blamed, shows = {p for f in findings for p in f.places}, "" if findings else ", which does not show in f"
+    rest += [f"a rule deviates at its own inputs{shows}: {p}" for p in _wrong_rules(subject) if p not in blamed]
     return CheckReport(
         name, place, not findings, _verdict(findings, directions), (len(subject.value), subject.x.size),
         dtype, tuple(findings), directions, tuple(switches[:_SHOWN]), tuple(rest),
@@ -135,7 +135,8 @@ def _not_finite(subject: Any) -> Iterator[Finding]:
     if not np.isfinite(subject.x).all():
         yield Finding("not finite", "x itself is not finite")
         return
-    first = {what: [p for p in _found(subject, what) if p[1].near == 0][:3] for what in ("value", "slope")}
+    first = {what: [p for p in _found(subject, what) if p[1].near == 0] for what in ("value", "slope")}
+    first["value"].sort(key=lambda p: not p[1].numbers[0])  # a constant may well be -inf, as in a mask
     if not np.isfinite(subject.value).all():
         k = int(np.argmax(~np.isfinite(subject.value)))
         yield _made(subject, f"f(x) is {subject.value[k]} at {_output(subject, k)}", first["value"])
@@ -149,13 +150,18 @@ def _not_finite(subject: Any) -> Iterator[Finding]:
             f"the gradient is {subject.back[k]} at {_input(subject, k)}, though f(x) and J v are finite: a step that "
             "is masked (by where) is still differentiated, and 0 · ∞ is NaN; mask its argument too"
         )
-        yield _made(subject, text, [*first["slope"], *first["value"]][:2])
+        yield _made(subject, text, [*first["slope"][:3], *first["value"][:3]][:2])
 
 
 def _made(subject: Any, text: str, blamed: Sequence[tuple[Any, Reading]]) -> Finding:
-    places = [f"first made by {_step_name(subject, path, r.steps)}" for path, r in blamed[:1]]
-    places += [f"then by {_step_name(subject, path, r.steps)}" for path, r in blamed[1:] if path != blamed[0][0]]
+    places = [f"first made by {_maker(subject, path, r)}" for path, r in blamed[:1]]
+    places += [f"then by {_maker(subject, path, r)}" for path, r in blamed[1:3] if path != blamed[0][0]]
     return Finding("not finite", text, tuple(places))
+
+
+def _maker(subject: Any, path: Any, r: Reading) -> str:
+    constant = " (from a constant that is not finite)" if r.numbers.size and not r.numbers[0] else ""
+    return _step_name(subject, path, r.steps) + constant
 
 
 def _disagreeing(subject: Any) -> Iterator[Finding]:
@@ -210,7 +216,7 @@ def _worst(laid: Directions, found: Ladders, orders: Orders, k: int) -> Worst:
     slope = np.broadcast_to(found.slopes[k], order.shape)
     signed = np.stack([at_step(found.remainders[:, k, side], lowest[side]) for side in (0, 1)])
     off = np.abs(np.nan_to_num(signed)) / t
-    severity = off / np.maximum(np.maximum(np.abs(slope), found.scale), 1e-290)
+    severity = off / np.maximum(np.maximum(np.abs(slope), found.scale).astype(float), 1e-290)
     level = np.where(order < _KINK, np.round(np.maximum(order, 0), 0), np.maximum(order, 1.15))
     side, output = np.unravel_index(np.lexsort((-severity.ravel(), level.ravel()))[0], order.shape)
     at = int(lowest[side, output])

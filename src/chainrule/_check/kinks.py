@@ -22,7 +22,8 @@ class Switch(NamedTuple):
 
 def switch_of(eqn: Any) -> Switch | None:
     """The switch of an equation, or None for a primitive that is smooth wherever it is defined."""
-    make = _TABLE.get(eqn.primitive.name)
+    table = _OF_COMPLEX if jnp.issubdtype(eqn.invars[0].aval.dtype, jnp.complexfloating) else _TABLE
+    make = table.get(eqn.primitive.name)
     return make(eqn) if make else None
 
 
@@ -64,6 +65,15 @@ def _to_bounds(low: Any, a: Any, high: Any) -> Any:
     return jnp.where(jnp.abs(a - low) < jnp.abs(a - high), a - low, a - high)
 
 
+def _to_cut(a: Any, b: Any) -> Any:
+    """The distance to where arctan2 jumps by 2π, a = 0 > b, which ends at 0."""
+    return jnp.where(b < 0, a, jnp.sqrt(jnp.where(b < 0, 1.0, a**2 + b**2)))
+
+
+def _to_branch_cut(z: Any, *_: Any) -> Any:
+    return _to_cut(z.imag, z.real)
+
+
 def _to_one(a: Any, *_: Any) -> Any:
     return 1 - jnp.abs(a)
 
@@ -103,7 +113,9 @@ def _gaps(a: Any, axis: int) -> Any:
 
 
 def _sort(eqn: Any) -> Switch:
-    return Switch("sort", "kink", lambda a, *_: _gaps(a, eqn.params["dimension"]))
+    """What is sorted along with the keys (as positions are by argsort) jumps where two of them are equal."""
+    effect = "kink" if len(eqn.invars) == 1 else "jump"
+    return Switch("sort", effect, lambda a, *_: _gaps(a, eqn.params["dimension"]))
 
 
 def _top_k(eqn: Any) -> Switch:
@@ -161,7 +173,12 @@ def _singular_value_gaps(a: Any) -> Any:
     return values - jnp.concatenate([values[..., 1:], jnp.zeros_like(values[..., :1])], axis=-1)
 
 
-_COMPARISONS = {"gt", "lt", "ge", "le", "eq", "ne"}
+_COMPARISONS = {"gt", "lt", "ge", "le", "eq", "ne", "eq_to", "le_to", "lt_to"}
+
+_OF_COMPLEX: dict[str, Callable[[Any], Switch | None]] = {
+    "abs": _always("abs", "kink", jnp.abs),
+    **{name: _always(f"branch cut of {name}", "jump", _to_branch_cut) for name in ("log", "pow", "sqrt")},
+}
 
 _TABLE: dict[str, Callable[[Any], Switch | None]] = {
     **dict.fromkeys(_COMPARISONS, _comparison),
@@ -194,7 +211,7 @@ _TABLE: dict[str, Callable[[Any], Switch | None]] = {
     "pow": _power,
     "integer_pow": _power,
     "div": _always("division", "singular", lambda a, b: b),
-    "atan2": _always("arctan2", "singular", lambda a, b: jnp.maximum(jnp.abs(a), jnp.abs(b))),
+    "atan2": _always("arctan2", "jump", _to_cut),
     **{name: _always(name, "singular", _to_one) for name in ("asin", "acos", "atanh", "erf_inv")},
     "acosh": _always("acosh", "singular", lambda a: a - 1),
 }

@@ -24,9 +24,11 @@ def _direction(ins: list[Flow]) -> list[Any]:
 
 
 def rule_reading(eqn: Any, primal: Callable[..., list[Any]], ins: list[Flow], eps: float) -> Reading:
-    """How far the rule lies outside of the one-sided quotients of what it is the rule of, at the best step.
+    """How far the rule lies outside of the one-sided slopes of what it is the rule of, at the best step.
 
-    Between them a rule may choose at a kink. Numbers: the error relative to the larger one.
+    Between them a rule may choose at a kink. A slope is extrapolated from two quotients: the interval of the quotients
+    themselves is as wide as the step, and would hold a rule that is off by less. Numbers: the error relative to the
+    larger one.
     """
     values, ts = [f.value for f in ins], _direction(ins)
     by_rule = push(as_function(eqn), values, [None if t is None else t[None] for t in ts])
@@ -39,8 +41,11 @@ def rule_reading(eqn: Any, primal: Callable[..., list[Any]], ins: list[Flow], ep
             moved = [v if t is None else v + (s * t).astype(v.dtype) for v, t in zip(values, ts, strict=True)]
             return [(a - b) / s for a, b, r in zip(primal(*moved), base, by_rule, strict=True) if r is not None]
 
+        def slope(s: Any) -> list[Any]:
+            return [2 * near - far for near, far in zip(quotient(s / 2), quotient(s), strict=True)]
+
         rules = [r[0] for r in by_rule if r is not None]
-        found = [_outside(r, a, b) for r, a, b in zip(rules, quotient(step), quotient(-step), strict=True)]
+        found = [_outside(r, a, b) for r, a, b in zip(rules, slope(step), slope(-step), strict=True)]
         return jnp.stack(found).max()
 
     errors = lax.map(error, jnp.asarray(eps ** np.linspace(0.2, 0.6, 5)))

@@ -57,7 +57,8 @@ def scales_of(x: np.ndarray, sizes: list[int]) -> np.ndarray:
     """The size of a step in each input: its own, but not far below that of the leaf it stands in, and 1 for 0."""
     parts = []
     for leaf in np.split(x, np.cumsum(sizes)[:-1]):
-        typical = float(np.sqrt((np.abs(leaf) ** 2).mean())) if leaf.size else 1.0
+        leaf = np.asarray(leaf, float)  # a size that the dtype of x holds, too
+        typical = size_of(leaf) / np.sqrt(leaf.size or 1)
         parts.append(np.maximum(np.abs(leaf), 0.1 * (typical or 1.0)) if typical else np.ones(leaf.shape))
     return np.concatenate(parts) if parts else np.zeros(0)
 

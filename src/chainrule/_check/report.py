@@ -238,8 +238,8 @@ def _plot(directions: tuple[Direction, ...]) -> str:
         for d, line in drawn
     )
     texts = [
-        (_EDGE, _HEIGHT - 14, f"‖h‖ from 1e{left:.0f} to 1e{right:.0f}"),
-        (_EDGE, 20, f"‖f(x + h) − f(x) − J h‖ from 1e{low:.0f} to 1e{high:.0f}"),
+        (_EDGE, _HEIGHT - 14, f"‖h‖ from 1e{round(left)} to 1e{round(right)}"),
+        (_EDGE, 20, f"‖f(x + h) − f(x) − J h‖ from 1e{round(low)} to 1e{round(high)}"),
     ]
     labels = "".join(f'<text x="{x}" y="{y}" font-size="12" fill="currentColor">{t}</text>' for x, y, t in texts)
     return f'<svg width="{_WIDTH}" height="{_HEIGHT}" role="img" aria-label="remainders">{lines}{labels}</svg>'

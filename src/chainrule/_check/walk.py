@@ -38,6 +38,13 @@ _EXACT = {  # they do not round
     *("neg", "abs", "sign", "floor", "real", "imag", "conj"),
     *("max", "min", "reduce_max", "reduce_min", "sort", "clamp"),
 }
+_FILLING = (
+    "gather",
+    "select_n",
+    "concatenate",
+    "pad",
+    "dynamic_update_slice",
+)  # with NaN that is there, or beyond bounds
 _DECIDES = {"select_n": "where", "cond": "cond", "while": "while"}
 _TRANSPOSED = ("custom_jvp_call", "custom_linear_solve", "linear_call")
 
@@ -95,7 +102,7 @@ class Walker:
             return loops[name](eqn, ins, path)
         outs = self._apply(eqn, ins, path)
         readings = self._switch(eqn, ins, path)
-        if name not in _EXACT or name == "gather":  # which fills with NaN beyond the bounds
+        if name not in _EXACT or name in _FILLING:
             readings |= self._finite(ins, outs, path)
         custom = custom_call(eqn)
         if custom:
@@ -140,19 +147,23 @@ class Walker:
         return tangents.at[-NOISE:].add(error)
 
     def _finite(self, ins: list[Flow], outs: list[Flow], path: Path) -> Readings:
-        """Whether finite operands gave a value, or a derivative, that is none."""
+        """Whether finite operands gave a value, or a derivative, that is none.
+
+        Of values the number says whether all operands were finite, or those alone that depend on x.
+        """
 
         def finite(arrays: list[Any]) -> Any:
             every = [jnp.isfinite(a).all() for a in arrays if a is not None and inexact(a)]
             return jnp.stack(every).all() if every else jnp.asarray(True)
 
-        def reading(before: Any, after: Any) -> Reading:
+        def reading(before: Any, after: Any, *numbers: Any) -> Reading:
             near = jnp.where(before & ~after, 0.0, jnp.inf)
-            return Reading(near, jnp.zeros(0), jnp.zeros(0, np.int32))
+            return Reading(near, jnp.asarray(numbers, float), jnp.zeros(0, np.int32))
 
         values, slopes = [[getattr(f, part) for f in ins] for part in ("value", "tangents")]
-        sound = finite(values)
-        found = {(path, "value"): reading(sound, finite([f.value for f in outs]))}
+        moving = [f.value for f in ins if f.tangents is not None or f.origins]
+        sound, after = finite(values), finite([f.value for f in outs])
+        found = {(path, "value"): reading(finite(moving) if moving else sound, after, sound)}
         if any(f.tangents is not None for f in ins):
             found[path, "slope"] = reading(sound & finite(slopes), finite([f.tangents for f in outs]))
         return found
@@ -160,7 +171,7 @@ class Walker:
     def _switch(self, eqn: Any, ins: list[Flow], path: Path) -> Readings:
         switch = switch_of(eqn) if any(f.tangents is not None for f in ins) else None
         values = [f.value for f in ins]
-        if switch is None or not all(jnp.issubdtype(jnp.result_type(v), jnp.floating) for v in values[:2]):
+        if switch is None or not inexact(values[0]):
             return {}
 
         def margin(*xs: Any) -> list[Any]:

@@ -17,7 +17,7 @@ from chainrule._implicit.refusals import named, refuse_singular, refuse_unsolved
 from chainrule._linalg.iterative import require_method
 from chainrule._optimize.newton import newton_loop
 from chainrule._options import optional, require_count, require_tolerance
-from chainrule._space import flat, name_of
+from chainrule._space import name_of, unit_of
 from chainrule._trace import real_problem, scalar_function
 
 _CONTRACTED = 20  # unknowns of a fixed point, beyond which it is solved by products, which converge soon
@@ -61,23 +61,28 @@ def implicit(g: Callable[..., Any], *, method: str = "auto") -> Callable[..., An
     >>> round(float(J[0, 0]), 4)  # -x/y
     -0.75
     """
-    require_method("implicit", method)
+    return implicit_of("implicit", g, method)
+
+
+def implicit_of(name: str, g: Callable[..., Any], method: str) -> Callable[..., Any]:
+    """`implicit`, by the name that errors give it."""
+    require_method(name, method)
+    what = f"{name} of {name_of(g)}"
 
     def body(function: Any, args: tuple[Any, ...]) -> Any:
         from chainrule._implicit.solve import implicit_jacobian
 
         x, y, *rest = args
-        _require_as_many(f"implicit of {name_of(function)}", lambda y: function(x, y, *rest), y)
+        _require_as_many(what, lambda y: function(x, y, *rest), y)
         return implicit_jacobian(lambda x: function(x, y, *rest), lambda y: function(x, y, *rest), x, y, method)
 
     own = Transform("implicit", g, (0, 1), body, ("implicit", method), patterned=True)
 
     @functools.wraps(g)
     def at(x: Any, y: Any, *args: Any, **keywords: Any) -> Any:
-        what = f"implicit of {name_of(g)}"
-        with named("implicit", what, (x, y)):
+        with named(name, what, (x, y)):
             J = own(x, y, *args, **keywords)
-        refuse_singular(what, functools.partial(g, **keywords), x, y, args, J)
+        refuse_singular(name, what, functools.partial(g, **keywords), x, y, args, J)
         return J
 
     return at
@@ -121,7 +126,8 @@ def root(
     Raises
     ------
     ConvergenceError
-        Where the solver does not reach a solution (inside `jit`, `vmap` and `grad` the result is nan instead).
+        Where the solver does not reach a solution: where it stopped, and the condition number of ∂g/∂y if it is
+        singular there (inside `jit`, `vmap` and `grad` the result is nan instead).
     SingularError
         Where ∂g/∂y is singular by its zeros alone, whatever its values.
     ShapeError
@@ -289,7 +295,7 @@ def minimize_implicit(
     def find(f: Callable[[Any], Any], y0: Any) -> tuple[Any, Any]:
         from chainrule._implicit.solve import curves_down
 
-        tolerance = float(jnp.finfo(flat(y0).dtype).eps) ** 0.5
+        tolerance = unit_of(y0) ** 0.5
         own = optional("minimize_implicit", "optimistix").BFGS(tolerance, tolerance) if solver is None else solver
         y, _ = _by_optimistix("minimise", f, own, y0, max_steps)  # whether it is a minimum, the next steps tell
         best, stationary = newton_loop(jax.grad(f), y, _relative(y0, rtol), 0.0, _POLISHING, method)
@@ -315,7 +321,10 @@ def _finder(
     method: str,
     options: dict[str, Any],
 ) -> Callable[..., Any]:
-    """(x, *args) -> y: found without derivatives, which residual(f)(x, y) = 0 then gives it."""
+    """(x, *args) -> y: found without derivatives, which residual(f)(x, y) = 0 then gives it.
+
+    What is compiled gives the solver's last point, too, which an error names.
+    """
     what = f"{name} of {name_of(f)}"
     require_method(name, method)
     require_count(what, "max_steps", options["max_steps"])
@@ -332,23 +341,23 @@ def _finder(
         fixed_x, fixed, start = jax.lax.stop_gradient((x, closed_over, y0))
         with named(name, what):
             y, found = find(lambda y: own(fixed_x, y, *fixed), start)
-        y = jax.tree.map(lambda v: jnp.where(found, v, jnp.nan), y)
+        solved = jax.tree.map(lambda v: jnp.where(found, v, jnp.nan), y)
         dense = _CONTRACTED if name == "fixed_point" else DENSE
-        return solution(residual(own), (method, dense), y, x, closed_over)
+        return solution(residual(own), (method, dense), solved, x, closed_over), y
 
     own = Transform(name, f, (0, 1), body, (name, method, *options.values()), patterned=True)
 
     @functools.wraps(f)
     def solved(x: Any, *args: Any, **keywords: Any) -> Any:
-        y = own(x, y0, *args, **keywords)
-        refuse_unsolved(name, what, y, (x, y0, args))
+        y, last = own(x, y0, *args, **keywords)
+        refuse_unsolved(name, what, residual(functools.partial(f, **keywords)), y, last, (x, y0, args))
         return y
 
     return solved
 
 
 def _relative(y0: Any, rtol: float | None) -> float:
-    return float(jnp.finfo(flat(y0).dtype).eps) ** 0.75 if rtol is None else rtol
+    return unit_of(y0) ** 0.75 if rtol is None else rtol
 
 
 def _by_optimistix(run: str, f: Callable[[Any], Any], solver: Any, y0: Any, max_steps: int) -> tuple[Any, Any]:

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from chainrule._api import jacobian, linearize
-from chainrule._errors import InputTypeError, ShapeError
-from chainrule._implicit.functions import implicit, root_of
+from chainrule._errors import InputTypeError, ShapeError, SingularError
+from chainrule._implicit.functions import implicit_of, root_of
 from chainrule._space import flat, name_of, space_of
 
 _DIRECTIONS = 16  # along which the change of J is looked at
@@ -97,7 +97,8 @@ class LocalInverse:
             return jax.tree.map(jnp.subtract, f(x), y)
 
         residual.__name__ = name_of(f)  # that errors give
-        self._solve, self._implicit = root_of("inverse", residual, x0, method, options), implicit(residual)
+        self._solve = root_of("inverse", residual, x0, method, options)
+        self._implicit = implicit_of("inverse", residual, "auto")
 
     def __call__(self, y: Any) -> Any:
         """The x near x0 with f(x) = y; y is like the outputs of f."""
@@ -134,7 +135,11 @@ class LocalInverse:
             )
         J = jacobian(self.f)(self.x0)
         F, n, dtype = J.factorize(), J.shape[1], flat(self.x0).dtype
-        F.solve(jnp.ones(n, J.dtype))  # refuses a singular J
+        try:
+            F.solve(jnp.ones(n, J.dtype))
+        except SingularError:
+            _ = self.jacobian  # refuses it too, with its condition number and the point
+            raise
         b = float(_norm(F.solve, F.T.solve, n, dtype))
         steepest, size = self._steepest(n, dtype), 1 + float(jnp.linalg.norm(flat(self.x0)))
         # from the largest ball, of those that double, in which f is injective: what lies beyond has no part in L
@@ -172,7 +177,12 @@ class LocalInverse:
         return steepest
 
     def __repr__(self) -> str:
-        return f"{self.__name__} near x0, trusted within {self.radius:.3g} of f(x0)"
+        try:
+            return f"{self.__name__} near x0, trusted within {self.radius:.3g} of f(x0)"
+        except SingularError:
+            return f"{self.__name__} near x0, where J is singular"
+        except InputTypeError:
+            return f"{self.__name__} near an x0 that is traced"
 
 
 def _norm(product: Callable[[Any], Any], transposed: Callable[[Any], Any], n: int, dtype: Any) -> Any:

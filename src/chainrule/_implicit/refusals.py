@@ -12,7 +12,7 @@ import numpy as np
 
 from chainrule._api import jacobian
 from chainrule._errors import ConvergenceError, SingularError
-from chainrule._space import flat
+from chainrule._space import flat, unit_of
 
 _SMALL = 1000  # unknowns, up to which an error gives the condition number
 _SHOWN = 6  # numbers of a point that an error names
@@ -24,6 +24,8 @@ _ADVICE = {
     "minimize_implicit": f"It got nowhere, or came to a saddle point or a maximum; start elsewhere, {_OTHER}",
 }
 _SYSTEM = {"fixed_point": "I - ∂f/∂z", "minimize_implicit": "the Hessian in y", "inverse": "J"}
+_UNKNOWN = {"fixed_point": "z", "inverse": "x"}
+_PROMISE = {"inverse": "there f has no differentiable inverse"}
 
 
 @contextlib.contextmanager
@@ -33,9 +35,9 @@ def named(name: str, what: str, at: tuple[Any, Any] | None = None) -> Iterator[N
         yield
     except SingularError as error:
         known = at is not None and _all_finite(at) is not None
-        where = f" (condition number inf) at y = {_point(at[1])}, x = {_point(at[0])}" if at and known else ""
+        where = f" (condition number inf) at {_place(name, *at)}" if at and known else ""
         raise SingularError(
-            f"{what}: {_SYSTEM.get(name, '∂g/∂y')} is singular by its zeros alone{where}: some of its "
+            f"{what}: {_system(name)} is singular by its zeros alone{where}: some of its "
             "equations hold fewer unknowns than there are of them, and define no differentiable function"
         ) from error
 
@@ -48,12 +50,27 @@ def _all_finite(*trees: Any) -> bool | None:
     return all(bool(jnp.isfinite(a).all()) for a in leaves if jnp.issubdtype(jnp.result_type(a), jnp.inexact))
 
 
-def refuse_unsolved(name: str, what: str, y: Any, given: Any) -> None:
-    if _all_finite(y) is False and _all_finite(given):
-        raise ConvergenceError(f"{what}: the solver stopped without a solution. {_ADVICE[name]}")
+def refuse_unsolved(name: str, what: str, g: Callable[..., Any], y: Any, last: Any, given: Any) -> None:
+    """Where no y was found, say where the solver was at the end, and whether g(x, y) = 0 is singular there."""
+    if _all_finite(y) is not False or not _all_finite(given):
+        return
+    x, _, args = given
+    where = f", at {_place(name, x, last)}{_condition_there(name, g, x, last, args)}" if _all_finite(last) else ""
+    raise ConvergenceError(f"{what}: the solver stopped without a solution{where}. {_ADVICE[name]}")
 
 
-def refuse_singular(what: str, g: Callable[..., Any], x: Any, y: Any, args: Any, J: Any) -> None:
+def _condition_there(name: str, g: Callable[..., Any], x: Any, y: Any, args: Any) -> str:
+    if flat(y).size > _SMALL:
+        return ""
+    A = jacobian(g, argnums=1)(x, y, *args)
+    if not _all_finite(A):
+        return f", where {_system(name)} is not finite"
+    condition = float(A.cond())
+    singular = condition * unit_of(y) > 0.1
+    return f", where {_system(name)} is singular (condition number {condition:.3g})" if singular else ""
+
+
+def refuse_singular(name: str, what: str, g: Callable[..., Any], x: Any, y: Any, args: Any, J: Any) -> None:
     """Where ∂g/∂y is singular, say so, at which point, and how badly it is conditioned."""
     if J._products_only:
         J = J @ jnp.ones(J.shape[1], J.dtype)
@@ -61,12 +78,23 @@ def refuse_singular(what: str, g: Callable[..., Any], x: Any, y: Any, args: Any,
         return
     A = jacobian(g, argnums=1)(x, y, *args)
     if not _all_finite(A):
-        raise SingularError(f"{what}: ∂g/∂y is not finite at y = {_point(y)}, x = {_point(x)}")
+        raise SingularError(f"{what}: {_system(name)} is not finite at {_place(name, x, y)}")
     condition = f"condition number {float(A.cond()):.3g}" if A.shape[0] <= _SMALL else "not invertible"
+    promise = _PROMISE.get(name, "there g(x, y) = 0 does not define y as a differentiable function of x")
     raise SingularError(
-        f"{what}: ∂g/∂y, {A!r}, is singular to working precision ({condition}) at y = {_point(y)}, x = {_point(x)}: "
-        "there g(x, y) = 0 does not define y as a differentiable function of x"
+        f"{what}: {_system(name)}, {A!r}, is singular to working precision ({condition}) at {_place(name, x, y)}: "
+        f"{promise}"
     )
+
+
+def _system(name: str) -> str:
+    return _SYSTEM.get(name, "∂g/∂y")
+
+
+def _place(name: str, x: Any, y: Any) -> str:
+    """The point in the names of the function; of an inverse x is the unknown, and what is given is y."""
+    unknown = _UNKNOWN.get(name, "y")
+    return f"{unknown} = {_point(y)}, {'y' if unknown == 'x' else 'x'} = {_point(x)}"
 
 
 def _point(x: Any) -> str:

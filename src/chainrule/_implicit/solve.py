@@ -18,7 +18,7 @@ from chainrule._jacobians.assembled import Assembled, whole
 from chainrule._jacobians.matrix_free import MatrixFree
 from chainrule._jax import as_callable
 from chainrule._linalg.iterative import KRYLOV
-from chainrule._space import flat
+from chainrule._space import flat, unit_of
 from chainrule._stochastic.lanczos import tridiagonal
 
 DENSE = 1000  # unknowns, beyond which a system without zeros is solved by products
@@ -54,7 +54,7 @@ def _by(A: Any, method: str) -> Callable[[Any], Any]:
 
 
 def _tolerance(b: Any) -> float:
-    return float(jnp.finfo(flat(b).dtype).eps) ** 0.7
+    return unit_of(b) ** 0.7
 
 
 def system(f: Callable[[Any], Any], y: Any, method: str, dense: int = DENSE) -> Any:

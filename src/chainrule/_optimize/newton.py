@@ -15,7 +15,7 @@ from chainrule._errors import InputTypeError, ShapeError
 from chainrule._linalg.iterative import KRYLOV, require_method
 from chainrule._optimize.descent import ARMIJO, moved, search, start
 from chainrule._optimize.solution import Iteration, Report, Solution
-from chainrule._space import flat, name_of
+from chainrule._space import flat, name_of, unit_of
 
 
 def newton(
@@ -80,8 +80,8 @@ def newton(
     (True, [2.0, 3.0])
     """
     require_method("newton", method)
-    x, dtype = start("newton", f, x0, {"rtol": rtol, "atol": atol}, max_iterations)
-    relative = float(jnp.finfo(dtype).eps) ** 0.75 if rtol is None else rtol
+    x, _ = start("newton", f, x0, {"rtol": rtol, "atol": atol}, max_iterations)
+    relative = unit_of(x) ** 0.75 if rtol is None else rtol
     step = _transform(f, method)
     log, first = Report(report, minimised=False), x
     for k in range(max_iterations + 1):

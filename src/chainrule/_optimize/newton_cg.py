@@ -15,7 +15,7 @@ from chainrule._errors import InputTypeError, MemoryLimitError
 from chainrule._linalg.methods import is_sparse
 from chainrule._optimize.descent import ARMIJO, moved, search, start
 from chainrule._optimize.solution import Iteration, Report, Solution
-from chainrule._space import flat, name_of
+from chainrule._space import flat, name_of, unit_of
 from chainrule._trace import scalar_function
 
 _METHODS = ("auto", "cg", "direct")
@@ -88,7 +88,7 @@ def newton_cg(
         raise InputTypeError(f"newton_cg: method={method!r} is none of {', '.join(map(repr, _METHODS))}")
     x, dtype = start("newton_cg", f, x0, {"rtol": rtol, "atol": atol}, max_iterations)
     direct = method == "direct" or (method == "auto" and _has_sparse_hessian(f, x, args))
-    relative = float(jnp.finfo(dtype).eps) ** 0.5 if rtol is None else rtol
+    relative = unit_of(x) ** 0.5 if rtol is None else rtol
     step = Transform("newton_cg", f, tuple(range(6)), _step(direct), ("newton_cg", direct), patterned=True)
     probe = Transform("newton_cg", f, (0,), _probe, ("newton_cg, probe",), patterned=True)
     log, first, largest, settled = Report(report, minimised=True), x, jnp.zeros((), dtype), jnp.array(False)
