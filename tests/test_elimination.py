@@ -120,7 +120,18 @@ def test_scores_are_renewed_where_they_change(seed):
 def test_single_successors_go_first():
     edges = {(0, 2): 1, (1, 2): 1, (2, 3): 1, (3, 4): 1, (3, 5): 1, (5, 6): 1}
     assert elimination.eliad(edges) == [5, 2, 3]
-    assert elimination.eliad(edges, elementwise=lambda v: v != 5)[0] == 2
+    matrices = elimination.Algebra(elimination.SCALAR.compose, elimination.SCALAR.add, elementwise=lambda e: e != "A")
+    assert elimination.eliad({**edges, (3, 5): "A"}, matrices)[0] == 2
+
+
+def test_elementwise_vertices_in_series_go_before_any_rule():
+    """A layer after another, a residual connection, and slopes that are applied in three steps: one product each."""
+    compose, add = elimination.SCALAR.compose, elimination.SCALAR.add
+    counted = elimination.Algebra(compose, add, elementwise=lambda edge: edge != "A")
+    edges = {(0, 1): "A", (1, 2): 1, (2, 3): 1, (3, 4): 1, (4, 5): "A", (0, 5): 1, (5, 6): "A"}
+    for order in elimination.orders(edges, counted).values():
+        assert order[:2] == [3, 2]
+        assert sorted(order) == [1, 2, 3, 4, 5]
 
 
 def test_an_identity_costs_nothing():

@@ -341,7 +341,7 @@ def test_transposing_patterns_twice_gives_them_back():
 
 def test_sums_of_patterns_stay_few_and_within_the_matrix():
     shifted = [Term((Group(frozenset([0]), frozenset([0]), 100, 100, 99, True),), key) for key in range(1, 40)]
-    found = total(shifted, (100,), (100,))
+    found = total(tuple(shifted), (100,), (100,))
     assert len(found) <= 6
     assert sum(t.nnz for t in found) == pytest.approx(39 * 99, rel=0.05)
 

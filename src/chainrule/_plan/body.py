@@ -48,7 +48,7 @@ class Entering:
                 seeds.setdefault(key, Linear(shape, tangent.dtype))
                 found[id(v)].setdefault(list(seeds).index(key), []).append(term)
         own = tuple(seeds.values())
-        held = {id(v): {k: total(t, own[k].shape, v.shape) for k, t in found[id(v)].items()} for v in inputs}
+        held = {id(v): {k: total(tuple(t), own[k].shape, v.shape) for k, t in found[id(v)].items()} for v in inputs}
         return cls(own, held)
 
 

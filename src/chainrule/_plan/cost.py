@@ -115,5 +115,5 @@ def _add(known: dict[int, Terms], k: int, parts: list[Terms], source: Shape, tar
     if len(parts) == 1:
         known[k] = parts[0]
         return NOTHING
-    known[k] = total([t for p in parts for t in p], source, target)
+    known[k] = total(tuple(t for p in parts for t in p), source, target)
     return Work(0, 0, max(0, sum(map(stored, parts)) - stored(known[k])))

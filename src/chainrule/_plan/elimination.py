@@ -31,11 +31,13 @@ class Algebra:
     compose : (edge v→s, edge p→v) -> the edge p→s that goes through v, and the multiplications that it takes.
     add : (edge p→s, edge p→s) -> their sum.
     size : how much an edge weighs where edges made and removed are compared.
+    elementwise : whether an edge is the derivative of a function of single elements, each of one.
     """
 
     compose: Callable[[Any, Any], tuple[Any, float]]
     add: Callable[[Any, Any], Any]
     size: Callable[[Any], float] = lambda edge: 1
+    elementwise: Callable[[Any], bool] = lambda edge: True
 
 
 NUMBER, IDENTITY = 1, 0  # the edges of a scalar graph; the identity leads to an output that is used further, too
@@ -173,8 +175,22 @@ def delta_greedy(edges: Edges, algebra: Algebra = SCALAR, width: float | None = 
     return greedy(graph, score)
 
 
-def eliad(edges: Edges, algebra: Algebra = SCALAR, elementwise: Callable[[int], bool] = lambda v: True) -> list[int]:
-    """First the vertices of a single successor, from the outputs back, then `markowitz`, as in [FTPR].
+def in_series(graph: ComputationalGraph) -> list[int]:
+    """Eliminate the vertices of one predecessor and one successor with elementwise edges, from the outputs back.
+
+    Their products are elementwise, too; nothing else that they could be multiplied with has fewer entries.
+    """
+    first, elementwise = [], graph.algebra.elementwise
+    for v in reversed(graph.inner()):
+        edges = [*graph.preds[v].values(), *graph.succs[v].values()]
+        if len(edges) == 2 and all(map(elementwise, edges)):
+            graph.eliminate(v)
+            first.append(v)
+    return first
+
+
+def eliad(edges: Edges, algebra: Algebra = SCALAR) -> list[int]:
+    """First the elementwise vertices of a single successor, from the outputs back, then `markowitz`, as in [FTPR].
 
     The first part is what reverse mode does within one statement. Eliminating v takes successors only from what comes
     before it, so one sweep finds all.
@@ -182,7 +198,7 @@ def eliad(edges: Edges, algebra: Algebra = SCALAR, elementwise: Callable[[int], 
     graph = ComputationalGraph(edges, algebra)
     first = []
     for v in reversed(graph.inner()):
-        if len(graph.succs[v]) == 1 and elementwise(v):
+        if len(graph.succs[v]) == 1 and any(map(algebra.elementwise, graph.preds[v].values())):
             graph.eliminate(v)
             first.append(v)
     return first + greedy(graph, graph.cost)
@@ -203,23 +219,18 @@ class Ordering:
         return cls(rule, order, count(edges, order, algebra))
 
 
-def orders(
-    edges: Edges,
-    algebra: Algebra = SCALAR,
-    width: float | None = None,
-    elementwise: Callable[[int], bool] = lambda v: True,
-) -> dict[str, list[int]]:
-    """The order that each rule finds; `width` is that of `delta_greedy`, `elementwise` that of `eliad`."""
-    return {
-        "Markowitz": markowitz(edges, algebra),
-        "ELIAD": eliad(edges, algebra, elementwise),
-        "delta": delta_greedy(edges, algebra, width),
-    }
+def orders(edges: Edges, algebra: Algebra = SCALAR, width: float | None = None) -> dict[str, list[int]]:
+    """The order that each rule finds for what `in_series` leaves; `width` is that of `delta_greedy`."""
+    graph = ComputationalGraph(edges, algebra)
+    weight, first = graph.width() if width is None else width, in_series(graph)
+    rest = {(p, s): edge for p, row in graph.succs.items() for s, edge in row.items()}
+    return {"ELIAD": first + eliad(rest, algebra), "delta": first + delta_greedy(rest, algebra, weight)}
 
 
 def orderings(edges: Edges, algebra: Algebra = SCALAR, width: float | None = None) -> list[Ordering]:
     """One of each rule, and both sweeps; `width` is that of `delta_greedy`."""
-    found = {"forward": forward(edges), "reverse": reverse(edges), **orders(edges, algebra, width)}
+    found = {"forward": forward(edges), "reverse": reverse(edges), "Markowitz": markowitz(edges, algebra)}
+    found |= orders(edges, algebra, width)
     return [Ordering.of(edges, rule, order, algebra) for rule, order in found.items()]
 
 

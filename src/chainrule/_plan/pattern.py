@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -148,10 +148,13 @@ def compose(outer: Terms, inner: Terms, source: Shape, target: Shape) -> tuple[T
         term, work = _product(outer[0], inner[0])
         return (term,), work
     products = [_product(b, a) for b in outer for a in inner]
-    return total([term for term, _ in products], source, target), sum((work for _, work in products), NOTHING)
+    return total(tuple(term for term, _ in products), source, target), sum((work for _, work in products), NOTHING)
 
 
-@functools.lru_cache(maxsize=2**14)  # layers of a network are alike
+_kept = functools.lru_cache(maxsize=2**14)  # layers of a network are alike
+
+
+@_kept
 def _product(outer: Term, inner: Term) -> tuple[Term, Work]:
     groups, multiply_adds, summed, scaled = [], 1, False, False
     for mine, others in _meeting(outer, inner):
@@ -195,7 +198,8 @@ def _meeting(outer: Term, inner: Term) -> list[tuple[list[Group], list[Group]]]:
     return [(mine, others) for mine, others, _ in parts]
 
 
-def total(terms: Sequence[Term], source: Shape, target: Shape) -> Terms:
+@_kept
+def total(terms: Terms, source: Shape, target: Shape) -> Terms:
     """The sum: equal places are added, many different ones are joined."""
     kept: dict[object, Term] = {}
     for t in terms:

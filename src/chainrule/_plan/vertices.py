@@ -36,9 +36,10 @@ class _Pattern:
     def numbers(self) -> int:
         return stored(self.terms)
 
-    @property
-    def diagonal(self) -> bool:
-        return all(t.nnz <= max(math.prod(self.source), math.prod(self.target)) for t in self.terms)
+    @cached_property
+    def elementwise(self) -> bool:
+        size = math.prod(self.source)
+        return size == math.prod(self.target) and all(t.nnz <= size for t in self.terms)
 
 
 class Patterns:
@@ -52,7 +53,7 @@ class Patterns:
         self._known: dict[Any, _Pattern] = {}
         self._products: dict[tuple[_Pattern, _Pattern], tuple[_Pattern, Work, float]] = {}
         self._sums: dict[tuple[_Pattern, _Pattern], _Pattern] = {}
-        self.algebra = elimination.Algebra(self.compose, self.add, self.size)
+        self.algebra = elimination.Algebra(self.compose, self.add, self.size, lambda p: p.elementwise)
 
     def pattern(self, source: Shape, target: Shape, terms: Terms, column: Column | None) -> _Pattern:
         """The pattern of these; the one that was made before, where there is one."""
@@ -81,7 +82,7 @@ class Patterns:
         found = self._sums.get((a, b))
         if found is None:
             column = a.column if b.column is None else b.column if a.column is None else a.column + b.column
-            terms = total([*a.terms, *b.terms], a.source, a.target)
+            terms = total((*a.terms, *b.terms), a.source, a.target)
             found = self._sums[a, b] = self.pattern(a.source, a.target, terms, column)
         return found
 
@@ -109,9 +110,8 @@ def eliminations(
     if any(p in ends for p, _ in paths):  # an output that is used further
         return []
     width = min(sum(v.size for v in start), sum(v.size for v in stop), _WIDTH)
-    diagonal = {s for (_, s), p in paths.items() if p.diagonal}
     algebra = patterns.algebra
-    orders = elimination.orders(paths, algebra, width, diagonal.__contains__)
+    orders = elimination.orders(paths, algebra, width)
     if effort:
         best = min((elimination.Ordering.of(paths, *o, algebra) for o in orders.items()), key=lambda p: p.cost)
         annealed = elimination.anneal(paths, best, algebra, effort)
