@@ -46,7 +46,7 @@ FLOORS = [
     *all_of("_laplacian", "gram"),
     *all_of("_plan", "elimination local cost vertices order body planner"),
     "_accumulate",
-    *all_of("_accumulate", "mixed loop_body"),
+    *all_of("_accumulate", "series mixed loop_body"),
     "_trace", "_jacobians",
     *all_of("_jacobians", "structure"),
     "_linalg",

@@ -11,6 +11,7 @@ import jax
 from chainrule._accumulate.loop_body import planning
 from chainrule._accumulate.mixed import Mixed, seeds_of
 from chainrule._accumulate.narrow import split
+from chainrule._accumulate.series import joined
 from chainrule._blocks.block import Block
 from chainrule._jacobians.assembled import Assembled
 from chainrule._jacobians.factored import Factored
@@ -62,7 +63,7 @@ def recorded_program(problem: Problem, has_aux: bool, reverse: bool) -> Recorded
     n_y, n_aux = len(y_shape), len(jax.tree.leaves(aux_shape))
     y = jax.tree.unflatten(found["tree"], [_plain(v) for v in values[:n_y]])
     aux = jax.tree.unflatten(jax.tree.structure(aux_shape), [_plain(v) for v in values[n_y : n_y + n_aux]])
-    return Recorded(y, aux, rows, columns, section(steps, seeds, values[n_y + n_aux :]), reverse)
+    return Recorded(y, aux, rows, columns, joined(section(steps, seeds, values[n_y + n_aux :])), reverse)
 
 
 def _plain(v: Coefficient | Linear) -> Any:
