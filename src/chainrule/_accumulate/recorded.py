@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+import numpy as np
 
 from chainrule._accumulate.loop_body import planning
 from chainrule._accumulate.mixed import Mixed, seeds_of
 from chainrule._accumulate.narrow import split
 from chainrule._accumulate.series import joined
 from chainrule._blocks.block import Block
-from chainrule._jacobians.assembled import Assembled
+from chainrule._jacobians.assembled import Assembled, whole
 from chainrule._jacobians.factored import Factored
 from chainrule._jacobians.jacobian import Jacobian
 from chainrule._jacobians.layout import Layout
@@ -133,7 +135,19 @@ def assembled(
     rows, columns = spaces
     dtype, general = promoted(*[t.dtype for t in tangents]), tuple(context.fallbacks)
     layout = Layout(rows, columns, (), dtype, flipped, order, context.cost, general)
-    return Assembled.of(layout, entries(tangents, columns if flipped else rows))
+    parts = entries(tangents, columns if flipped else rows)
+    return _by_rows(layout, parts) or Assembled.of(layout, parts)
+
+
+def _by_rows(layout: Layout, parts: Sequence[tuple[int, Block]]) -> Assembled | None:
+    """A dense transpose as the matrix itself: XLA multiplies row by row, and would turn the result in a last kernel."""
+    n, m = layout.columns.size, layout.rows.size
+    if not layout.flipped or len(parts) != 1 or len(layout.rows.shapes) != 1:
+        return None
+    ((_, b),) = parts
+    dense = b.rows is None and not b.static and b.vals.shape == (*b.shape, m) and math.prod(b.shape) == n
+    every = dense and b.cols.size == m and np.array_equal(b.cols.reshape(-1), np.arange(m))
+    return whole(layout, b.vals.reshape(n, m).T) if every else None
 
 
 def entries(tangents: Sequence[Tangent], swept: Space) -> list[tuple[int, Block]]:

@@ -62,12 +62,12 @@ def _along(b: Block, own: Block) -> list[int]:
 
 def _term(b: Block, vals: Any, flat: Any, dtype: Any, precision: Any) -> Any:
     """out[i] = sum over q of vals[i, q] u[cols[i, q]]; an axis along which nothing varies is never written out."""
-    there, u = b.cols >= 0, taken(flat, completed(b.cols, flat.size))
+    there, places = b.cols >= 0, completed(b.cols, flat.size)
     if not there.all():  # zeros that are known: the steps that follow find the pattern again
         vals = jnp.where(there, jnp.broadcast_to(vals, np.broadcast_shapes(vals.shape, there.shape)), 0)
-    if b.slots == 1:
-        return jnp.broadcast_to((vals * u)[..., 0], b.shape).astype(dtype)
-    return contracted(vals, u, b, (*b.shape, 1), precision)[..., 0].astype(dtype)
+    if b.slots == 1:  # without the axis of slots: what is known would be another constant, of another shape
+        return jnp.broadcast_to(vals[..., 0] * taken(flat, places[..., 0]), b.shape).astype(dtype)
+    return contracted(vals, taken(flat, places), b, (*b.shape, 1), precision)[..., 0].astype(dtype)
 
 
 def contracted(
