@@ -518,10 +518,64 @@ def test_arrays_that_are_handed_on_together_stay_apart(handed_on, order):
 
 def test_moving_an_array_to_its_device_costs_nothing():
     def f(x, move):
-        return move(jnp.sin(x)) ** 2
+        return jnp.ones((4, 9)) @ move(jnp.sin(x))
 
     here, there = (cr.plan(functools.partial(f, move=move))(jnp.ones(9)) for move in (lambda y: y, jax.device_put))
-    assert there["forward"].multiply_adds == here["forward"].multiply_adds == 9
+    assert there["forward"].multiply_adds == here["forward"].multiply_adds == 36
+
+
+def test_steps_that_scale_one_array_are_one():
+    """JAX linearizes a tanh to three of them: the slopes, with fewer entries, are multiplied first."""
+    W = jnp.asarray(np.random.default_rng(0).normal(size=(30, 20)))
+    x = jnp.linspace(-1.0, 1.0, 20)
+
+    def f(x):
+        y = jnp.tanh(jnp.tanh(W @ x))
+        return y - y * jnp.exp(y)
+
+    p = cr.plan(f)(x)
+    assert p["forward"].multiply_adds == p["reverse"].multiply_adds == 30 * 20
+    assert p.chosen == "forward"
+    for order in ("forward", "reverse"):
+
+        def ours(x, order=order):
+            return cr.jacobian(f, order=order)(x).dense()
+
+        np.testing.assert_allclose(ours(x), jax.jacfwd(f)(x), rtol=1e-12, atol=1e-14)
+        got, wanted = (jax.grad(lambda x, g=g: jnp.sum(g(x) ** 2))(x) for g in (ours, jax.jacfwd(f)))
+        np.testing.assert_allclose(got, wanted, rtol=1e-10, atol=1e-12)
+
+
+def test_steps_that_scale_one_array_stay_apart_where_something_is_known_of_them():
+    mask = np.tri(6, dtype=bool)
+
+    def f(x):
+        y = jnp.sin(x) * jnp.where(mask, x, 0.0)
+        return y + 3.0 * y - y * x + jnp.where(mask, y, 0.0)
+
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(6, 6)))
+    J = cr.jacobian(f)(x)
+    assert J.nnz == mask.sum()
+    np.testing.assert_allclose(J.tree(), jax.jacfwd(f)(x), rtol=1e-12, atol=1e-14)
+
+
+def test_a_dense_transpose_is_kept_as_the_matrix():
+    """XLA multiplies row by row: a result that is stored column by column would be turned by one more kernel."""
+    x, f = jnp.ones(100), layers(100, 50, 20, 5)
+    J = cr.jacobian(f, order="reverse")(x)
+    assert [v.shape for v in jax.tree.leaves(J)] == [(5, 100)]
+    np.testing.assert_allclose(J.dense(), jax.jacfwd(f)(x), rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(J.T @ jnp.ones(5), jax.jacfwd(f)(x).sum(0), rtol=1e-12, atol=1e-14)
+    tall = cr.jacobian(lambda x: f(x.reshape(100)).reshape(5, 1), order="reverse")(x.reshape(10, 10))
+    np.testing.assert_allclose(tall.dense(), jax.jacfwd(f)(x), rtol=1e-12, atol=1e-14)
+
+
+def test_a_matrix_that_the_value_takes_is_no_constant_twice():
+    W = np.random.default_rng(0).normal(size=(1024, 256))
+    traced = cr.jacobian(lambda x: jax.nn.softmax(W @ x)).trace(jnp.ones(256))
+    assert traced.out_info.order == "mixed"
+    text = traced.lower().compile().as_text()
+    assert sum("1024" in line and "256" in line for line in text.splitlines() if "constant(" in line) == 1
 
 
 def test_what_is_no_array_is_named():

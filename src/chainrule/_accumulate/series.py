@@ -58,10 +58,9 @@ def _slope(step: Step, of: list[Slope]) -> Slope | None:
 
 def _plain(step: Step) -> bool:
     """Whether a product has a coefficient of the array's own shape and dtype of which nothing is known."""
-    known = [v for v in step.operands if isinstance(v, Coefficient)]
-    return all(
-        _type(c) == _type(step.outs[0]) and not c.static and c.nonzero is c.places is c.branches is None for c in known
-    )
+    (c,) = [v for v in step.operands if isinstance(v, Coefficient)]
+    unknown = not c.static and all(known is None for known in (c.nonzero, c.places, c.branches))
+    return unknown and _type(c) == _type(step.outs[0])
 
 
 def _type(v: Any) -> tuple[tuple[int, ...], Any]:
