@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -140,14 +139,13 @@ def assembled(
 
 
 def _by_rows(layout: Layout, parts: Sequence[tuple[int, Block]]) -> Assembled | None:
-    """A dense transpose as the matrix itself: XLA multiplies row by row, and would turn the result in a last kernel."""
+    """The dense transpose for two vectors as the matrix itself: XLA multiplies row by row, and would turn the result."""
     n, m = layout.columns.size, layout.rows.size
-    if not layout.flipped or len(parts) != 1 or len(layout.rows.shapes) != 1:
+    if not layout.flipped or len(parts) != 1 or layout.rows.shapes != ((m,),) or layout.columns.shapes != ((n,),):
         return None
     ((_, b),) = parts
-    dense = b.rows is None and not b.static and b.vals.shape == (*b.shape, m) and math.prod(b.shape) == n
-    every = dense and b.cols.size == m and np.array_equal(b.cols.reshape(-1), np.arange(m))
-    return whole(layout, b.vals.reshape(n, m).T) if every else None
+    dense = b.rows is None and not b.static and b.vals.shape == (n, m)
+    return whole(layout, b.vals.T) if dense and np.array_equal(b.cols, np.arange(m)[None]) else None
 
 
 def entries(tangents: Sequence[Tangent], swept: Space) -> list[tuple[int, Block]]:

@@ -44,7 +44,7 @@ def _slope(step: Step, of: list[Slope]) -> Slope | None:
     name, first = step.equation.primitive.name, of[0]
     if len({id(s.source) for s in of}) > 1 or (first.source.shape, first.source.dtype) != _type(step.outs[0]):
         return None
-    if name == "mul" and _plain(step):
+    if name == "mul" and len(of) == 1 and _plain(step):
         (c,) = [v for v in step.operands if isinstance(v, Coefficient)]
         return Slope(first.source, c.value if first.value is None else c.value * first.value, step.equation)
     scaled = next((s for s in of if s.value is not None), None)
