@@ -139,7 +139,7 @@ def assembled(
 
 
 def _by_rows(layout: Layout, parts: Sequence[tuple[int, Block]]) -> Assembled | None:
-    """The dense transpose for two vectors as the matrix itself: XLA multiplies row by row, and would turn the result."""
+    """The dense transpose for two vectors as the matrix itself: XLA multiplies row by row, and would turn it."""
     n, m = layout.columns.size, layout.rows.size
     if not layout.flipped or len(parts) != 1 or layout.rows.shapes != ((m,),) or layout.columns.shapes != ((n,),):
         return None
