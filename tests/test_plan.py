@@ -130,6 +130,24 @@ def two_sided(x):
     return jnp.concatenate([x**2 + columns(x[:2]), rows(x)])
 
 
+W = np.random.default_rng(0).normal(size=(8, 8))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda x: jnp.tanh(W @ x).sum() * jax.lax.while_loop(lambda k: k < 10.0, lambda k: 2.0 * k, 1.0),
+        lambda x: jnp.tanh(W @ x).sum() * jax.random.gamma(jax.random.key(0), 2.0),
+        lambda x: jax.scipy.sparse.linalg.cg(lambda v: W @ (W.T @ v) + v, x, tol=1e-14)[0].sum(),
+    ],
+    ids=["loop of constants", "random draw", "linear solve"],
+)
+def test_a_loop_that_is_not_differentiated_leaves_both_directions(loss):
+    J = cr.jacobian(loss)(x := jnp.linspace(0.1, 1.0, 8))
+    assert J.order == "reverse"
+    np.testing.assert_allclose(J.dense()[0], jax.grad(loss)(x), rtol=1e-9)
+
+
 def test_few_dense_rows_and_few_dense_columns_are_had_from_both_sides():
     x = jnp.asarray(np.random.default_rng(1).normal(size=200))
     p = cr.plan(two_sided)(x)

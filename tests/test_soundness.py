@@ -97,6 +97,26 @@ def indexed_loop(x: Any) -> Any:
     return lax.fori_loop(1, 4, lambda i, s: s.at[i].set(s[i - 1] * x[i]), x)
 
 
+def while_in_scan(x: Any) -> Any:
+    """The cheapest order of the body would begin at its outputs, which the inner loop does not allow."""
+
+    def turn(s: Any, a: Any) -> tuple[Any, Any]:
+        return lax.while_loop(lambda t: jnp.abs(t) > 0.3, lambda t: 0.5 * t * jnp.cos(a), s + a), s * a
+
+    return lax.scan(turn, 0.0, x)
+
+
+def while_in_cond(x: Any) -> Any:
+    return lax.cond(x[0] > 0.0, while_in_scan, lambda x: (x.sum(), x**2), x)
+
+
+def growing_loops(x: Any) -> Any:
+    def turn(i: Any, y: Any) -> Any:
+        return lax.fori_loop(0, i + 1, lambda j, z: z.at[j].add(jnp.sin(z[i])), y)
+
+    return lax.fori_loop(0, 3, turn, x)
+
+
 def swapped(x: Any) -> Any:
     """Carries that trade places: what is constant at first is not so later."""
     a, b, c = lax.fori_loop(0, 3, lambda i, s: (s[1], s[2], s[0] * 2.0), (jnp.asarray(C), jnp.ones(4), x))
@@ -128,6 +148,9 @@ LOOPS = [
         )[0],
         orders=FORWARD,
     ),
+    Case("while in a scan", while_in_scan, orders=FORWARD),
+    Case("while in a scan in a cond", while_in_cond, orders=FORWARD),
+    Case("fori_loop as long as the turn of another", growing_loops, orders=FORWARD),
     Case("fori_loop that indexes", indexed_loop),
     Case("carries trade places", swapped),
     Case("dependence comes late", late_dependence),

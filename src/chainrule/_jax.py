@@ -289,6 +289,27 @@ def _inner(eqn: Equation) -> Iterator[Jaxpr]:
                 yield inner
 
 
+def transposable(eqn: Equation) -> bool:
+    """Say whether JAX can take an equation from its outputs: a loop until a condition holds has no such direction."""
+    if eqn.primitive.name == "while":
+        return False
+    # how a linear solve runs is no matter: it brings the solve of its transpose
+    return eqn.primitive is _SOLVE or all(transposable(e) for inner in _inner(eqn) for e in inner.eqns)
+
+
+def reversible(jaxpr: Jaxpr) -> bool:
+    """Say whether JAX can take all of a function that depends on its inputs from the outputs."""
+    found = set(jaxpr.invars)
+    for eqn in jaxpr.eqns:
+        operands = [not isinstance(v, jex.Literal) and v in found for v in eqn.invars]
+        if any(operands):
+            if not transposable(eqn):
+                return False
+            outs = zip(eqn.outvars, dependent(eqn, operands), strict=True)
+            found.update(v for v, own in outs if own and jnp.issubdtype(v.aval.dtype, jnp.inexact))
+    return True
+
+
 def constants(closed: Any) -> Iterator[Any]:
     """Every value that stands in a jaxpr, those of nested ones included."""
     yield from closed.consts
@@ -321,5 +342,5 @@ def evaluate_now(function: Callable[..., Any], *operands: Any) -> Any:
 # where code is not the user's: JAX, and this library
 _OWN = tuple(str(Path(place).parent) + os.sep for place in (jax.__file__, jaxlib.__file__, __file__))
 
-_COND = primitive("cond")
+_COND, _SOLVE = primitive("cond"), primitive("custom_linear_solve")
 _INLINED = {primitive(name) for name in ("jit", "pjit", "remat", "closed_call", "call")} - {None}

@@ -22,7 +22,7 @@ from chainrule._accumulate.recorded import (
     swept,
 )
 from chainrule._errors import InputTypeError, MemoryLimitError, NotReversibleError
-from chainrule._jax import has_custom_vjp, walk
+from chainrule._jax import has_custom_vjp, reversible
 from chainrule._memory import limited
 from chainrule._mesh import is_explicit, split_over
 from chainrule._options import Chunked, Kind, Options, Order
@@ -221,8 +221,7 @@ def _only_order(traced: Any, out: Sequence[Any], holomorphic: bool) -> Kind | No
     if has_custom_vjp(traced.jaxpr):
         return "reverse"
     complex_out = any(jnp.issubdtype(o.dtype, jnp.complexfloating) for o in out)
-    loops = any(e.primitive.name == "while" for e in walk(traced.jaxpr))
-    return "forward" if loops or (complex_out and not holomorphic) else None
+    return "forward" if not reversible(traced.jaxpr) or (complex_out and not holomorphic) else None
 
 
 def _reverse(problem: Problem, has_aux: bool) -> Accumulated | None:

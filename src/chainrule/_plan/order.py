@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
+from chainrule._jax import transposable
 from chainrule._linear import LinearProgram
 from chainrule._plan.cost import Graph, Swept, sweep_cost
 from chainrule._plan.node import Elimination, Kind, Node
@@ -149,7 +150,8 @@ class Chain:
         fewest = min(w.multiply_adds for w in pure.values())
         sure = pays((min(forward, reverse), fewest), (seconds, work.multiply_adds), self._dense())
         if node.pure or not sure:
-            return Node("forward" if forward <= self.tie * reverse else "reverse", 0, last)
+            backwards = reverse * self.tie < forward and self._reversible(0, last)
+            return Node("reverse" if backwards else "forward", 0, last)
         return node
 
     def work(self, node: Node) -> Work:
@@ -179,6 +181,14 @@ class Chain:
         between = {id(v): v for step in steps for v in (*step.outs, *step.sources) if id(v) not in ends}
         return max([*parts, *map(swept.numbers, between.values())], default=0)
 
+    def _reversible(self, i: int, j: int) -> bool:
+        """Whether JAX can take all steps between two cuts from their outputs."""
+        return not any(self.cuts[i].after <= n < self.cuts[j].after for n in self._one_way)
+
+    @cached_property
+    def _one_way(self) -> list[int]:
+        return [n for n, step in enumerate(self.graph.program.steps) if not transposable(step.equation)]
+
     def _stored(self, node: Node) -> int:
         return sum(self.forward[node.start].numbers(v) for v in self.cuts[node.stop].arrays)
 
@@ -202,7 +212,8 @@ class Chain:
                 least = own, work, Node(kind, i, j, parts)
 
         offer(self.pushed(i, i, j), "forward")
-        offer(self.pulled(j, i, j), "reverse")
+        if self._reversible(i, j):
+            offer(self.pulled(j, i, j), "reverse")
         if j == i + 1 or (i, j) == (0, len(self.cuts) - 1):
             for found in self._eliminations(i, j):
                 own = seconds(found.work) * (1 if j == i + 1 else _ACROSS)
@@ -211,7 +222,8 @@ class Chain:
         for k in range(i + 1, j):
             (_, right, first), (_, left, last) = best[i, k], best[k, j]
             offer(right + self.pushed(i, k, j), "forward", (first,))
-            offer(left + self.pulled(j, i, k), "reverse", (last,))
+            if self._reversible(i, k):
+                offer(left + self.pulled(j, i, k), "reverse", (last,))
             parts = right + left
             if seconds(parts) < least[0] and (k, j) not in self._tables:  # else no product of them is cheaper
                 offer(parts + self.product(i, k, j), "product", (first, last))
