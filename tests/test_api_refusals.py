@@ -24,6 +24,11 @@ def outward(x):
 outward.defvjp(lambda x: (x**3, x), lambda x, w: (7 * w * x,))
 
 
+def dilated_pool(x):
+    """JAX has no transpose of it."""
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (2,), (1,), "VALID", window_dilation=(2,))
+
+
 REFUSALS = [
     (lambda: cr.jacobian(3), cr.InputTypeError, r"jacobian: the first argument must be a function, got int"),
     (
@@ -71,6 +76,8 @@ REFUSALS = [
     (lambda: cr.pushforward(g)(X, {"a": X}), cr.ShapeError, r"tangent has .*'a'.*must have"),
     (lambda: cr.hvp(lambda x: x.sum())(X, X[1:]), cr.ShapeError, r"hvp of .*\[\(4,\)\].*\[\(5,\)\]"),
     (lambda: cr.pushforward(g)(X, jax.lax.complex(X, X)), cr.InputTypeError, "pushforward of g: .*complex128.*float64"),
+    (lambda: cr.jacobian(dilated_pool, order="reverse")(X), cr.MissingRuleError, "dilated_pool.*dilation.*forward"),
+    (lambda: cr.jacobian(lambda x: x.at[np.array([0, 0])].multiply(x[:2]))(X), cr.MissingRuleError, "unique_indices"),
     (lambda: cr.jacobian(outward, order="forward")(X), cr.MissingRuleError, "outward.*custom_vjp.*reverse"),
     (lambda: cr.pushforward(outward)(X, X), cr.MissingRuleError, "outward.*custom_vjp.*pullback"),
 ]
@@ -81,6 +88,13 @@ def test_refusals_name_the_function_the_argument_and_the_way_out(case):
     call, error, text = REFUSALS[case]
     with pytest.raises(error, match=text):
         call()
+
+
+def test_what_has_no_transpose_goes_forward():
+    def loss(x):
+        return dilated_pool(x).sum()
+
+    np.testing.assert_array_equal(cr.jacobian(loss)(X).dense()[0], jax.jacfwd(loss)(X))
 
 
 def test_a_nonlinear_custom_rule_is_refused():

@@ -37,7 +37,7 @@ FLOORS = [
     "_program",
     *all_of("_blocks", "coefficient"),
     *all_of("_rules", "_registry fallback pointwise contraction shape indexing reach step control virtual stencil"),
-    *all_of("_rules", "postponed loop reduction solve window"),
+    *all_of("_rules", "postponed loop reduction solve sparse window"),
     "_rules", "_propagate", "_linear",
     *all_of("_blocks", "apply"),
     "_stored",

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import jaxlib
 import numpy as np
 from jax import lax
+from jax.experimental import sparse
 from jax.extend.core import primitives
 
 ClosedJaxpr = jex.ClosedJaxpr
@@ -51,7 +52,9 @@ def _unlisted() -> dict[str, Primitive]:
     def uses(a: Any) -> Any:
         return jnp.stack([a, a]), jnp.unstack(a), jnp.tile(a, 2), jnp.copy(a), jnp.split(a, 2)
 
-    return {eqn.primitive.name: eqn.primitive for eqn in walk(jax.make_jaxpr(uses)(np.zeros(2, np.float32)).jaxpr)}
+    used = [eqn.primitive for eqn in walk(jax.make_jaxpr(uses)(np.zeros(2, np.float32)).jaxpr)]
+    sparse_ones = [p for name, p in vars(sparse).items() if name.endswith("_p")]
+    return {p.name: p for p in (*used, *sparse_ones)}
 
 
 def inner_jaxpr(eqn: Equation) -> tuple[Jaxpr, Sequence[Any]] | None:

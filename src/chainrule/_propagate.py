@@ -12,7 +12,7 @@ from chainrule._errors import MemoryLimitError, MissingRuleError
 from chainrule._jax import Literal, inner_jaxpr, needed, taken_branch
 from chainrule._memory import STEP, require_bytes, require_memory
 from chainrule._program import Coefficient, Context, Tangent, Value, zero_tangent
-from chainrule._rules import SCATTERED, ZEROS, fallback, rule_for
+from chainrule._rules import SCATTERED, ZEROS, fallback, rule_for, written_out
 
 
 def propagate(context: Context, jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value]) -> list[Value]:
@@ -44,6 +44,9 @@ def _equation(context: Context, eqn: Any, values: list[Value]) -> Sequence[Value
     taken = taken_branch(eqn, values[0].value) if values and isinstance(values[0], Coefficient) else None
     if taken is not None:
         return propagate(context, taken.jaxpr, taken.consts, values[1:])
+    written = written_out(eqn)
+    if written is not None:
+        return propagate(context, written.jaxpr, written.consts, values)
     if all(isinstance(v, Coefficient) for v in values):
         outs = evaluate(eqn, values)
         if eqn.primitive not in ZEROS or all(isinstance(v, Coefficient) and v.static for v in outs):

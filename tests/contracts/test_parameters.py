@@ -15,9 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.experimental import sparse
+from jax.extend.core import jaxpr_as_fun
 
-from chainrule._jax import IGNORED_PARAMETERS, inner_jaxpr, primitive, scan_counts, walk
-from chainrule._rules import RULES
+from chainrule._jax import IGNORED_PARAMETERS, inner_jaxpr, primitive, run_equation, scan_counts, walk
+from chainrule._rules import RULES, written_out
 from chainrule._rules._registry import PARAMETERS
 
 
@@ -224,6 +226,56 @@ def test_rule_knows_every_parameter(contract: Contract) -> None:
 def test_every_rule_has_a_contract() -> None:
     pinned = {named(contract.name) for contract in CONTRACTS}
     assert {p.name for p in RULES if p not in pinned} == set()
+
+
+SUMMED = (((1,), (0,)), ((), ()))
+BATCHED = (((2,), (1,)), ((0,), (0,)))
+PLACES = np.array([[0, 1], [2, 0], [1, 2], [1, 1], [3, 9]], np.int32)  # the last one is padding
+COLUMNS, POINTERS = np.array([1, 0, 2, 3, 0], np.int32), np.array([0, 2, 2, 5], np.int32)
+SPARSE = {
+    "bcoo_todense": lambda d, a: sparse.bcoo_todense(sparse.BCOO((d, PLACES), shape=(3, 4))),
+    "bcoo_transpose": lambda d, a: sparse.BCOO((d, PLACES), shape=(3, 4)).T.data,
+    "bcoo_extract": lambda d, a: jax.vjp(lambda d: sparse.BCOO((d, PLACES), shape=(3, 4)).todense(), d)[1](a.T)[0],
+    "bcoo_dot_general": lambda d, a: sparse.BCOO((d, PLACES), shape=(3, 4)) @ a,
+    "bcoo_dot_general of a batch": lambda d, a: sparse.bcoo_dot_general(
+        sparse.BCOO((jnp.stack([d, 2 * d]), PLACES[None]), shape=(2, 3, 4)),
+        jnp.stack([a, a]),
+        dimension_numbers=BATCHED,
+    ),
+    "bcoo_dot_general of everything": lambda d, a: sparse.bcoo_dot_general(
+        sparse.BCOO((d, PLACES), shape=(3, 4)), a, dimension_numbers=(((0, 1), (1, 0)), ((), ()))
+    ),
+    "bcoo_dot_general_sampled": lambda d, a: sparse.bcoo_dot_general_sampled(a.T, a, PLACES, dimension_numbers=SUMMED),
+    "bcsr_todense": lambda d, a: sparse.BCSR((d, COLUMNS, POINTERS), shape=(3, 4)).todense(),
+    "bcsr_extract": lambda d, a: sparse.bcsr_extract(COLUMNS, POINTERS, a.T),
+    "bcsr_dot_general": lambda d, a: sparse.BCSR((d, COLUMNS, POINTERS), shape=(3, 4)) @ a,
+}
+
+
+@pytest.mark.parametrize("name", SPARSE)
+def test_sparse_primitives_are_what_they_are_written_out_as(name: str) -> None:
+    rng = np.random.default_rng(0)
+    d, a = rng.normal(size=5), rng.normal(size=(4, 3))
+    closed = jax.make_jaxpr(SPARSE[name])(d, a)
+    eqn, seen = next(e for e in walk(closed.jaxpr) if e.primitive is primitive(name.partition(" ")[0])), []
+
+    def outs(values: Any) -> Any:
+        return jax.tree.map(np.asarray, run_equation(eqn, values)), jaxpr_as_fun(written_out(eqn))(*values)
+
+    for v in eqn.invars:
+        shape, dtype = v.aval.shape, v.aval.dtype
+        known = [c for c in (PLACES, PLACES[None], COLUMNS, POINTERS) if c.shape == shape]
+        seen.append(jnp.asarray(known[0], dtype) if dtype.kind == "i" else jnp.asarray(rng.normal(size=shape), dtype))
+    for theirs, ours in zip(*outs(seen), strict=True):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+
+
+def test_a_parameter_that_is_new_is_not_guessed() -> None:
+    closed = jax.make_jaxpr(SPARSE["bcoo_dot_general"])(np.ones(5), np.ones((4, 3)))
+    (eqn,) = [e for e in walk(closed.jaxpr) if e.primitive is primitive("bcoo_dot_general")]
+    assert written_out(eqn) is not None
+    assert written_out(eqn.replace(params={**eqn.params, "transposed": True})) is None
 
 
 def test_operands_of_scan_are_counted() -> None:

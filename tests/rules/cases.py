@@ -118,6 +118,7 @@ CASES = [
     Case("broadcast_in_dim", lambda a: lax.broadcast_in_dim(a, (0, 4), (1,)), [(4,)]),
     Case("reshape", lambda a: lax.reshape(a, (2, 6)), [(3, 4)]),
     Case("reshape", lambda a: lax.reshape(a, (1, 3, 2, 2)), [(3, 4)]),
+    Case("reshape", lambda a: lax.reshape(a, (2, 6), (1, 0)), [(3, 4)]),
     Case("reshape", lambda a: lax.reshape(a, (12,)), [(3, 1, 4)]),
     Case("reshape", lambda a: lax.reshape(a, ()), [(1, 1)]),
     Case("reshape", lambda a: lax.reshape(a, (1,)), [()]),

@@ -24,6 +24,7 @@ SPARSE: list[tuple[str, Callable[..., Any], int]] = [
     ("dynamic slice", lambda x: lax.dynamic_slice(x, (4,), (3,)), 3),
     ("dynamic update", lambda x: lax.dynamic_update_slice(x, 2.0 * x[:3], (4,)), 12),
     ("transpose", lambda x: x.reshape(3, 4).T, 12),
+    ("reshape in another order of axes", lambda x: lax.reshape(x.reshape(3, 4), (2, 6), (1, 0)), 12),
     ("split", lambda x: x[:5] * 2.0 - x[5:10], 10),
     ("mask", lambda x: jnp.where(np.arange(12) % 2 == 0, x, 0.0), 6),
     ("sum", lambda x: x.sum(), 12),

@@ -16,3 +16,4 @@ from chainrule._rules._registry import SCATTERED as SCATTERED
 from chainrule._rules._registry import ZEROS as ZEROS
 from chainrule._rules._registry import rule_for as rule_for
 from chainrule._rules.fallback import fallback as fallback
+from chainrule._rules.sparse import written_out as written_out

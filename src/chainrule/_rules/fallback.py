@@ -42,13 +42,14 @@ def fallback(context: Context, eqn: Any, values: list[Value]) -> list[Value]:
     return results
 
 
-_LINEAR_LOOPS = {"scan", "while", "cond", "custom_lin"}
+# linear in the tangent, though JAX may have no transpose of them
+_LINEAR = {"scan", "while", "cond", "custom_lin", "bcoo_spdot_general"}
 
 
 def _require_linear(eqn: Any, values: list[Value], run: Any) -> None:
     """Refuse a step that JAX itself cannot transpose: it is not linear in its tangents."""
     name = eqn.primitive.name
-    if name in _LINEAR_LOOPS:
+    if name in _LINEAR:
         return
     shapes = [jax.ShapeDtypeStruct(v.shape, v.dtype) for v in values if isinstance(v, Tangent)]
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -80,10 +81,11 @@ def broadcast_in_dim(context: Context, eqn: Any, values: list[Value]) -> Any:
 @rule("reshape", reads="new_sizes dimensions", scattered=True)
 def reshape(context: Context, eqn: Any, values: list[Value]) -> Any:
     """Regroup the rows. Axes that are the same along a whole group stay of size 1."""
-    if eqn.params.get("dimensions") is not None:
-        return NotImplemented
     u, shape = values[0], tuple(eqn.outvars[0].aval.shape)
     assert isinstance(u, Tangent)
+    if (order := eqn.params.get("dimensions")) is not None:
+        turned = jax.make_jaxpr(lambda a: a.transpose(order).reshape(shape))(jax.ShapeDtypeStruct(u.shape, u.dtype))
+        return context.propagate(turned.jaxpr, turned.consts, values)
     groups = _groups(u.shape, shape)
 
     def move(a: Any) -> Any:
