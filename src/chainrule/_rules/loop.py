@@ -106,6 +106,7 @@ def _staged(context: Context, eqn: Any, step: Step) -> list[Value]:
     T, b, reverse = eqn.params["length"], len(step.carry), eqn.params["reverse"]
     virtual = Virtual(step, T, reverse)
     grown = step.reach(virtual.patterns(), T)
+    _require_outputs(step, grown, T)
     only_carry = all(_among(v, step.handed_on | step.received) for v in step.body.jaxpr.outvars[b:])
     stencil = stencil_of(step, virtual) if only_carry else None
     count = T if stencil is not None and T <= _SINGLE_STEPS else min(T, _STAGES)
@@ -124,6 +125,17 @@ def _staged(context: Context, eqn: Any, step: Step) -> list[Value]:
     made.sort(key=lambda m: m[0].start)
     ys = zip(*[outs for _, outs in made], strict=True)
     return [*carry, *[_in_sequence(list(y), [times for times, _ in made], T) for y in ys]]
+
+
+def _require_outputs(step: Step, grown: Pattern, T: int) -> None:
+    """Refuse the states of all steps where they would not fit, before stages are laid out: the last has all columns."""
+    sizes = [math.prod(s) if k == "tangent" else 0 for s, k in zip(step.rows, step.kinds, strict=True)]
+    before = [0, *itertools.accumulate(sizes)]
+    for v in step.body.jaxpr.outvars[len(step.carry) :]:
+        parts = step.handed_on if _among(v, step.handed_on) else step.received
+        if _among(v, parts):
+            entries = int(grown.indptr[before[parts[v] + 1]] - grown.indptr[before[parts[v]]])
+            require_memory("jacobian: the outputs of a loop", (-(-T // _STAGES), entries), v.aval.dtype.itemsize)
 
 
 def _grows(step: Step, grown: Pattern, T: int, reverse: bool) -> bool:

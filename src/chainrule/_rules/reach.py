@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,12 @@ import scipy.sparse.csgraph
 
 from chainrule._blocks.block import Block
 from chainrule._errors import MissingRuleError
+from chainrule._memory import require_bytes
 from chainrule._program import Tangent, Value
 
-_POWER_LIMIT = 2**22  # nonzeros of a power of a pattern; beyond, connected components count as filled
+_PART = 2**26  # multiply-adds of the rows of a product of patterns that are taken at a time
+_CHEAP, _DEAR = 2**22, 2**33  # multiply-adds of a power that is always taken, and of one that never is
+_ENTRY = 16  # bytes of an entry: a number and its column, and their copies
 
 Pattern = Any  # scipy.sparse.csr_array: rows × columns, its numbers count paths and only say where
 
@@ -22,21 +27,67 @@ Pattern = Any  # scipy.sparse.csr_array: rows × columns, its numbers count path
 def filled(own: Pattern, held: Pattern, steps: int | None) -> Pattern:
     """(I + own)^steps @ held, as patterns."""
     own, held = ones(own + scipy.sparse.eye_array(own.shape[0], format="csr")), ones(held)
-    left = own.shape[0] if steps is None else min(steps, own.shape[0])
+    left, growth = own.shape[0] if steps is None else min(steps, own.shape[0]), 2.0
     while left:
         if left & 1:
-            held = ones(own @ held)
+            held = _product(own, held)
         left >>= 1
         if left:
-            squared = ones(own @ own) if own.nnz**2 <= _POWER_LIMIT * own.shape[0] else None
-            if squared is None:
-                _, label = scipy.sparse.csgraph.connected_components(own, directed=False)
-                member = scipy.sparse.csr_array((np.ones(len(label)), (label, np.arange(len(label)))))
-                return ones(member.T @ ones(member @ held))
+            work = int(_work(own, own)[-1])
+            if work > _CHEAP:
+                connected = _connected(own, held)
+                # what fills in anyway is filled at once
+                if connected.entries <= 2 * held.nnz * growth ** left.bit_length() or work > _DEAR:
+                    return connected.pattern
+            squared = _product(own, own)
             if squared.nnz == own.nnz:
-                return ones(own @ held)
-            own = squared
+                return _product(own, held)
+            own, growth = squared, squared.nnz / own.nnz
     return held
+
+
+@dataclass(frozen=True, eq=False)
+class _Connected:
+    """All columns of a connected component, and the component of each row."""
+
+    columns: Pattern
+    component: np.ndarray
+
+    @property
+    def entries(self) -> int:
+        return int(np.diff(self.columns.indptr).astype(np.int64)[self.component].sum())
+
+    @property
+    def pattern(self) -> Pattern:
+        require_bytes(_HELD, _ENTRY * self.entries)
+        return self.columns[self.component]
+
+
+def _connected(own: Pattern, held: Pattern) -> _Connected:
+    _, label = scipy.sparse.csgraph.connected_components(own, directed=False)
+    member = scipy.sparse.csr_array((np.ones(len(label), np.float32), (label, np.arange(len(label)))))
+    return _Connected(ones(member @ held), label)
+
+
+_HELD = "jacobian: a loop: what it carries takes"
+
+
+def _work(a: Pattern, b: Pattern) -> np.ndarray:
+    """The multiply-adds of a product before each row, and of all."""
+    return np.concatenate([[0], np.cumsum(np.diff(b.indptr).astype(np.int64)[a.indices])])[a.indptr]
+
+
+def _product(a: Pattern, b: Pattern) -> Pattern:
+    """The pattern of a product, some rows at a time: what would not fit is refused before it is there."""
+    work = _work(a, b)
+    if work[-1] <= _PART:
+        return ones(a @ b)
+    cuts = np.unique(np.searchsorted(work, np.arange(0, work[-1], _PART))[1:])
+    parts: list[Pattern] = []
+    for start, stop in itertools.pairwise([0, *cuts, a.shape[0]]):
+        parts.append(ones(a[start:stop] @ b))
+        require_bytes(_HELD, _ENTRY * sum(part.nnz for part in parts))
+    return ones(scipy.sparse.vstack(parts, format="csr"))
 
 
 def ones(pattern: Any) -> Pattern:
@@ -58,11 +109,14 @@ def trajectories(cols: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def position(cols: np.ndarray, layout: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The slot of every column of [..., *rows, q] in its row of the layout; -1 where there is none."""
-    shared = math.prod(layout.shape[:-1]) == 1
-    rows, width = 1 if shared else math.prod(shape), layout.shape[-1]
+    rows, width = math.prod(shape), layout.shape[-1]
     n = int(max(layout.max(initial=0), cols.max(initial=0))) + 1
-    line = 0 if shared else np.arange(rows).reshape((*shape, 1))
-    table = layout if shared else np.broadcast_to(layout, (*shape, width))
+    if math.prod(layout.shape[:-1]) == 1:
+        slots = np.full(n + 1, -1, np.int32)  # the last one is that of -1
+        slots[layout.reshape(-1)[::-1]] = np.arange(width - 1, -1, -1)
+        slots[-1] = -1
+        return slots[cols]
+    line, table = np.arange(rows).reshape((*shape, 1)), np.broadcast_to(layout, (*shape, width))
     keys, place = np.where(table < 0, -1, table + line * n).reshape(-1), np.arange(rows * width) % width
     order = np.argsort(keys, kind="stable")
     keys, place = keys[order], place[order]
@@ -77,6 +131,9 @@ def slots_of(pattern: Pattern, shape: tuple[int, ...]) -> np.ndarray:
     Where the columns stand at the same distances from all rows, as in a stencil, a slot is a distance: what
     a neighbour hands on is then a shift along the slots. Otherwise the columns are sorted.
     """
+    if pattern.nnz and _uniform(pattern):
+        first = pattern.indices[: pattern.indptr[1]].astype(np.int32)
+        return np.broadcast_to(first, (pattern.shape[0], len(first)))
     size, coo = max(pattern.shape[0], 1), pattern.tocoo()
     here, there = (np.stack(np.unravel_index(k, shape)) if shape else np.zeros((0, coo.nnz), int)
                    for k in (coo.row, coo.col % size))  # fmt: skip
@@ -85,7 +142,7 @@ def slots_of(pattern: Pattern, shape: tuple[int, ...]) -> np.ndarray:
     key = coo.col // size * size + (np.ravel_multi_index(tuple(apart), shape) if shape else 0)
     distinct, slot = np.unique(key, return_inverse=True)
     widest = int(np.diff(pattern.indptr).max(initial=0))
-    if coo.nnz and len(distinct) <= widest + widest // 2 and not _uniform(pattern):
+    if coo.nnz and len(distinct) <= widest + widest // 2:
         out = np.full((pattern.shape[0], len(distinct)), -1, np.int32)
         out[coo.row, slot] = coo.col
         return out

@@ -11,6 +11,7 @@ import numpy as np
 import scipy.sparse
 
 from chainrule._blocks.block import Block, compressed
+from chainrule._memory import require_memory
 from chainrule._program import Coefficient, Tangent, Value, as_jax
 from chainrule._rules.pointwise import tidy
 from chainrule._rules.reach import Pattern, blocks_of, ones, position, rows_of, trajectories
@@ -128,6 +129,7 @@ class Virtual:
         blocks, T = [], self.length
         clock = np.arange(T)[::-1] if self.reverse else np.arange(T)
         for b, vals in zip(out.filled().blocks, numbers, strict=True):
+            require_memory("jacobian: a loop", vals.shape, vals.dtype.itemsize)
             cols = self.columns(b.cols)
             young = (b.cols < self._base) & (b.cols >= 0)
             age = clock.reshape((T, *[1] * b.cols.ndim))
