@@ -7,6 +7,7 @@ import json
 import math
 
 import jax
+import jax.experimental.sparse
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -212,6 +213,20 @@ def test_a_plan_counts_both_sweeps_and_names_the_one_that_is_taken(f):
     assert p.chosen == taken.order
     assert "counted over their blocks" in p.reason
     assert [p[J.order].multiply_adds for J in sweeps] == [J.cost for J in sweeps]
+
+
+def test_a_plan_names_the_primitives_without_a_rule():
+    def f(x):
+        return jnp.sin(jax.lax.approx_max_k(x, 2)[0]) + (sparse_square(x) @ sparse_square(x)).todense()[0, 0]
+
+    def sparse_square(x):
+        return jax.experimental.sparse.BCOO((x, np.array([[0, 0], [1, 1], [0, 1]])), shape=(2, 2))
+
+    p = cr.plan(f)(jnp.arange(1.0, 4.0))
+    assert "bcoo_spdot_general" in p.fallbacks
+    assert "without a rule, applied to dense columns: " in str(p)
+    assert cr.Plan.from_dict(json.loads(json.dumps(p.to_dict()))).fallbacks == p.fallbacks
+    assert cr.plan(jnp.sin)(jnp.ones(3)).fallbacks == ()
 
 
 def test_nothing_is_run_and_nothing_large_is_made():

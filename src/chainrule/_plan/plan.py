@@ -46,7 +46,8 @@ class Plan:
     is one where that is cheaper than all others. chosen : the name of one. reason : why, in a sentence. single :
     multiply-adds of one pushforward, or of one pullback. digest : which program this plan belongs to. cuts : where the
     program is cut, by the numbers of its arrays. labels : names of the cuts. measured_on : backend and JAX version of
-    measured times.
+    measured times. fallbacks : the primitives of its steps that no rule covers, or whose parameters none knows: they
+    are applied to dense columns.
 
     Examples
     --------
@@ -67,6 +68,7 @@ class Plan:
     cuts: tuple[tuple[int, ...], ...]
     labels: tuple[str, ...] = field(compare=False)
     measured_on: str = field(default="", compare=False)
+    fallbacks: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def node(self) -> Node:
@@ -97,6 +99,8 @@ class Plan:
             cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
             lines.append(f"{mark} {'  '.join(cells)}")
         lines += ["", self.reason, *(f"  {k}. {s}" for k, s in enumerate(self.steps(), 1))]
+        if self.fallbacks:
+            lines.append(f"without a rule, applied to dense columns: {', '.join(self.fallbacks)}")
         push, pull = n * self.single, m * self.single
         separate = f"{n:,} separate pushforwards take {push:,} multiply-adds, {m:,} pullbacks {pull:,}"
         return "\n".join([*lines, "", f"counted as products of Jacobians; {separate}"])
@@ -133,6 +137,7 @@ class Plan:
                     "orders": tuple(map(_order_from_dict, given["orders"])),
                     "cuts": tuple(map(tuple, given["cuts"])),
                     "labels": tuple(given["labels"]),
+                    "fallbacks": tuple(given.get("fallbacks", ())),
                 }
             )
             found.steps()

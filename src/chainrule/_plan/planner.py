@@ -22,6 +22,7 @@ from chainrule._plan.order import Chain, label
 from chainrule._plan.plan import OrderCost, Plan
 from chainrule._plan.weights import weights
 from chainrule._program import Coefficient, Linear, Tangent
+from chainrule._rules import rule_for
 
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
 
@@ -89,6 +90,7 @@ def planned(program: LinearProgram, what: str, directions: Directions, effort: i
         digest=digest_of(program),
         cuts=tuple(tuple(number[id(v)] for v in cut.arrays) for cut in chain.cuts),
         labels=tuple(label(chain.graph, cut, k, last) for k, cut in enumerate(chain.cuts)),
+        fallbacks=tuple(dict.fromkeys(s.equation.primitive.name for s in program.steps if not rule_for(s.equation))),
     )
     return (plan if only else replace(plan, reason=_reason(plan))), chain
 
