@@ -53,6 +53,10 @@ class StructuredSolver(lx.AbstractLinearSolver[_State]):  # type: ignore[misc]
 
     Notes
     -----
+    Sparse LU is done inside the compiled program where that makes a dozen solves with the same factors faster (up to
+    some 2,000 unknowns on a grid), with dense blocks on a tree of separators and pivots within them. Each solution is
+    judged by its residual, and where that is more than rounding, SuperLU on the host takes its place.
+
     A singular operator gives `lineax.RESULTS.singular`; a Krylov method that does not converge
     `lineax.RESULTS.max_steps_reached`. Arrays of indices, those of `x.at[1:].add` included, are no constants any more
     where lineax, optimistix or diffrax trace the function: what they choose from comes out dense along that axis.
@@ -88,7 +92,7 @@ class StructuredSolver(lx.AbstractLinearSolver[_State]):  # type: ignore[misc]
         (m, n), rows_and_cols = J.shape, J._positions()
         if m > n:
             return None if is_sparse(n, len(rows_and_cols[0])) else jnp.linalg.qr(J._matrix())
-        return J._eliminated() if self.method == "auto" and J.structural_rank == n else None
+        return J._eliminated(for_many=True) if self.method == "auto" and J.structural_rank == n else None
 
     def compute(self, state: _State, vector: Any, options: dict[str, Any]) -> tuple[Any, lx.RESULTS, dict[str, Any]]:
         """Solve, by the factors that there are."""

@@ -119,8 +119,10 @@ class Factored(Jacobian):
     def _square(self) -> bool:
         return all(J.shape[0] == J.shape[1] for J in self.factors)
 
-    def _eliminated(self) -> Any:
-        return tuple(J._eliminated() for J in self.factors) if self._square else self.assemble()._eliminated()
+    def _eliminated(self, for_many: bool = False) -> Any:
+        if not self._square:
+            return self.assemble()._eliminated(for_many)
+        return tuple(J._eliminated(for_many) for J in self.factors)
 
     def _solve(self, factors: Any, b: Any, transposed: bool) -> Any:
         if not self._square:

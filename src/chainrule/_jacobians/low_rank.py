@@ -156,12 +156,12 @@ class LowRankUpdate(Jacobian):
 
     # linear algebra ------------------------------------------------------------------------------
 
-    def _eliminated(self) -> Any:
+    def _eliminated(self, for_many: bool = False) -> Any:
         """Of A; A⁻¹ U; and of I + V A⁻¹ U."""
         if not self._nonsingular:
             return None
         J = jax.lax.stop_gradient(self)
-        own = J._A._eliminated()
+        own = J._A._eliminated(for_many)
         W = J._A._by_factors(own, J._U.T.astype(working(J.dtype)), False).T
         lu, swaps, _ = jax.lax.linalg.lu(jnp.eye(J._rank, dtype=W.dtype) + J._V.astype(W.dtype) @ W)
         return own, W, (lu, swaps)

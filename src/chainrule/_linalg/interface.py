@@ -56,8 +56,8 @@ class LinearAlgebra:
 
     # what a kind of Jacobian provides ------------------------------------------------------------
 
-    def _eliminated(self) -> Any:
-        """Arrays that a solve needs, without derivatives."""
+    def _eliminated(self, for_many: bool = False) -> Any:
+        """Arrays that a solve needs, without derivatives; `for_many` solves, though they take longer to compile."""
         raise self._no_entries("a factorization")
 
     def _solve(self, factors: Any, b: Any, transposed: bool) -> Any:

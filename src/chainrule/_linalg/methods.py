@@ -17,6 +17,7 @@ from chainrule._jacobians.structure import Places
 from chainrule._linalg import small
 from chainrule._linalg.differentiable import sign_and_log
 from chainrule._linalg.host import Sparse, parity, working
+from chainrule._linalg.multifrontal import Multifrontal
 from chainrule._memory import require_memory
 
 
@@ -211,6 +212,9 @@ class BlockTriangular:
             return self._other.factor(values)
         return self._blocks.factor(values), values[self._outside].astype(working(values.dtype))
 
+    def factor_for_many(self, values: Any) -> Any:
+        return self.factor(values) if self._other is None else factor_for_many(self._other, values)
+
     def solve(self, factors: Any, b: Any, transposed: bool) -> Any:
         if self._other is not None:
             return self._other.solve(factors, b, transposed)
@@ -296,6 +300,13 @@ def is_sparse(n: int, nnz: int) -> bool:
     return n > _DENSE and _SPARSE * nnz < n * n
 
 
+def factor_for_many(method: Method, values: Any) -> Any:
+    """[nnz] -> arrays with which each solve is fast, even where it takes longer to compile."""
+    if isinstance(method, Multifrontal | BlockTriangular):
+        return method.factor_for_many(values)
+    return method.factor(values)
+
+
 def choose(p: Places) -> Method:
     """The method for a square pattern of full structural rank."""
     from chainrule._linalg.banded import Banded, Tridiagonal
@@ -314,7 +325,7 @@ def choose(p: Places) -> Method:
         return Tridiagonal(p) if p.structure.parameters == (1, 1) else Banded(p)
 
     def whole() -> Method:
-        return Sparse(p.rows, p.cols, n) if is_sparse(n, nnz) else dense(p)
+        return Multifrontal(p.rows, p.cols, n) if is_sparse(n, nnz) else dense(p)
 
     rows, _, starts = p.triangular_form
     if len(starts) == n:

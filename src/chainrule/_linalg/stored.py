@@ -12,7 +12,7 @@ import numpy as np
 from chainrule._linalg.differentiable import implicit_solve, log_of_zero, lost
 from chainrule._linalg.host import Sparse, working
 from chainrule._linalg.interface import LinearAlgebra
-from chainrule._linalg.methods import is_sparse
+from chainrule._linalg.methods import factor_for_many, is_sparse
 from chainrule._memory import require_memory
 
 
@@ -36,10 +36,11 @@ class StoredEntries(LinearAlgebra):
         """J, or Jᵀ where the blocks are those of the transpose: both have the same factors."""
         return self.T if self._layout.flipped else self
 
-    def _eliminated(self) -> Any:
+    def _eliminated(self, for_many: bool = False) -> Any:
         self._require_structural_rank("solve")  # of a product, only its entries tell
         J = self._upright
-        return J._layout.method.factor(jax.lax.stop_gradient(J.coo()[2]))
+        method, values = J._layout.method, jax.lax.stop_gradient(J.coo()[2])
+        return factor_for_many(method, values) if for_many else method.factor(values)
 
     def _solve(self, factors: Any, b: Any, transposed: bool) -> Any:
         own = b.astype(working(self.dtype))  # J has been factored in this one
