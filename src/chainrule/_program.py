@@ -71,6 +71,14 @@ class Coefficient:
         nonzero = self.nonzero
         return nonzero is not None and not nonzero.any()
 
+    def restated(self) -> Any:
+        """The value for a program that is traced anew: it says again what is known of its zeros and of −∞."""
+        value = self.value
+        for known, number in ((self.support, 0), (None if self.drowned is None else ~self.drowned, -np.inf)):
+            if known is not None and not self.static:
+                value = jnp.where(known, value, jnp.asarray(number, value.dtype))
+        return value
+
 
 @dataclass(frozen=True, eq=False)
 class Tangent:

@@ -45,7 +45,7 @@ def inverted(f: Callable[..., Any], y: Any, start: Any, rest: Sequence[Any]) -> 
 
     def part(i: int, j: int, sources: Sequence[Linear], targets: Sequence[Linear]) -> Map:
         own = section(program.steps[i:j], sources, targets)
-        return lambda arrays: evaluate(own, [v.value for v in own.coefficients], arrays)
+        return lambda arrays: evaluate(own, [v.restated() for v in own.coefficients], arrays)
 
     parts = [part(i, j, a, b) for (i, a), (j, b) in pairwise(places_of(program))] if program.steps else []
     x = [jnp.asarray(a).astype(v.dtype) for a, v in zip(jax.tree.leaves(y), program.targets, strict=True)]
@@ -136,7 +136,7 @@ class _Link:
         form = self.form
         level = form.column_levels
         alone, count = form.sizes[form.cols] == 1, int(level.max(initial=0)) + 1
-        tolerance = float(jnp.finfo(x.dtype).eps) ** _POWER
+        eps = float(jnp.finfo(x.dtype).eps)
 
         def more(state: Any) -> Any:
             return (state[-1] < count) & (state[-2] < round(_MOST * count))
@@ -144,6 +144,8 @@ class _Link:
         def step(state: Any) -> Any:
             x, good, low, high, last, moved, k, first = state
             s, solved = self._step(x, y)
+            # the next error is this one's square only where all lower levels are done; else it is only less
+            tolerance = jnp.where(level > first, _ROUNDING * eps, eps**_POWER)
             far = ~solved & ~(abs(s) <= tolerance * (abs(x) + abs(x).max(initial=0)))  # nan is far
             here, bad = alone & (level == first), ~jnp.isfinite(s)
             low = jnp.where(here & (s > 0), jnp.maximum(low, x), low)
