@@ -36,6 +36,38 @@ def test_as_many_runs_as_levels_and_one_to_see_it(name, levels, monkeypatch):
     assert jnp.isnan(cr.triangular_inverse(lambda x: f(x))(f(x), start=start)).any()
 
 
+def test_masks_times_given_weights_are_seen(monkeypatch):
+    own = np.arange(8)
+    into, out = own[:, None] <= own[None], own[:, None] < own[None]
+    W, V = flows.weights((8, 8), (8, 8))
+
+    def f(x, W, V):
+        return (x - jnp.tanh(x @ (W * into.astype(float))) @ jnp.where(out, V, 0)) * 2.0
+
+    monkeypatch.setattr(inverting, "_MOST", 9 / 8)
+    inverse, x = jax.jit(cr.triangular_inverse(f)), point(8)
+    np.testing.assert_allclose(inverse(f(x, W, V), W, V), x, atol=1e-12)
+    J = np.asarray(jax.jacfwd(f)(x, W, V))
+    found = jax.vjp(lambda y: inverse(y, W, V), f(x, W, V))[1](point(8, 2))[0]
+    np.testing.assert_allclose(found, np.linalg.solve(J.T, point(8, 2)), rtol=1e-10)
+
+
+def test_levels_that_hardly_depend_on_those_below_do_not_wait_for_them(monkeypatch):
+    f, x = flows.made(64), point(64)
+    monkeypatch.setattr(inverting, "_MOST", 0.5)
+    np.testing.assert_allclose(cr.triangular_inverse(f)(f(x)), x, rtol=1e-13, atol=1e-14)
+
+
+def test_small_numbers_beside_a_large_one_have_all_their_digits():
+    def f(x):
+        return x.at[1:-1].add(0.5 * x[:-2])
+
+    J, size = np.asarray(jax.jacfwd(f)(jnp.zeros(12))), np.array([1e-20] * 11 + [1.0])
+    inverse, y, b = cr.triangular_inverse(f), jnp.asarray(size * point(12)), jnp.asarray(size * point(12, 2))
+    for found, matrix in [(inverse(y), J), (jax.jvp(inverse, (b,), (y,))[1], J), (jax.vjp(inverse, b)[1](y)[0], J.T)]:
+        np.testing.assert_allclose(found, np.linalg.solve(matrix, y), rtol=1e-14)
+
+
 @pytest.mark.parametrize("scale", [0.1, 3.0, 30.0])
 def test_bent_numbers_are_enclosed(scale):
     y = monotone(scale * point(8))

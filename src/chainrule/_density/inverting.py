@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -110,6 +111,7 @@ class _Link:
         """The arrays that the map takes to y, by the implicit function theorem where that is differentiated."""
         given = flat(y)
 
+        @functools.partial(jax.checkpoint, prevent_cse=False)  # its derivative keeps h with all that is known of it
         def residual(x: Any) -> Any:
             return flat(self.h(self._columns.unflatten(x, cast=True))) - given
 
@@ -136,7 +138,7 @@ class _Link:
         form = self.form
         level = form.column_levels
         alone, count = form.sizes[form.cols] == 1, int(level.max(initial=0)) + 1
-        eps = float(jnp.finfo(x.dtype).eps)
+        closest, enough = float(jnp.finfo(x.dtype).eps) ** _POWER, _enough(x)
 
         def more(state: Any) -> Any:
             return (state[-1] < count) & (state[-2] < round(_MOST * count))
@@ -144,9 +146,9 @@ class _Link:
         def step(state: Any) -> Any:
             x, good, low, high, last, moved, k, first = state
             s, solved = self._step(x, y)
-            # the next error is this one's square only where all lower levels are done; else it is only less
-            tolerance = jnp.where(level > first, _ROUNDING * eps, eps**_POWER)
-            far = ~solved & ~(abs(s) <= tolerance * (abs(x) + abs(x).max(initial=0)))  # nan is far
+            # the next error is this one's square where all lower levels are done; elsewhere it is only less
+            near = jnp.where(level > first, enough * abs(x), closest * (abs(x) + abs(x).max(initial=0)))
+            far = ~solved & ~(abs(s) <= near)  # nan is far
             here, bad = alone & (level == first), ~jnp.isfinite(s)
             low = jnp.where(here & (s > 0), jnp.maximum(low, x), low)
             high = jnp.where(here & (s < 0), jnp.minimum(high, x), high)
@@ -164,16 +166,25 @@ class _Link:
         return jnp.where(first == count, x, jnp.nan)
 
     def _tangent(self, product: Callable[[Any], Any], b: Any) -> Any:
-        """J x = b by substitution of blocks: x ← x + D⁻¹ (b - J x), exact after as many times as there are levels."""
+        """J x = b by substitution of blocks: x ← x + D⁻¹ (b - J x), exact after as many times as there are levels.
+
+        Most often all levels are exact to rounding much before.
+        """
         own = Problem(lambda x: [product(x)], self._problem.f, self._problem.what, (jnp.zeros_like(b),), _ONE)
         D = jax.lax.stop_gradient(_blocks(recorded_program(own, False, False)))
-        factors, count = D._eliminated(), int(self.form.levels.max(initial=0)) + 1
+        factors, form, enough = D._eliminated(), self.form, _enough(b)
+        count, start = int(form.levels.max(initial=0)) + 1, jnp.full((), -1, jnp.int32)
 
         def solve(times: Callable[[Any], Any], c: Any, transposed: bool) -> Any:
-            def refined(_: Any, x: Any) -> Any:
-                return x + D._by_factors(factors, (c - times(x))[None], transposed)[0]
+            level = count - 1 - form.levels[form.rows] if transposed else form.column_levels
 
-            return jax.lax.fori_loop(0, count, refined, jnp.zeros_like(c))
+            def refined(state: Any) -> Any:
+                x, first = state
+                s = D._by_factors(factors, (c - times(x))[None], transposed)[0]
+                far = (level > first) & ~(abs(s) <= enough * abs(x))
+                return x + s, jnp.where(far, level, count).min(initial=count)
+
+            return jax.lax.while_loop(lambda state: state[1] < count, refined, (jnp.zeros_like(c), start))[0]
 
         return jax.lax.custom_linear_solve(
             product,
@@ -191,6 +202,14 @@ def _between(low: Any, high: Any, x: Any, s: Any, moved: Any) -> Any:
     middle = low + (high - low) / 2
     away = jnp.where(jnp.isfinite(s), 2 * jnp.maximum(abs(moved), abs(s)), 1 + abs(x))
     return jnp.where(jnp.isfinite(middle), middle, x + jnp.where(jnp.isfinite(low), away, -away))
+
+
+def _enough(x: Any) -> float:
+    """The step, relative to x, that rounding in a sum of as many numbers may cause.
+
+    A level that takes no larger one need not wait for those below it; one that does is right when it has waited.
+    """
+    return float(_ROUNDING**2 * jnp.finfo(x.dtype).eps * x.size**0.5)
 
 
 def _patterns(recorded: Recorded) -> Any:

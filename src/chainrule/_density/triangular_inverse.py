@@ -42,9 +42,11 @@ def triangular_inverse(f: Callable[..., Any], *, batched: bool = False) -> Calla
     -----
     A link of L levels is inverted by x ← x - D(x)⁻¹ (f(x) - y) with the diagonal blocks D of its Jacobian. Where each
     number enters its own output affinely (coupling layers: L = 2; masked autoregressive layers: L = n) step k makes
-    level k exact, and L + 1 runs of f are all. Other scalar equations are solved by Newton's method and bisection, one
-    level at a time. A `scan` is one link: write layers that are to be inverted as a loop of Python. See Papamakarios
-    et al., *Normalizing flows for probabilistic modeling and inference* (2021), section 3.1.
+    level k exact, and L + 1 runs of f are the most; levels that hardly depend on those below them are exact much before
+    (Song et al., *Accelerating feedforward computation via parallel nonlinear equation solving*, 2021). Other scalar
+    equations are solved by Newton's method and bisection, one level at a time. A `scan` is one link: write layers that
+    are to be inverted as a loop of Python. See Papamakarios et al., *Normalizing flows for probabilistic modeling and
+    inference* (2021), section 3.1.
 
     Examples
     --------
