@@ -182,6 +182,25 @@ def test_options_of_a_krylov_method_may_be_traced(around):
     assert_allclose(x, np.broadcast_to(np.linalg.solve(dense_of("dense"), b), x.shape), atol=1e-7)
 
 
+@pytest.mark.parametrize("around", [lambda f: f, jax.jit, jax.vmap])
+def test_gmres_goes_on_only_where_bicgstab_stops_short(around, monkeypatch):
+    runs, gmres = [], jax.scipy.sparse.linalg.gmres
+
+    def counted(A, b, x, **options):
+        jax.debug.callback(lambda _: runs.append(1), b)
+        return gmres(A, b, x, **options)
+
+    monkeypatch.setattr(jax.scipy.sparse.linalg, "gmres", counted)
+    b = random(2, 6) if around is jax.vmap else random(6)
+    turned = jnp.asarray(np.kron(np.array([[0.0, 1.0], [-1.0, 0.0]]), np.diag([1.0, 2.0, 3.0])))
+    for A, some in [(jnp.eye(6) + 0.1 * turned, False), (turned, True)]:  # of the second BiCGStab breaks down
+        J = cr.linearize(lambda x, A=A: A @ x)(jnp.zeros(6))
+        x = around(lambda b, J=J: J.solve(b, tolerance=1e-9))(b)
+        assert_allclose(x, np.linalg.solve(A, b.T).T, atol=1e-8)
+        jax.effects_barrier()
+        assert bool(runs) is some
+
+
 def test_conjugate_gradients():
     def f(x):  # a gradient: its Jacobian is symmetric
         return x + x**3 + jnp.convolve(x, jnp.array([-0.4, 0.9, -0.4]), mode="same")

@@ -93,12 +93,28 @@ def _iteration(method: str, preconditioner: Any, tolerance: Any, max_steps: int 
 
             def one(b: Any) -> Any:
                 own = None if M is None else functools.partial(M, transposed=transposed)
-                x, size = jnp.zeros_like(b), jnp.linalg.norm(b)
-                for name in ("bicgstab", "gmres") if method == "auto" else (method,):
+                size = jnp.linalg.norm(b)
+
+                def by(name: str, x: Any) -> tuple[Any, Any]:
                     closest = relative / (1 + (name == "bicgstab"))
                     x, _ = getattr(linalg, name)(apply, b, x, tol=closest, M=own, **options)
-                    left = jnp.linalg.norm(apply(x) - b)
-                    x = x if name == method else jnp.where(left <= size, x, 0)  # the next goes on from there
+                    return x, jnp.linalg.norm(apply(x) - b)
+
+                start = jnp.zeros_like(b)
+                x, left = _in_turn(by, start, size, relative * size) if method == "auto" else by(method, start)
+                return spoiled(x, left > 10 * relative * size)
+
+                def more(state: Any) -> Any:
+                    _, left, turned = state
+                    return ~turned & ~(left <= relative * size)
+
+                def turn(state: Any) -> Any:
+                    x, left, _ = state
+                    return *by("gmres", jnp.where(left <= size, x, 0)), jnp.full_like(size, True, bool)
+
+                # a loop of one turn at most: under vmap, too, it is not entered where BiCGStab serves for all
+                first = *by("bicgstab", jnp.zeros_like(b)), jnp.full_like(size, False, bool)
+                x, left, _ = jax.lax.while_loop(more, turn, first)
                 return spoiled(x, left > 10 * relative * size)
 
             try:
@@ -111,6 +127,25 @@ def _iteration(method: str, preconditioner: Any, tolerance: Any, max_steps: int 
         return implicit_solve(product, solve, b.astype(working(b.dtype)), False).astype(b.dtype)
 
     return run
+
+
+def _in_turn(by: Callable[[str, Any], tuple[Any, Any]], start: Any, size: Any, goal: Any) -> tuple[Any, Any]:
+    """x and ‖b - J x‖ by BiCGStab, and by GMRES from there where that stops short.
+
+    A loop of one turn at most: unlike `cond` it is left out under vmap, too, where BiCGStab serves for the whole batch.
+    """
+
+    def more(state: Any) -> Any:
+        _, left, last = state
+        return ~last & ~(left <= goal)  # nan goes on
+
+    def turn(state: Any) -> Any:
+        x, left, last = state
+        return *by("gmres", jnp.where(left <= size, x, 0)), jnp.ones_like(last)
+
+    x, left = by("bicgstab", start)
+    x, left, _ = jax.lax.while_loop(more, turn, (x, left, jnp.zeros_like(left, bool)))
+    return x, left
 
 
 def _with_transpose(M: Callable[[Any], Any] | None) -> Callable[..., Any] | None:
