@@ -188,6 +188,7 @@ CASES = [
     Case("cumsum", lambda a: lax.cumsum(a, 0, reverse=True), [(3, 4)]),
     Case("cumsum", lambda a: lax.cumsum(a, 0), [(1, 3)]),
     Case("reduce_window_sum", lambda a: window_sums(a, (2, 1), (2, 1), ((1, 0), (0, 0))), [(4, 3)]),
+    Case("reduce_window_sum", lambda a: window_sums(a, (1, 2), (2, 1), ((0, 1), (0, 0))), [(3, 4)]),
     Case("reduce_window_sum", lambda a: window_sums(a, (2,), (1,), ((1, 2),), (2,), (3,)), [(4,)]),
     Case("reduce_window_sum", lambda a: window_sums(a, (1, 2), (1, 2), "VALID"), [(1, 4)]),
     Case("select_and_gather_add", lambda a: pooled(a, (2, 2), (1, 1), "SAME"), [(4, 3)], (), "f"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._blocks.block import Block, densify, expand
+from chainrule._blocks.block import Block, densify, expand, xp
 from chainrule._errors import MissingRuleError
 from chainrule._jax import as_function
 from chainrule._memory import require_memory
@@ -75,36 +76,99 @@ def mix(
     axes: Sequence[int],
     work: int | None = None,
     batch: dict[int, int] | None = None,
+    alike: Sequence[int] = (),
 ) -> list[Value]:
     """Densify along the mixed axes only, then the primitive under `vmap` over the slots.
 
     `work` is the number of operations for each element of the result: as a matrix would take, unless given.
     `batch` says which axis of the result each other axis of the operand becomes: the same one, unless given.
+    `alike` are those of the other axes along which the primitive does the same all along: where the values do not vary
+    there either, they are taken once.
     """
     tangent = values[operand]
     assert isinstance(tangent, Tangent)
-    aval = eqn.outvars[0].aval
+    aval, rank = eqn.outvars[0].aval, len(tangent.shape)
     if not tangent.blocks:  # a sum that waited, and vanishes
         return [zero_tangent(aval)]
-    packed = densify(tangent.blocks, axes)
-    block, run = expand(packed, range(len(tangent.shape))), as_function(with_substitution(eqn))
+    run, batch = as_function(with_substitution(eqn)), batch or {k: k for k in range(rank) if k not in axes}
 
     def column(vals: Any) -> Any:
         full = [as_jax(v.value) if not isinstance(v, Tangent) else vals for v in values]
         return run(*full)[0]
 
-    slots = block.slots
-    vals = jnp.broadcast_to(as_jax(block.vals), (*block.shape, slots))
-    out = jax.vmap(column, in_axes=-1, out_axes=-1)(vals)
-    context.cost += int(np.prod(out.shape)) * (work or int(np.prod([tangent.shape[k] for k in axes])))
-    shape = tuple(aval.shape)
-    cols = packed.cols
-    if batch is not None:
+    def applied(vals: Any) -> Any:
+        free = [k for k in alike if vals.shape[k] == 1 < tangent.shape[k]]
+        out = _side_by_side(column, as_jax(vals), tangent.shape, free, [batch[k] for k in free])
+        context.cost += int(np.prod(out.shape)) * (work or int(np.prod([tangent.shape[k] for k in axes])))
+        return out
+
+    def aligned(array: Any) -> Any:
+        """[*rows of the operand, 1 along the mixed axes, slots] -> [*rows of the result, slots]."""
         kept = sorted(batch, key=lambda k: batch[k])
-        cols = np.transpose(cols, (*kept, *axes, cols.ndim - 1))
-        sizes = dict(zip((batch[k] for k in kept), cols.shape, strict=False))
-        cols = cols.reshape((*[sizes.get(k, 1) for k in range(len(shape))], cols.shape[-1]))
-    return [Tangent(shape, aval.dtype, (Block(shape, cols, out),))]
+        array = xp(array).transpose(array, (*kept, *axes, rank))
+        sizes = dict(zip((batch[k] for k in kept), array.shape, strict=False))
+        return array.reshape((*[sizes.get(k, 1) for k in range(len(aval.shape))], array.shape[-1]))
+
+    packed, shape = densify(tangent.blocks, axes), tuple(aval.shape)
+    factors = _factors(tangent.blocks, axes, alike, packed)
+    if factors is None:
+        vals = applied(packed.vals)
+    else:
+        vals, units, before = factors
+        factor = aligned(as_jax(vals)).astype(aval.dtype)
+        vals = applied(units)[..., None, :] * factor[..., None]  # [*rows, slots of the factor, units]
+        context.cost += int(np.prod(vals.shape))
+        vals = jnp.swapaxes(vals, -1, -2) if before else vals
+        vals = vals.reshape((*vals.shape[:-2], packed.slots))
+    return [Tangent(shape, aval.dtype, (Block(shape, aligned(packed.cols), vals),))]
+
+
+def _side_by_side(
+    run: Callable[[Any], Any], vals: Any, shape: tuple[int, ...], free: Sequence[int], becomes: Sequence[int]
+) -> Any:
+    """A linear map of arrays of this shape on each slot, [*shape or 1s, slots] -> [*outs or 1s, slots].
+
+    The axes `free` become those axes of the result, and the map does the same all along them: as no value varies there,
+    one run takes as many slots as they have places.
+    """
+    rows, slots, sizes = vals.shape[:-1], vals.shape[-1], [shape[k] for k in free]
+    room = math.prod(sizes)
+    runs = -(-slots // room)
+    vals = jnp.pad(vals, [*[(0, 0)] * len(rows), (0, runs * room - slots)])
+    vals = vals.reshape((*[r for k, r in enumerate(rows) if k not in free], runs, *sizes))
+    vals = jnp.broadcast_to(jnp.moveaxis(vals, range(-len(free), 0), free), (*shape, runs))
+    out = jax.vmap(run, in_axes=-1, out_axes=-1)(vals)
+    out = jnp.moveaxis(out, becomes, range(-len(free), 0))  # [*other axes, runs, *free]
+    out = out.reshape((*out.shape[: out.ndim - len(free) - 1], runs * room))[..., :slots]
+    return jnp.expand_dims(out, tuple(becomes))
+
+
+def _factors(
+    blocks: Sequence[Block], axes: Sequence[int], alike: Sequence[int], packed: Block
+) -> tuple[Any, Any, bool] | None:
+    """(values, units, order) where an operand is units along the mixed axes times values that do not vary there.
+
+    A linear map along these axes then takes the units alone: values [*rows, q] times what it makes of units [*rows, u]
+    are the result. None where a column is met twice, or where the values are but one for all units. `packed` is the
+    operand made dense; in its slots the units stand before the q, or after them.
+    """
+    (b, *others), count, rank = blocks, math.prod(blocks[0].shape[k] for k in axes), len(blocks[0].shape)
+    one = b.vals.shape[-1] == 1 and all(b.vals.shape[k] == 1 for k in alike)
+    vary = any(b.vals.shape[k] != 1 for k in axes)
+    if others or one or vary or b.rows is not None or packed.slots != count * b.slots:
+        return None
+    if jnp.iscomplexobj(b.vals):  # some maps commute with real numbers alone
+        return None
+    full = b.full_slots(expand(b, axes).cols)
+    keep = [k for k in range(rank) if k not in axes]
+    for before in (False, True):
+        cols = np.transpose(full, (*keep, *axes, rank) if before else (*keep, rank, *axes))
+        cols = cols.reshape((*[1 if k in axes else full.shape[k] for k in range(rank)], packed.slots))
+        if (cols == packed.cols).all():
+            sizes = [b.shape[k] if k in axes else 1 for k in range(rank)]
+            units = jnp.eye(count, dtype=b.vals.dtype).reshape((*sizes, count))
+            return b.full_slots(b.vals), units, before
+    return None
 
 
 def common_columns(operands: Sequence[Sequence[Block]]) -> tuple[np.ndarray, list[Any]]:

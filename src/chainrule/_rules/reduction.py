@@ -88,7 +88,8 @@ def cumsum(context: Context, eqn: Any, values: list[Value]) -> Any:
     if len(np.unique(cols)) * 2 <= n * sum(b.slots for b in u.blocks) or all(
         constant_along(b, (axis,)) for b in u.blocks
     ):
-        (mixed,) = mix(context, eqn, values, 0, (axis,), work=1)
+        others = [k for k in range(len(u.shape)) if k != axis]
+        (mixed,) = mix(context, eqn, values, 0, (axis,), work=1, alike=others)
         return [_since(mixed, u.blocks, axis, eqn.params["reverse"])]
     require_memory("jacobian: the step `cumsum`", (n, n), u.dtype.itemsize, "chainrule.linearize gives products.")
     triangle = np.tril(np.ones((n, n), u.dtype))

@@ -58,16 +58,23 @@ def _windows(b: Block, p: dict[str, Any], outs: tuple[int, ...]) -> Block:
     return patches(padded, p["window_dimensions"], p["window_strides"], dilation, outs)
 
 
+def _as_it_is(p: dict[str, Any], axis: int) -> bool:
+    """Whether windows leave an axis as it is."""
+    sizes = (p["window_dimensions"][axis], p["window_strides"][axis], p["base_dilation"][axis])
+    return sizes == (1, 1, 1) and tuple(p["padding"][axis]) == (0, 0)
+
+
 @rule("reduce_window_sum", reads="base_dilation padding window_dilation window_dimensions window_strides")
 def reduce_window_sum(context: Context, eqn: Any, values: list[Value]) -> Any:
     """out[i] = sum over the taps t of in[i * stride + t * dilation]: every tap adds slots."""
     (u,), outs = values, tuple(eqn.outvars[0].aval.shape)
     assert isinstance(u, Tangent)
-    axes = tuple(k for k, w in enumerate(eqn.params["window_dimensions"]) if w != 1)
+    kept = [k for k in range(len(outs)) if _as_it_is(eqn.params, k)]
+    axes = tuple(k for k in range(len(outs)) if k not in kept)
     if not axes:
         return NotImplemented
     if all(constant_along(b, axes) for b in u.blocks):
-        return mix(context, eqn, values, 0, axes, work=1)
+        return mix(context, eqn, values, 0, axes, work=1, alike=kept)
     blocks = tuple(_windows(b, eqn.params, outs) for b in u.blocks)
     summed = [sum_rows(b, (len(outs),)) for b in compact(blocks, (len(outs),))]
     context.count(*summed)
