@@ -134,7 +134,8 @@ def _side_by_side(
     rows, slots, sizes = vals.shape[:-1], vals.shape[-1], [shape[k] for k in free]
     room = math.prod(sizes)
     runs = -(-slots // room)
-    vals = jnp.pad(vals, [*[(0, 0)] * len(rows), (0, runs * room - slots)])
+    if runs * room > slots:
+        vals = jnp.pad(vals, [*[(0, 0)] * len(rows), (0, runs * room - slots)])
     vals = vals.reshape((*[r for k, r in enumerate(rows) if k not in free], runs, *sizes))
     vals = jnp.broadcast_to(jnp.moveaxis(vals, range(-len(free), 0), free), (*shape, runs))
     out = jax.vmap(run, in_axes=-1, out_axes=-1)(vals)

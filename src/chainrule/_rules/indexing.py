@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -68,7 +67,7 @@ def gather(context: Context, eqn: Any, values: list[Value]) -> Any:
     batch = {k: o for k, o in zip(window, d.offset_dims, strict=True) if sizes[k] == operand.shape[k]}
     batch |= {k: rest[j] for k, j in zip(d.operand_batching_dims, d.start_indices_batching_dims, strict=True)}
     batch |= {k: rest[j] for k, j in _counted(indices, d.start_index_map, operand.shape) if sizes[k] == 1}
-    return _mixed(context, eqn, values, 0, batch, [k for k in window if k in batch])
+    return _mixed(context, eqn, values, 0, batch)
 
 
 def _inside(eqn: Any, operand: Tangent, indices: Coefficient) -> bool:
@@ -84,16 +83,12 @@ def dynamic_slice(context: Context, eqn: Any, values: list[Value]) -> Any:
     if done is not NotImplemented or not isinstance(values[0], Tangent):
         return done
     shape, sizes = values[0].shape, eqn.params["slice_sizes"]
-    whole = {k: k for k in range(len(shape)) if sizes[k] == shape[k]}
-    return _mixed(context, eqn, values, 0, whole, list(whole))
+    return _mixed(context, eqn, values, 0, {k: k for k in range(len(shape)) if sizes[k] == shape[k]})
 
 
-def _mixed(
-    context: Context, eqn: Any, values: list[Value], operand: int, batch: dict[int, int], whole: Sequence[int] = ()
-) -> list[Value]:
-    """`whole`: the axes of the batch that each index takes all along."""
+def _mixed(context: Context, eqn: Any, values: list[Value], operand: int, batch: dict[int, int]) -> list[Value]:
     axes = [k for k in range(len(values[operand].shape)) if k not in batch]
-    return mix(context, eqn, values, operand, axes, work=1, batch=batch, alike=whole)
+    return mix(context, eqn, values, operand, axes, work=1, batch=batch)
 
 
 def _counted(indices: Coefficient, dims: Any, shape: tuple[int, ...]) -> list[tuple[int, int]]:
