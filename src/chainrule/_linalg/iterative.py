@@ -78,11 +78,7 @@ def _iteration(method: str, preconditioner: Any, tolerance: Any, max_steps: int 
         eps = max(float(jnp.finfo(dtype).eps) for dtype in known_to)
         relative = eps**0.5 if tolerance is None else tolerance
         fixed = jax.lax.stop_gradient(J)
-        M = (
-            _approximate_inverse(fixed, preconditioner)
-            if isinstance(preconditioner, str)
-            else _with_transpose(preconditioner)
-        )
+        M = _inverse_like(preconditioner, fixed)
 
         def product(x: Any, transposed: bool) -> Any:
             return J._products(x, transposed).astype(x.dtype)
@@ -146,6 +142,11 @@ def _in_turn(by: Callable[[str, Any], tuple[Any, Any]], start: Any, size: Any, g
     x, left = by("bicgstab", start)
     x, left, _ = jax.lax.while_loop(more, turn, (x, left, jnp.zeros_like(left, bool)))
     return x, left
+
+
+def _inverse_like(preconditioner: Any, J: Any) -> Callable[..., Any] | None:
+    named = isinstance(preconditioner, str)
+    return _approximate_inverse(J, preconditioner) if named else _with_transpose(preconditioner)
 
 
 def _with_transpose(M: Callable[[Any], Any] | None) -> Callable[..., Any] | None:
