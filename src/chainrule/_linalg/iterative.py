@@ -100,19 +100,6 @@ def _iteration(method: str, preconditioner: Any, tolerance: Any, max_steps: int 
                 x, left = _in_turn(by, start, size, relative * size) if method == "auto" else by(method, start)
                 return spoiled(x, left > 10 * relative * size)
 
-                def more(state: Any) -> Any:
-                    _, left, turned = state
-                    return ~turned & ~(left <= relative * size)
-
-                def turn(state: Any) -> Any:
-                    x, left, _ = state
-                    return *by("gmres", jnp.where(left <= size, x, 0)), jnp.full_like(size, True, bool)
-
-                # a loop of one turn at most: under vmap, too, it is not entered where BiCGStab serves for all
-                first = *by("bicgstab", jnp.zeros_like(b)), jnp.full_like(size, False, bool)
-                x, left, _ = jax.lax.while_loop(more, turn, first)
-                return spoiled(x, left > 10 * relative * size)
-
             try:
                 return jax.vmap(one)(b)
             except MissingRuleError:
