@@ -53,7 +53,7 @@ FLOORS = [
     *all_of("_linalg", "differentiable small host klu banded methods factorization iterative interface stored"),
     *all_of("_linalg", "lineax_operator"),
     *all_of("_jacobians", "display layout jacobian assembled matrix_free factored null_space low_rank"),
-    *all_of("_accumulate", "narrow recorded"),
+    *all_of("_accumulate", "narrow recorded once"),
     "_density",
     *all_of("_density", "diagonal determinant"),
     *all_of("_accumulate", "dense_parts explicit accumulate parts"),
