@@ -98,6 +98,20 @@ def test_a_batch_shares_the_weights() -> None:
     assert block.slots == 4 and block.vals.shape == (1, 3, 4) and block.cols.shape == (5, 1, 4)
 
 
+@pytest.mark.parametrize(("below", "stored"), [(1.0, 12), (-3.0, 12), (np.tri(12) + np.eye(12), 144)])
+def test_one_number_for_each_column_of_a_triangle(below: Any, stored: int) -> None:
+    """Where all that a column holds is one number, this is not written out; an entry that is not finite stays apart."""
+
+    def f(x: Any) -> Any:
+        return jnp.tril(jnp.full((12, 12), below)) @ jnp.sin(x)
+
+    x = jnp.asarray(c(12)).at[5].set(jnp.inf)
+    J = cr.jacobian(f, order="forward")(x)
+    assert sum(v.size for v in jax.tree.leaves(J)) == stored and J.nnz == 78
+    expected = np.where(np.tri(12) > 0, np.broadcast_to(below, (12, 12)) * jnp.cos(x), 0.0)
+    np.testing.assert_allclose(J.dense(), expected, rtol=1e-12)
+
+
 BAND = np.tri(160) - np.tri(160, k=-3)
 PRODUCTS: dict[str, Callable[..., Any]] = {
     "matrix and vector": lambda x, w: (w * BAND) @ x,

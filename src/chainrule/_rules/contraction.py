@@ -250,25 +250,37 @@ def _contract_block(
     moved = [x for k, x in enumerate(mine) if x not in out and b.cols.shape[k] != 1]
     inner = _by_stride(b, mine + slot, [*moved, slot])
     labels, vals = _squeezed(b.vals, mine + slot, (*b.shape, b.slots))
-    target = "".join(x for x in [*out, *inner] if x in labels + other)
+    met, factor = other, c
+    if nonzero is not None and set(other) <= {*out, *moved}:  # nothing of it is summed: its zeros become absent
+        factor = _one_number(c, nonzero)
+        met, factor = _squeezed(factor, other, c.shape)
+    target = "".join(x for x in [*out, *inner] if x in labels + met)
     # with one vector the matrix is read once, whichever way, and better as the one that the value is computed with
-    vector = all(sizes[x] == 1 for x in labels if x not in other)
-    if not vector and _turns(labels, other, target, sizes):
-        product = _turned(labels, other, target, vals, c, precision)
+    vector = all(sizes[x] == 1 for x in labels if x not in met)
+    if not vector and _turns(labels, met, target, sizes):
+        product = _turned(labels, met, target, vals, factor, precision)
     else:
-        lined, c = (other, c) if vector else _lined_up(other, c, target)
-        product = (_slots_first if context.summed else _einsum)(f"{labels},{lined}->{target}", vals, c, precision)
-    context.cost += math.prod(sizes[x] for x in set(labels + other))
+        lined, factor = (met, factor) if vector else _lined_up(met, factor, target)
+        product = (_slots_first if context.summed else _einsum)(f"{labels},{lined}->{target}", vals, factor, precision)
+    context.cost += math.prod(sizes[x] for x in set(labels + met))
     cols = _moved_cols(b, mine + slot, out, inner, sizes)
     if nonzero is not None:  # absent: what meets zeros alone
         left = "".join(x for x in other if x in out or x in moved)
-        met = nonzero.any(axis=tuple(k for k, x in enumerate(other) if x not in left))
-        if not met.all():
+        there = nonzero.any(axis=tuple(k for k, x in enumerate(other) if x not in left))
+        if not there.all():
             known = "".join(x for x in [*out, *inner] if x in left)
-            keep = _merge_slots(np.einsum(f"{left}->{known}", met), known, out, inner, sizes)
+            keep = _merge_slots(np.einsum(f"{left}->{known}", there), known, out, inner, sizes)
             cols = np.where(keep, cols, np.int32(-1))
     shape = tuple(sizes[x] for x in out)
     return Block(shape, cols, _merge_slots(product, target, out, inner, sizes))
+
+
+def _one_number(c: Any, nonzero: np.ndarray) -> Any:
+    """A coefficient whose nonzeros are one known number, as this number: an axis of size 1 is 'the same along it'."""
+    if not isinstance(c, np.ndarray) or not nonzero.any():
+        return c
+    first = c[nonzero][0]
+    return np.full((1,) * c.ndim, first, c.dtype) if (c[nonzero] == first).all() else c
 
 
 def _slots_first(subscripts: str, vals: Any, c: Any, precision: Any) -> Any:
