@@ -3,7 +3,7 @@
 It fuses what is element-wise with all that reads it, and takes a sum of four terms for as cheap as a copy. Where such
 a value is broadcast, a kernel then computes it once for each element of the result, and of a value that was turned
 reads every operand across its rows. It is quicker to write the small array first. A sine it takes for cheap, too: one
-is taken once wherever it is broadcast.
+is taken once wherever it is broadcast. See `taken_once` in `_blocks/block.py`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from chainrule._jax import Equation, Jaxpr, Literal
@@ -51,14 +49,6 @@ def repeated(jaxpr: Jaxpr) -> set[Any]:
         work[out] = 0 if _is_dear(eqn) else min(before + _own_work(eqn), _MOST)
         sines[out] = {out} if _is_sine(eqn) else set().union(*(sines.get(v, ()) for v in operands))
     return found
-
-
-def taken_once(value: Any) -> Any:
-    """The same numbers, in a kernel of their own: a quotient by ones that XLA cannot see is never repeated.
-
-    A barrier alone is gone by the time that kernels are fused.
-    """
-    return value / jax.lax.optimization_barrier(jnp.ones_like(value))
 
 
 def _saved(eqn: Equation, v: Any, work: int) -> int:

@@ -18,7 +18,8 @@ from typing import Any
 
 import jax
 
-from chainrule._accumulate.once import ELEMENTWISE, repeated, taken_once
+from chainrule._accumulate.once import ELEMENTWISE, repeated
+from chainrule._blocks.block import taken_once
 from chainrule._jax import Equation, Jaxpr, Literal, as_callable, needed, resized, straight_line
 from chainrule._mesh import mesh_of
 

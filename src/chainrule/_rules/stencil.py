@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._blocks.block import Block, compressed, masked
+from chainrule._blocks.block import Block, compressed, masked, taken_once
 from chainrule._program import Tangent, Value, as_jax
 from chainrule._rules.reach import blocks_of, position
 from chainrule._rules.step import Step
@@ -107,15 +107,15 @@ def stencil_of(step: Step, virtual: Virtual) -> Stencil | None:
     taps: list[Tap] | None = None
     cost = step.context.cost
 
-    def one(_: None, slices: Any) -> Any:
+    def one(slices: Any) -> Any:
         nonlocal taps
         step.context.cost = cost
         outs = step.local([*step.consts, *step.carry, *virtual.at(slices)])
         taps = _neighbours(step, outs)
-        return None, [_weight(*slot) for out in outs[: len(step.carry)] for slot in _slots(out)]
+        return [_weight(*slot) for out in outs[: len(step.carry)] for slot in _slots(out)]
 
-    # a loop of its own: XLA would find weights that only a sum reads anew for every slot of it
-    weights = jax.lax.scan(one, None, virtual.scanned, length=virtual.length)[1]
+    # written first: XLA would find weights that only a sum reads anew for every slot of it
+    weights = [taken_once(w) for w in jax.vmap(one, axis_size=virtual.length)(virtual.scanned)]
     step.context.cost = cost + virtual.length * (step.context.cost - cost)
     return None if taps is None else Stencil(taps, weights)
 
