@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from chainrule._blocks.block import Block, compressed, densify, join, multiply, presence, same_but_absent, union, xp
+from chainrule._blocks.rows import present_parts
 from chainrule._errors import MissingRuleError
 from chainrule._memory import require_memory
 from chainrule._program import Coefficient, Context, Contracted, Tangent, Value, as_jax
@@ -143,6 +144,14 @@ def contract(
     mine, other, out = parted(subscripts)
     axes = [k for k, x in enumerate(mine) if x not in out]
     blocks, done = list(u.blocks), []
+    # of arrays that were concatenated each meets its own part of the coefficient
+    for part, own in present_parts(blocks, axes[0]) if len(axes) == 1 else ():
+        cut = tuple(part if x == mine[axes[0]] else slice(None) for x in other)
+        known = None if nonzero is None else nonzero[cut]
+        piece = Tangent(own[0].shape, u.dtype, tuple(own))
+        done += contract(context, piece, c[cut], subscripts, known, precision)
+    if done:
+        return done
     if nonzero is not None and len(axes) == 1 and set(other) & set(mine) == {mine[axes[0]]}:
         lines = _lines(nonzero, other, mine[axes[0]])
         if int(lines.sum(axis=1).max(initial=0)) * _SPARSE <= lines.shape[1]:
