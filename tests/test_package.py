@@ -36,7 +36,7 @@ FLOORS = [
     *all_of("_blocks", "block rows"),
     "_program",
     *all_of("_blocks", "coefficient"),
-    *all_of("_rules", "_registry fallback pointwise contraction shape indexing reach step control virtual"),
+    *all_of("_rules", "_registry fallback pointwise einsum contraction shape indexing reach step control virtual"),
     *all_of("_rules", "layout stencil postponed loop reduction solve sparse window"),
     "_rules", "_propagate", "_linear",
     *all_of("_blocks", "apply"),

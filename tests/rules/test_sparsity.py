@@ -112,6 +112,25 @@ def test_one_number_for_each_column_of_a_triangle(below: Any, stored: int) -> No
     np.testing.assert_allclose(J.dense(), expected, rtol=1e-12)
 
 
+def test_parts_of_a_concatenation_meet_their_own_rows_of_a_matrix() -> None:
+    """As if each were multiplied by itself; but for laying the numbers of the context beside the others."""
+    A, P, Q, x = c(3, 4), c(3, 5), c(4, 5), jnp.asarray(c(20, 3))
+
+    def parts(x: Any) -> Any:
+        return x, jnp.broadcast_to(jnp.mean(jnp.tanh(x @ A), 0), (20, 4))
+
+    def whole(x: Any) -> Any:
+        return jnp.sin(jnp.concatenate(parts(x), 1) @ np.concatenate([P, Q]))
+
+    def apart(x: Any) -> Any:
+        own, context = parts(x)
+        return jnp.sin(own @ P + context @ Q)
+
+    J, K = (cr.jacobian(f, order="forward")(x) for f in (whole, apart))
+    assert J.cost == K.cost + 4 * x.size
+    np.testing.assert_allclose(J.tree(), jax.jacfwd(whole)(x), rtol=1e-12, atol=1e-13)
+
+
 BAND = np.tri(160) - np.tri(160, k=-3)
 PRODUCTS: dict[str, Callable[..., Any]] = {
     "matrix and vector": lambda x, w: (w * BAND) @ x,
@@ -134,3 +153,20 @@ def test_products_of_a_large_sparse_matrix(name: str, order: Any) -> None:
     y, J = cr.value_and_jacobian(f, order=order)(x, w)
     np.testing.assert_allclose(y, f(x, w), rtol=1e-12, atol=1e-13)
     np.testing.assert_allclose(J.tree(), jax.jacfwd(f)(x, w), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("sizes", [(40, 3, 2, 5), (40, 8, 4, 4), (40, 1, 3, 3), (40, 9, 3, 3), (20, 3, 2, 5)])
+@pytest.mark.parametrize("order", ["forward", "reverse"])
+def test_a_batch_of_small_products_is_added_up(sizes: Any, order: Any) -> None:
+    """A routine that is called for each of them takes longer than the sums, of up to eight terms."""
+    n, k, p, q = sizes
+    R, B = c(2, k * p), jnp.asarray(c(n, k, q))
+
+    def f(a: Any) -> Any:
+        return jnp.einsum("nkp,nkq->npq", jnp.sin(a @ R).reshape(n, k, p), jnp.tanh(B * a[:, :1, None]))
+
+    a = jnp.asarray(c(n, 2))
+    made = cr.jacobian(f, order="forward").trace(a).jaxpr.jaxpr
+    np.testing.assert_allclose(cr.jacobian(f, order=order)(a).tree(), jax.jacfwd(f)(a), rtol=1e-12, atol=1e-13)
+    batched = [e for e in made.eqns if e.primitive.name == "dot_general" and e.params["dimension_numbers"][1][0]]
+    assert (not batched) == (n >= 32 and k <= 8)

@@ -16,6 +16,7 @@ from chainrule._errors import MissingRuleError
 from chainrule._memory import require_memory
 from chainrule._program import Coefficient, Context, Contracted, Tangent, Value, as_jax
 from chainrule._rules._registry import rule
+from chainrule._rules.einsum import einsum, parted
 from chainrule._rules.pointwise import overlaid, tidy, union_width
 
 
@@ -31,11 +32,6 @@ def dot_general(context: Context, eqn: Any, values: list[Value]) -> Any:
     letters, precision = letters_of(eqn), eqn.params["precision"]
     subscripts = f"{letters[where]},{letters[1 - where]}->{letters[2]}"
     return [contracted(context, eqn.outvars[0].aval, *associated(u, c, subscripts, precision), precision)]
-
-
-def parted(subscripts: str) -> list[str]:
-    """The axes of both operands of an Einstein sum, and of its result."""
-    return subscripts.replace("->", ",").split(",")
 
 
 def contracted(context: Context, aval: Any, u: Tangent, c: Coefficient, subscripts: str, precision: Any) -> Contracted:
@@ -77,7 +73,7 @@ def associated(u: Tangent, c: Coefficient, subscripts: str, precision: Any) -> t
         return u, c, subscripts
     known = u.coefficient.static and c.static
     left, right = (a.value if known else as_jax(a.value) for a in (u.coefficient, c))
-    product = _einsum(f"{inner},{other}->{kept}", left, right, precision)
+    product = einsum(f"{inner},{other}->{kept}", left, right, precision)
     return (
         u.source,
         Coefficient(product, _product_support(u.coefficient, c, inner, other, kept)),
@@ -91,25 +87,6 @@ def _product_support(a: Coefficient, b: Coefficient, inner: str, other: str, kep
         return None
     places = [np.ones(v.shape) if v.nonzero is None else v.nonzero.astype(float) for v in (a, b)]
     return np.einsum(f"{inner},{other}->{kept}", *places, optimize=True) != 0
-
-
-def _einsum(subscripts: str, a: Any, b: Any, precision: Any) -> Any:
-    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
-        if "V" in (a.dtype.kind, b.dtype.kind):  # NumPy has no sums of bfloat16 and its like
-            wide = np.einsum(subscripts, a.astype(np.float32), b.astype(np.float32))
-            return wide.astype(np.result_type(a, b))
-        return np.einsum(subscripts, a, b)
-    left, right, out = parted(subscripts)
-    if set(left + right) <= set(out):  # nothing is summed: as a batch of products XLA would turn and copy both sides
-        return multiply(_aligned(a, left, out), _aligned(b, right, out))
-    return jnp.einsum(subscripts, a, b, precision=precision)
-
-
-def _aligned(array: Any, labels: str, target: str) -> Any:
-    """The array with its axes in the order of the target, and axes of size 1 for those that it lacks."""
-    order = sorted(range(len(labels)), key=lambda k: target.index(labels[k]))
-    array = xp(array).transpose(array, order)
-    return xp(array).expand_dims(array, [k for k, x in enumerate(target) if x not in labels])
 
 
 def transposed(context: Context, eqn: Any, u: Contracted, permutation: Any) -> list[Value]:
@@ -270,7 +247,7 @@ def _contract_block(
         product = _turned(labels, met, target, vals, factor, precision)
     else:
         lined, factor = (met, factor) if vector else _lined_up(met, factor, target)
-        product = (_slots_first if context.summed else _einsum)(f"{labels},{lined}->{target}", vals, factor, precision)
+        product = (_slots_first if context.summed else einsum)(f"{labels},{lined}->{target}", vals, factor, precision)
     context.cost += math.prod(sizes[x] for x in set(labels + met))
     cols = _moved_cols(b, mine + slot, out, inner, sizes)
     if nonzero is not None:  # absent: what meets zeros alone
@@ -296,9 +273,9 @@ def _slots_first(subscripts: str, vals: Any, c: Any, precision: Any) -> Any:
     """The same with the slots before the last axis of rows on both sides, as `pointwise.scale` writes them then."""
     labels, lined, target = parted(subscripts)
     if min(len(labels), len(target)) < 2 or labels[-1] != target[-1]:
-        return _einsum(subscripts, vals, c, precision)
+        return einsum(subscripts, vals, c, precision)
     labels, target = (f"{x[:-2]}{x[-1]}{x[-2]}" for x in (labels, target))
-    product = _einsum(f"{labels},{lined}->{target}", xp(vals).swapaxes(vals, -1, -2), c, precision)
+    product = einsum(f"{labels},{lined}->{target}", xp(vals).swapaxes(vals, -1, -2), c, precision)
     return xp(product).swapaxes(product, -1, -2)
 
 
@@ -317,7 +294,7 @@ def _turned(labels: str, other: str, target: str, vals: Any, c: Any, precision: 
     kept = [x for x in labels if x not in summed]
     barrier, own, out = jax.lax.optimization_barrier, [*kept, *summed], [*kept, *(x for x in other if x not in summed)]
     left = barrier(jnp.transpose(vals, [labels.index(x) for x in own]))
-    product = barrier(_einsum(f"{''.join(own)},{other}->{''.join(out)}", left, as_jax(c), precision))
+    product = barrier(einsum(f"{''.join(own)},{other}->{''.join(out)}", left, as_jax(c), precision))
     return jnp.transpose(product, [out.index(x) for x in target])
 
 
