@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import chainrule as cr
+from chainrule._jax import walk
 from chainrule._plan.node import Leg
 
 rng = np.random.default_rng(0)
@@ -193,3 +194,18 @@ def test_a_loop_is_weighed_against_other_orders_with_the_order_of_its_body():
     assert own.multiply_adds == own.pushed == steps * (2 * LATENT * HIDDEN + HIDDEN) * LATENT
     assert p["forward"].multiply_adds == pytest.approx(assembled + steps * LATENT * LATENT * N + last, rel=0.05)
     assert p["mixed"].multiply_adds == own.multiply_adds + last + N * LATENT * LATENT
+
+
+def test_what_enters_with_a_step_is_placed_by_a_slice():
+    """Its columns stand side by side, also where the step laid them beside those that are carried."""
+    H, T = 6, 40
+    W, U = rng.normal(size=(H, H)) / 3, rng.normal(size=(H, H)) / 3
+
+    def f(xs):
+        return jax.lax.scan(lambda h, x: (jnp.tanh(W @ h + U @ x),) * 2, jnp.zeros(H), xs)[1]
+
+    xs = jnp.asarray(rng.normal(size=(T, H)))
+    taken = {e.primitive.name for e in walk(cr.jacobian(f, order="forward").trace(xs).jaxpr.jaxpr)}
+    assert "dynamic_update_slice" in taken and not any(name.startswith("scatter") for name in taken)
+    J = cr.jacobian(f, order="forward")(xs)
+    np.testing.assert_allclose(J.tree(), jax.jacfwd(f)(xs), rtol=1e-11, atol=1e-12)

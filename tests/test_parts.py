@@ -1,4 +1,4 @@
-"""Products of independent rows part by part, and sines that are taken once."""
+"""Products of independent rows part by part, and what is broadcast taken once."""
 
 import jax
 import jax.numpy as jnp
@@ -7,6 +7,7 @@ import pytest
 
 import chainrule as cr
 import chainrule._accumulate.parts as parts
+import chainrule._blocks.block as block
 
 rng = np.random.default_rng(0)
 W = [jnp.asarray(rng.normal(size=s) / np.sqrt(s[0])) for s in ((32, 64), (64, 64), (64, 16))]
@@ -161,8 +162,8 @@ def test_known_arguments_stay_known(every_size):
     np.testing.assert_allclose(J.tree(), jax.jacfwd(lambda x: f(x, 2, "power"))(x), rtol=1e-12, atol=1e-13)
 
 
-def remainders(f, x):
-    return [e for e in cr.jacobian(f).trace(x).jaxpr.jaxpr.eqns if e.primitive.name == "rem"]
+def taken_once(f, x):
+    return [e for e in cr.jacobian(f).trace(x).jaxpr.jaxpr.eqns if e.primitive.name == "optimization_barrier"]
 
 
 def rotated(x):
@@ -170,10 +171,10 @@ def rotated(x):
     return points * jnp.cos(angle) + jnp.roll(points, 1, axis=1) * jnp.sin(angle)
 
 
-@pytest.mark.parametrize("f", [rotated, lambda x: jnp.cumsum(jnp.sin(x.ravel()))], ids=["rotated", "sums"])
+@pytest.mark.parametrize("f", [rotated, lambda x: jnp.sin(x).sum() * x], ids=["rotated", "scaled by a sum"])
 def test_a_sine_is_not_taken_for_each_element_of_a_larger_array(f):
     x = jnp.asarray(rng.normal(size=(5, 4)))
-    assert remainders(lambda x: f(x), x)
+    assert taken_once(lambda x: f(x), x)
     np.testing.assert_array_equal(cr.jacobian(f)(x).tree(), jax.jacfwd(f)(x))
 
     def norm(jacobian):
@@ -195,7 +196,39 @@ def test_a_sine_that_is_not_finite_stays_so():
     ids=["element by element", "in a chain", "no sine"],
 )
 def test_other_sines_are_left_as_they_are(f, dtype):
-    assert not remainders(lambda x: f(x), jnp.arange(1, 5, dtype=dtype))
+    assert not taken_once(lambda x: f(x), jnp.arange(1, 5, dtype=dtype))
+
+
+def outer(rows, columns=lambda x: x):
+    """Its Jacobian is broadcast from vectors of several terms: those of its rows, or of its columns."""
+    return lambda x: jnp.sum(columns(x)) * rows(x)
+
+
+def several_terms(x):
+    return x * x * x - 2.0 * x * x
+
+
+@pytest.mark.parametrize(
+    ("f", "count"),
+    [
+        (outer(several_terms), 0),
+        (outer(jnp.exp, several_terms), 1),
+        (outer(jnp.exp, jnp.exp), 0),
+        (lambda x: several_terms(x) * x[:1], 0),
+    ],
+    ids=["along the rows", "along the columns", "dear by itself", "element by element"],
+)
+def test_terms_that_are_broadcast_along_the_innermost_axis_are_added_once(f, count):
+    x = jnp.asarray(rng.normal(size=256))
+    assert len(taken_once(lambda x: f(x), x)) == count
+    np.testing.assert_allclose(cr.jacobian(f)(x).dense(), jax.jacfwd(f)(x), rtol=1e-12, atol=1e-13)
+    assert not taken_once(lambda x: f(x), x[:8])  # too few to be worth a kernel
+
+
+def test_what_is_taken_once_stays_what_it_is():
+    x = jnp.array([0.0, -0.0, jnp.inf, -jnp.inf, jnp.nan, 3e-308, 1e308, 1 / 3])
+    np.testing.assert_array_equal(jax.jit(block.taken_once)(x), x)
+    np.testing.assert_array_equal(jnp.signbit(jax.jit(block.taken_once)(x[:4])), [False, True, False, True])
 
 
 def test_an_equation_of_several_results_ends_a_region(every_size):

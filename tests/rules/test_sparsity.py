@@ -98,6 +98,39 @@ def test_a_batch_shares_the_weights() -> None:
     assert block.slots == 4 and block.vals.shape == (1, 3, 4) and block.cols.shape == (5, 1, 4)
 
 
+@pytest.mark.parametrize(("below", "stored"), [(1.0, 12), (-3.0, 12), (np.tri(12) + np.eye(12), 144)])
+def test_one_number_for_each_column_of_a_triangle(below: Any, stored: int) -> None:
+    """Where all that a column holds is one number, this is not written out; an entry that is not finite stays apart."""
+
+    def f(x: Any) -> Any:
+        return jnp.tril(jnp.full((12, 12), below)) @ jnp.sin(x)
+
+    x = jnp.asarray(c(12)).at[5].set(jnp.inf)
+    J = cr.jacobian(f, order="forward")(x)
+    assert sum(v.size for v in jax.tree.leaves(J)) == stored and J.nnz == 78
+    expected = np.where(np.tri(12) > 0, np.broadcast_to(below, (12, 12)) * np.asarray(jnp.cos(x)), 0.0)
+    np.testing.assert_allclose(J.dense(), expected, rtol=1e-12)
+
+
+def test_parts_of_a_concatenation_meet_their_own_rows_of_a_matrix() -> None:
+    """As if each were multiplied by itself; but for laying the numbers of the context beside the others."""
+    A, P, Q, x = c(3, 4), c(3, 5), c(4, 5), jnp.asarray(c(20, 3))
+
+    def parts(x: Any) -> Any:
+        return x, jnp.broadcast_to(jnp.mean(jnp.tanh(x @ A), 0), (20, 4))
+
+    def whole(x: Any) -> Any:
+        return jnp.sin(jnp.concatenate(parts(x), 1) @ np.concatenate([P, Q]))
+
+    def apart(x: Any) -> Any:
+        own, context = parts(x)
+        return jnp.sin(own @ P + context @ Q)
+
+    J, K = (cr.jacobian(f, order="forward")(x) for f in (whole, apart))
+    assert J.cost == K.cost + 4 * x.size
+    np.testing.assert_allclose(J.tree(), jax.jacfwd(whole)(x), rtol=1e-12, atol=1e-13)
+
+
 BAND = np.tri(160) - np.tri(160, k=-3)
 PRODUCTS: dict[str, Callable[..., Any]] = {
     "matrix and vector": lambda x, w: (w * BAND) @ x,
@@ -120,3 +153,20 @@ def test_products_of_a_large_sparse_matrix(name: str, order: Any) -> None:
     y, J = cr.value_and_jacobian(f, order=order)(x, w)
     np.testing.assert_allclose(y, f(x, w), rtol=1e-12, atol=1e-13)
     np.testing.assert_allclose(J.tree(), jax.jacfwd(f)(x, w), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("sizes", [(40, 3, 2, 5), (40, 8, 4, 4), (40, 1, 3, 3), (40, 9, 3, 3), (20, 3, 2, 5)])
+@pytest.mark.parametrize("order", ["forward", "reverse"])
+def test_a_batch_of_small_products_is_added_up(sizes: Any, order: Any) -> None:
+    """A routine that is called for each of them takes longer than the sums, of up to eight terms."""
+    n, k, p, q = sizes
+    R, B = c(2, k * p), jnp.asarray(c(n, k, q))
+
+    def f(a: Any) -> Any:
+        return jnp.einsum("nkp,nkq->npq", jnp.sin(a @ R).reshape(n, k, p), jnp.tanh(B * a[:, :1, None]))
+
+    a = jnp.asarray(c(n, 2))
+    made = cr.jacobian(f, order="forward").trace(a).jaxpr.jaxpr
+    np.testing.assert_allclose(cr.jacobian(f, order=order)(a).tree(), jax.jacfwd(f)(a), rtol=1e-12, atol=1e-13)
+    batched = [e for e in made.eqns if e.primitive.name == "dot_general" and e.params["dimension_numbers"][1][0]]
+    assert (not batched) == (n >= 32 and k <= 8)

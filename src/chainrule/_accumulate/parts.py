@@ -4,7 +4,7 @@ A batch of matrix products leaves arrays behind that are as large as the result,
 each, they take longer than the products themselves. Where all of them have an axis in common with the result, a loop
 over parts of this axis leaves nothing behind but the result. A person would write the same `jax.lax.map`.
 
-A sine or cosine that is broadcast is computed for each element of the larger array; see `repeated`.
+What is broadcast is computed for each element of the larger array; see `once`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
 
+from chainrule._accumulate.once import ELEMENTWISE, repeated
+from chainrule._blocks.block import taken_once
 from chainrule._jax import Equation, Jaxpr, Literal, as_callable, needed, resized, straight_line
 from chainrule._mesh import mesh_of
 
@@ -45,7 +46,7 @@ class Region:
 
 
 def in_parts(function: Callable[..., Any], *args: Any) -> Any:
-    """function(*args) of traced arguments; on one CPU large products are taken part by part, and sines once.
+    """function(*args) of traced arguments; on one CPU large products part by part, and what is broadcast once.
 
     Several devices would have to exchange what a loop takes apart; a GPU has no use for small parts.
     """
@@ -81,10 +82,10 @@ def run(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
             env[region.root] = _looped(region, env)
         elif id(eqn) not in inside:
             between.append(eqn)
-            if id(eqn) in once:
+            if not once.isdisjoint(eqn.outvars):
                 _run_straight(between, used, env)
                 between, (v,) = [], eqn.outvars
-                env[v] = jax.lax.rem(env[v], np.asarray(2, v.aval.dtype))  # itself: it is less than 2
+                env[v] = taken_once(env[v])
     _run_straight(between, used, env)
     return [v.val if isinstance(v, Literal) else env[v] for v in jaxpr.outvars]
 
@@ -93,32 +94,6 @@ def _uses(jaxpr: Jaxpr) -> Counter[Any]:
     """How often each variable is taken, by an equation or as a result."""
     taken = [*(v for e in jaxpr.eqns for v in e.invars), *jaxpr.outvars]
     return Counter(v for v in taken if not isinstance(v, Literal))
-
-
-def repeated(jaxpr: Jaxpr) -> set[int]:
-    """The equations of sines and cosines that XLA would take for each element of a larger array.
-
-    It counts them as cheap, and fuses them with all that they are broadcast for, in kernel after kernel. It never
-    repeats a remainder; a barrier is gone by the time that kernels are fused.
-    """
-    sines = {e.outvars[0]: e for e in jaxpr.eqns if e.primitive.name in ("sin", "cos") and _is_real(e.outvars[0])}
-    of: dict[Any, set[Any]] = {v: {v} for v in sines}  # which of them each array has elements of
-    found: set[int] = set()
-    for eqn in jaxpr.eqns:
-        name = eqn.primitive.name
-        if name not in _ELEMENTWISE and name not in ("broadcast_in_dim", "reshape", "squeeze"):
-            continue
-        for v in eqn.invars:
-            own = set() if isinstance(v, Literal) else of.get(v, set())
-            if own and v.aval.size < eqn.outvars[0].aval.size:
-                found.update(id(sines[x]) for x in own)
-            elif own and eqn.outvars[0] not in sines:
-                of[eqn.outvars[0]] = of.get(eqn.outvars[0], set()) | own
-    return found
-
-
-def _is_real(v: Any) -> bool:
-    return bool(np.issubdtype(v.aval.dtype, np.floating)) and v.aval.size > 1
 
 
 def _run_straight(eqns: Sequence[Equation], used: Mapping[Any, int], env: dict[Any, Any]) -> None:
@@ -243,7 +218,7 @@ def part_size(region: Region) -> int | None:
 def _operand_axes(eqn: Equation, axis: int) -> list[int | None] | None:
     """The axis of every operand that is this axis of the result, part for part; None where an equation mixes it."""
     name = eqn.primitive.name
-    if name in _ELEMENTWISE:
+    if name in ELEMENTWISE:
         shape = eqn.outvars[0].aval.shape
         return [axis if v.aval.shape and v.aval.shape[axis] == shape[axis] else None for v in eqn.invars]
     return _AXES[name](eqn, axis) if name in _AXES else None
@@ -296,12 +271,6 @@ _AXES: dict[str, Callable[[Equation, int], list[int | None] | None]] = {
     "dot_general": _of_product,
     "concatenate": lambda eqn, axis: None if eqn.params["dimension"] == axis else [axis] * len(eqn.invars),
 }
-_ELEMENTWISE = frozenset(
-    {
-        *("add", "add_any", "sub", "mul", "div", "neg", "max", "min", "exp", "log", "tanh", "logistic", "sin", "cos"),
-        *("sqrt", "rsqrt", "integer_pow", "square", "abs", "sign", "convert_element_type", "select_n", "copy"),
-    }
-)
 
 
 def _params(eqn: Equation, axis: int, size: int) -> dict[str, Any]:

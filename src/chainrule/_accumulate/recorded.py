@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from chainrule._accumulate.links import push_linked
 from chainrule._accumulate.loop_body import planning
 from chainrule._accumulate.mixed import Mixed, seeds_of
 from chainrule._accumulate.narrow import split
@@ -18,7 +19,7 @@ from chainrule._jacobians.assembled import Assembled, whole
 from chainrule._jacobians.factored import Factored
 from chainrule._jacobians.jacobian import Jacobian
 from chainrule._jacobians.layout import Layout
-from chainrule._linear import LinearProgram, push_through, record, section
+from chainrule._linear import LinearProgram, record, section
 from chainrule._plan.node import Body, Node
 from chainrule._plan.order import Chain
 from chainrule._program import Coefficient, Context, Linear, Tangent, plain
@@ -75,7 +76,7 @@ def _plain(v: Coefficient | Linear) -> Any:
 def swept(problem: Problem, recorded: Recorded, bodies: Sequence[Body] = ()) -> Accumulated:
     """One sweep; `bodies`: orders of the bodies of its loops, in place of the best."""
     context = planning(bodies)
-    tangents = push_through(context, recorded.program, seeds_of(recorded.program.inputs))
+    tangents = push_linked(context, recorded.program, seeds_of(recorded.program.inputs))
     spaces, order = (recorded.rows, recorded.columns), "reverse" if recorded.reverse else "forward"
     own = assembled(problem.what, context, spaces, tangents, recorded.reverse, order)
     return recorded.with_jacobian(own, context)

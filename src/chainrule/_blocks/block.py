@@ -129,6 +129,14 @@ def _elementwise(name: str, direct: Callable[[Any, Any], Any], a: Any, b: Any) -
     return (direct if a.ndim == b.ndim and a.dtype == b.dtype else getattr(jnp, name))(a, b)
 
 
+def taken_once(value: Any) -> Any:
+    """The same real numbers, in a kernel of their own: XLA on a CPU repeats no quotient, here by hidden ones.
+
+    A barrier alone is gone by the time that kernels are fused.
+    """
+    return value / jax.lax.optimization_barrier(jnp.ones_like(value))
+
+
 def slots_first(combine: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
     """A product with the slots before the last axis of rows: a sum over them is one step with what made the values."""
     if a.ndim < 2:

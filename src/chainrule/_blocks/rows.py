@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from chainrule._blocks.block import Block, expand, flat_numbers
+from chainrule._blocks.block import Block, compressed, expand, flat_numbers
 
 
 def pad_rows(block: Block, config: Any, shape: tuple[int, ...]) -> Block:
@@ -68,6 +69,29 @@ def _surrounded(block: Block, box: tuple[slice, ...], shape: tuple[int, ...]) ->
         full = expand(block, range(len(block.shape)))
         block = Block(inner, *(a.reshape((*inner, a.shape[-1])) for a in (full.cols, full.vals)))
     return pad_rows(block, [(s.start, n - s.stop, 0) for s, n in zip(box, shape, strict=True)], shape)
+
+
+def present_parts(blocks: Sequence[Block], axis: int) -> list[tuple[slice, list[Block]]]:
+    """Blocks cut to the parts of an axis that they are present in; none where these are more than the axis has."""
+    found: dict[tuple[int, int], list[Block]] = {}
+    for b in blocks:
+        there = np.asarray((b.cols >= 0).any(axis=tuple(k for k in range(b.cols.ndim) if k != axis)))
+        if len(there) == 1 or not there.any():
+            return []
+        places = np.flatnonzero(there)
+        found.setdefault((int(places[0]), int(places[-1]) + 1), []).append(b)
+    n = blocks[0].shape[axis] if blocks else 0
+    if (0, n) in found or sum(stop - start for start, stop in found) > n:
+        return []
+    return [(slice(*part), [_cut(b, axis, slice(*part)) for b in own]) for part, own in found.items()]
+
+
+def _cut(block: Block, axis: int, part: slice) -> Block:
+    """The rows in a part of an axis."""
+    shape, cut = list(block.shape), (slice(None),) * axis + (part,)
+    shape[axis] = part.stop - part.start
+    vals = block.vals if block.vals.shape[axis] == 1 else block.vals[cut]
+    return Block(tuple(shape), compressed(block.cols[cut], len(shape)), vals)
 
 
 def layers(targets: np.ndarray, size: int) -> list[np.ndarray]:

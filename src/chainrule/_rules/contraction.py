@@ -11,10 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from chainrule._blocks.block import Block, compressed, densify, join, multiply, presence, same_but_absent, union, xp
+from chainrule._blocks.rows import present_parts
 from chainrule._errors import MissingRuleError
 from chainrule._memory import require_memory
 from chainrule._program import Coefficient, Context, Contracted, Tangent, Value, as_jax
 from chainrule._rules._registry import rule
+from chainrule._rules.einsum import einsum, parted
 from chainrule._rules.pointwise import overlaid, tidy, union_width
 
 
@@ -30,11 +32,6 @@ def dot_general(context: Context, eqn: Any, values: list[Value]) -> Any:
     letters, precision = letters_of(eqn), eqn.params["precision"]
     subscripts = f"{letters[where]},{letters[1 - where]}->{letters[2]}"
     return [contracted(context, eqn.outvars[0].aval, *associated(u, c, subscripts, precision), precision)]
-
-
-def parted(subscripts: str) -> list[str]:
-    """The axes of both operands of an Einstein sum, and of its result."""
-    return subscripts.replace("->", ",").split(",")
 
 
 def contracted(context: Context, aval: Any, u: Tangent, c: Coefficient, subscripts: str, precision: Any) -> Contracted:
@@ -76,7 +73,7 @@ def associated(u: Tangent, c: Coefficient, subscripts: str, precision: Any) -> t
         return u, c, subscripts
     known = u.coefficient.static and c.static
     left, right = (a.value if known else as_jax(a.value) for a in (u.coefficient, c))
-    product = _einsum(f"{inner},{other}->{kept}", left, right, precision)
+    product = einsum(f"{inner},{other}->{kept}", left, right, precision)
     return (
         u.source,
         Coefficient(product, _product_support(u.coefficient, c, inner, other, kept)),
@@ -90,25 +87,6 @@ def _product_support(a: Coefficient, b: Coefficient, inner: str, other: str, kep
         return None
     places = [np.ones(v.shape) if v.nonzero is None else v.nonzero.astype(float) for v in (a, b)]
     return np.einsum(f"{inner},{other}->{kept}", *places, optimize=True) != 0
-
-
-def _einsum(subscripts: str, a: Any, b: Any, precision: Any) -> Any:
-    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
-        if "V" in (a.dtype.kind, b.dtype.kind):  # NumPy has no sums of bfloat16 and its like
-            wide = np.einsum(subscripts, a.astype(np.float32), b.astype(np.float32))
-            return wide.astype(np.result_type(a, b))
-        return np.einsum(subscripts, a, b)
-    left, right, out = parted(subscripts)
-    if set(left + right) <= set(out):  # nothing is summed: as a batch of products XLA would turn and copy both sides
-        return multiply(_aligned(a, left, out), _aligned(b, right, out))
-    return jnp.einsum(subscripts, a, b, precision=precision)
-
-
-def _aligned(array: Any, labels: str, target: str) -> Any:
-    """The array with its axes in the order of the target, and axes of size 1 for those that it lacks."""
-    order = sorted(range(len(labels)), key=lambda k: target.index(labels[k]))
-    array = xp(array).transpose(array, order)
-    return xp(array).expand_dims(array, [k for k, x in enumerate(target) if x not in labels])
 
 
 def transposed(context: Context, eqn: Any, u: Contracted, permutation: Any) -> list[Value]:
@@ -143,6 +121,14 @@ def contract(
     mine, other, out = parted(subscripts)
     axes = [k for k, x in enumerate(mine) if x not in out]
     blocks, done = list(u.blocks), []
+    # of arrays that were concatenated each meets its own part of the coefficient
+    for part, own in present_parts(blocks, axes[0]) if len(axes) == 1 else ():
+        cut = tuple(part if x == mine[axes[0]] else slice(None) for x in other)
+        known = None if nonzero is None else nonzero[cut]
+        piece = Tangent(own[0].shape, u.dtype, tuple(own))
+        done += contract(context, piece, c[cut], subscripts, known, precision)
+    if done:
+        return done
     if nonzero is not None and len(axes) == 1 and set(other) & set(mine) == {mine[axes[0]]}:
         lines = _lines(nonzero, other, mine[axes[0]])
         if int(lines.sum(axis=1).max(initial=0)) * _SPARSE <= lines.shape[1]:
@@ -250,34 +236,46 @@ def _contract_block(
     moved = [x for k, x in enumerate(mine) if x not in out and b.cols.shape[k] != 1]
     inner = _by_stride(b, mine + slot, [*moved, slot])
     labels, vals = _squeezed(b.vals, mine + slot, (*b.shape, b.slots))
-    target = "".join(x for x in [*out, *inner] if x in labels + other)
+    met, factor = other, c
+    if nonzero is not None and set(other) <= {*out, *moved}:  # nothing of it is summed: its zeros become absent
+        factor = _one_number(c, nonzero)
+        met, factor = _squeezed(factor, other, c.shape)
+    target = "".join(x for x in [*out, *inner] if x in labels + met)
     # with one vector the matrix is read once, whichever way, and better as the one that the value is computed with
-    vector = all(sizes[x] == 1 for x in labels if x not in other)
-    if not vector and _turns(labels, other, target, sizes):
-        product = _turned(labels, other, target, vals, c, precision)
+    vector = all(sizes[x] == 1 for x in labels if x not in met)
+    if not vector and _turns(labels, met, target, sizes):
+        product = _turned(labels, met, target, vals, factor, precision)
     else:
-        lined, c = (other, c) if vector else _lined_up(other, c, target)
-        product = (_slots_first if context.summed else _einsum)(f"{labels},{lined}->{target}", vals, c, precision)
-    context.cost += math.prod(sizes[x] for x in set(labels + other))
+        lined, factor = (met, factor) if vector else _lined_up(met, factor, target)
+        product = (_slots_first if context.summed else einsum)(f"{labels},{lined}->{target}", vals, factor, precision)
+    context.cost += math.prod(sizes[x] for x in set(labels + met))
     cols = _moved_cols(b, mine + slot, out, inner, sizes)
     if nonzero is not None:  # absent: what meets zeros alone
         left = "".join(x for x in other if x in out or x in moved)
-        met = nonzero.any(axis=tuple(k for k, x in enumerate(other) if x not in left))
-        if not met.all():
+        there = nonzero.any(axis=tuple(k for k, x in enumerate(other) if x not in left))
+        if not there.all():
             known = "".join(x for x in [*out, *inner] if x in left)
-            keep = _merge_slots(np.einsum(f"{left}->{known}", met), known, out, inner, sizes)
+            keep = _merge_slots(np.einsum(f"{left}->{known}", there), known, out, inner, sizes)
             cols = np.where(keep, cols, np.int32(-1))
     shape = tuple(sizes[x] for x in out)
     return Block(shape, cols, _merge_slots(product, target, out, inner, sizes))
+
+
+def _one_number(c: Any, nonzero: np.ndarray) -> Any:
+    """A coefficient whose nonzeros are one known number, as this number: an axis of size 1 is 'the same along it'."""
+    if not isinstance(c, np.ndarray) or not nonzero.any():
+        return c
+    first = c[nonzero][0]
+    return np.full((1,) * c.ndim, first, c.dtype) if (c[nonzero] == first).all() else c
 
 
 def _slots_first(subscripts: str, vals: Any, c: Any, precision: Any) -> Any:
     """The same with the slots before the last axis of rows on both sides, as `pointwise.scale` writes them then."""
     labels, lined, target = parted(subscripts)
     if min(len(labels), len(target)) < 2 or labels[-1] != target[-1]:
-        return _einsum(subscripts, vals, c, precision)
+        return einsum(subscripts, vals, c, precision)
     labels, target = (f"{x[:-2]}{x[-1]}{x[-2]}" for x in (labels, target))
-    product = _einsum(f"{labels},{lined}->{target}", xp(vals).swapaxes(vals, -1, -2), c, precision)
+    product = einsum(f"{labels},{lined}->{target}", xp(vals).swapaxes(vals, -1, -2), c, precision)
     return xp(product).swapaxes(product, -1, -2)
 
 
@@ -296,7 +294,7 @@ def _turned(labels: str, other: str, target: str, vals: Any, c: Any, precision: 
     kept = [x for x in labels if x not in summed]
     barrier, own, out = jax.lax.optimization_barrier, [*kept, *summed], [*kept, *(x for x in other if x not in summed)]
     left = barrier(jnp.transpose(vals, [labels.index(x) for x in own]))
-    product = barrier(_einsum(f"{''.join(own)},{other}->{''.join(out)}", left, as_jax(c), precision))
+    product = barrier(einsum(f"{''.join(own)},{other}->{''.join(out)}", left, as_jax(c), precision))
     return jnp.transpose(product, [out.index(x) for x in target])
 
 

@@ -10,21 +10,21 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._blocks.block import Block, compressed, join, masked, place, present
+from chainrule._blocks.block import Block
 from chainrule._errors import MissingRuleError
 from chainrule._jax import Literal, as_callable, count_equations, scan_counts
 from chainrule._memory import require_memory
 from chainrule._program import Coefficient, Context, Tangent, Value, as_jax, plain, zero_coefficient, zero_tangent
 from chainrule._rules._registry import rule, zeros
+from chainrule._rules.layout import Layout, all_numbers
 from chainrule._rules.postponed import postponed
-from chainrule._rules.reach import Pattern, blocks_of, position, slots_of
+from chainrule._rules.reach import Pattern, blocks_of
 from chainrule._rules.stencil import Stencil, stencil_of
 from chainrule._rules.step import Step, kind_of, numbers_of, whole
 from chainrule._rules.virtual import Virtual
@@ -112,13 +112,13 @@ def _staged(context: Context, eqn: Any, step: Step) -> list[Value]:
     count = T if stencil is not None and T <= _SINGLE_STEPS else min(T, _STAGES)
     small = stencil is not None or count * count_equations(step.body.jaxpr) <= _UNROLLED_EQUATIONS
     if not small or not _grows(step, grown, T, reverse):
-        return _loop(context, step, range(T), virtual, _Layout(step, grown), stencil)
+        return _loop(context, step, range(T), virtual, Layout(step.kinds, step.carry, grown), stencil)
     carry, made = step.carry, []
     for start, stop in itertools.pairwise(k * T // count for k in range(count + 1)):
         times = _of_order(start, stop, T, reverse)
         stage = step.during(carry, times)
         virtual = Virtual(stage, len(times), reverse)
-        layout = _Layout(stage, stage.reach(virtual.patterns(), len(times)))
+        layout = Layout(stage.kinds, stage.carry, stage.reach(virtual.patterns(), len(times)))
         outs = _loop(context, stage, times, virtual, layout, stencil)
         carry = outs[:b]
         made.append((times, outs[b:]))
@@ -161,7 +161,7 @@ def _in_sequence(parts: list[Value], times: list[range], T: int) -> Value:
 
 
 def _loop(
-    context: Context, step: Step, times: range, virtual: Virtual, layout: _Layout, stencil: Stencil | None
+    context: Context, step: Step, times: range, virtual: Virtual, layout: Layout, stencil: Stencil | None
 ) -> list[Value]:
     """One `lax.scan` over the values of the carry, in a layout that never changes."""
     outvars, b = step.body.jaxpr.outvars, len(step.carry)
@@ -175,7 +175,7 @@ def _loop(
     return [*layout.values(end), *stacked]
 
 
-def _by_equations(context: Context, step: Step, virtual: Virtual, layout: _Layout) -> tuple[Any, list[Value], Any]:
+def _by_equations(context: Context, step: Step, virtual: Virtual, layout: Layout) -> tuple[Any, list[Value], Any]:
     """Every step through its equations: the carry in the end, what a step gives, and its numbers at all times."""
     T, b, cost = virtual.length, len(step.carry), context.cost
     outvars = step.body.jaxpr.outvars
@@ -200,7 +200,7 @@ def _by_equations(context: Context, step: Step, virtual: Virtual, layout: _Layou
 
 
 def _by_sums(
-    context: Context, step: Step, times: range, reverse: bool, layout: _Layout, stencil: Stencil
+    context: Context, step: Step, times: range, reverse: bool, layout: Layout, stencil: Stencil
 ) -> tuple[Any, list[Value], Any] | None:
     """The same by weighted sums of neighbours; None where the columns of these do not move alike in all rows."""
     moves = stencil.shifts(layout.cols, layout.cols)
@@ -217,7 +217,7 @@ def _by_sums(
         entering = iter(layout.numbers(step.carry))
         own = [None if s is None else Block(s[:-1], c, next(entering)) for s, c in zip(full, layout.cols, strict=True)]
     shifts, exact = moves if narrow is None else narrow
-    state = [None if b is None else _all_numbers(b, exact) for b in own]
+    state = [None if b is None else all_numbers(b, exact) for b in own]
 
     def one(state: Any, weights: Any) -> Any:
         after = stencil.advance(state, weights, shifts, full)
@@ -238,11 +238,6 @@ def _by_sums(
     return numbers, made, ys
 
 
-def _all_numbers(b: Block, exact: bool) -> Any:
-    """[*rows, slots]; 0 where absent, unless nothing is made of what is absent."""
-    return jnp.broadcast_to(as_jax(b.vals if exact else present(b)), (*b.shape, b.slots))
-
-
 def _among(v: Any, handed_on: dict[Any, int]) -> bool:
     return not isinstance(v, Literal) and v in handed_on
 
@@ -256,7 +251,7 @@ def while_loop(context: Context, eqn: Any, values: list[Value]) -> Any:
         step, test = Step(context, body, values[a:b], values[b:], []), as_callable(cond.jaxpr, cond.consts)
     except MissingRuleError:
         return NotImplemented
-    layout = _Layout(step, step.reach([], None))
+    layout = Layout(step.kinds, step.carry, step.reach([], None))
 
     def going(state: Any) -> Any:
         return test(*map(plain, values[:a]), *map(plain, layout.values(state)))[0]
@@ -293,87 +288,5 @@ def while_zeros(context: Context, eqn: Any, values: list[Value], outs: list[Coef
     return [zero_coefficient(v) if kind == "zero" else v for kind, v in zip(step.kinds, outs, strict=True)]
 
 
-class _Layout:
-    """The columns of every part of the carry, the same in all steps, and how its values are put into them."""
-
-    def __init__(self, step: Step, pattern: Pattern):
-        self._step = step
-        self.cols: list[Any] = []
-        start = 0
-        for kind, v, shape in zip(step.kinds, step.carry, step.rows, strict=True):
-            if kind != "tangent":
-                self.cols.append(None)
-                continue
-            rows = pattern[start : start + math.prod(shape)]
-            start += math.prod(shape)
-            cols = compressed(slots_of(rows, shape).reshape((*shape, -1)), len(shape))
-            require_memory("jacobian: a loop", (*shape, cols.shape[-1]), v.dtype.itemsize)
-            self.cols.append(cols)
-
-    def values(self, state: Sequence[Any]) -> list[Value]:
-        """The carry, from its numbers."""
-        left, out = iter(state), []
-        for kind, v, cols in zip(self._step.kinds, self._step.carry, self.cols, strict=True):
-            if kind == "zero":
-                out.append(v)
-            elif kind == "coefficient":
-                out.append(Coefficient(next(left)))
-            else:
-                out.append(Tangent(v.shape, v.dtype, (Block(v.shape, cols, next(left)),)))
-        return out
-
-    def numbers(self, carry: Sequence[Value], virtual: Virtual | None = None, time: Any = None) -> list[Any]:
-        """The numbers of the carry: coefficients as they are, tangents [*rows, columns of the layout]."""
-        out = []
-        for kind, own, v, cols in zip(self._step.kinds, self._step.carry, carry, self.cols, strict=True):
-            if kind == "coefficient":
-                assert isinstance(v, Coefficient)
-                out.append(as_jax(v.value))
-            elif kind == "tangent":
-                out.append(self._placed(own, v, cols, virtual, time))
-        return out
-
-    def _placed(self, own: Value, v: Value, cols: np.ndarray, virtual: Virtual | None, time: Any) -> Any:
-        full = (*own.shape, cols.shape[-1])
-        total, rest = None, []
-        for b in blocks_of(v):
-            if b.cols.shape == cols.shape and np.array_equal(b.cols, cols):
-                total = _plus(total, jnp.broadcast_to(as_jax(b.vals), full))
-            elif virtual is not None and virtual.within(b):
-                total = _plus(total, virtual.placed(b, cols, time))
-            else:
-                spot = position(b.cols, cols, b.shape)
-                moved = _shifted(b, spot, cols.shape[-1])
-                if moved is None:
-                    rest.append(Block(b.shape, spot, b.vals))
-                else:
-                    total = _plus(total, moved)
-        if rest:
-            b = join(rest)
-            total = _plus(total, as_jax(place(b.vals, compressed(b.cols, len(b.shape)), b.slots, full[-1], b.shape)))
-        if total is None:
-            return jnp.zeros(full, own.dtype)
-        return jnp.broadcast_to(total, full).astype(own.dtype)
-
-
-def _shifted(block: Block, spot: np.ndarray, width: int) -> Any:
-    """The values in their places, if these are a shift of the slots that is the same in all rows; else None."""
-    flat = spot.reshape(-1, spot.shape[-1])
-    first = flat.max(axis=0)
-    present = np.flatnonzero(first >= 0)
-    if not len(present) or not ((flat == first) | (flat < 0)).all():
-        return None
-    low = int(first[present[0]] - present[0])
-    if not np.array_equal(first[present], present + low) or block.slots != len(first):
-        return None
-    vals = masked(as_jax(block.full_slots(block.vals)), compressed(spot >= 0))
-    around = [*[(0, 0, 0)] * (vals.ndim - 1), (low, width - block.slots - low, 0)]
-    return jax.lax.pad(vals, jnp.zeros((), vals.dtype), around)
-
-
 def _positions_known(v: Value) -> bool:
     return isinstance(v, Coefficient) and v.static and v.value.ndim > 0 and v.value.dtype.kind in "iub"
-
-
-def _plus(a: Any, b: Any) -> Any:
-    return b if a is None else a + b

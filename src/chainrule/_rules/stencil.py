@@ -8,7 +8,8 @@ product is a sum of shifts: new[i, t] = sum over taps of weight[i] * old[i + dis
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._blocks.block import Block, compressed, masked
+from chainrule._blocks.block import Block, compressed, masked, taken_once
 from chainrule._program import Tangent, Value, as_jax
 from chainrule._rules.reach import blocks_of, position
 from chainrule._rules.step import Step
@@ -99,7 +100,8 @@ def _padded(a: Any, margin: list[tuple[int, int]], wraps: tuple[bool, ...]) -> A
 
 def stencil_of(step: Step, virtual: Virtual) -> Stencil | None:
     """The steps of a loop as weighted sums of neighbours, where they are, and where that is cheaper."""
-    if not step.heavy or "coefficient" in step.kinds or _neighbours(step, step.outs) is None:
+    carried, starts = len(step.carry), step.starts
+    if not step.heavy or "coefficient" in step.kinds or taps_of(step.outs[:carried], starts) is None:
         return None
     dtypes = {v.dtype for kind, v in zip(step.kinds, step.carry, strict=True) if kind == "tangent"}
     if len(dtypes) != 1 or any(jnp.issubdtype(d, jnp.complexfloating) for d in dtypes):
@@ -107,17 +109,47 @@ def stencil_of(step: Step, virtual: Virtual) -> Stencil | None:
     taps: list[Tap] | None = None
     cost = step.context.cost
 
-    def one(_: None, slices: Any) -> Any:
+    def one(slices: Any) -> Any:
         nonlocal taps
         step.context.cost = cost
-        outs = step.local([*step.consts, *step.carry, *virtual.at(slices)])
-        taps = _neighbours(step, outs)
-        return None, [_weight(*slot) for out in outs[: len(step.carry)] for slot in _slots(out)]
+        outs = step.local([*step.consts, *step.carry, *virtual.at(slices)])[:carried]
+        taps = taps_of(outs, starts)
+        return weights_of(outs)
 
-    # a loop of its own: XLA would find weights that only a sum reads anew for every slot of it
-    weights = jax.lax.scan(one, None, virtual.scanned, length=virtual.length)[1]
+    # written first: XLA would find weights that only a sum reads anew for every slot of it
+    weights = [taken_once(w) for w in jax.vmap(one, axis_size=virtual.length)(virtual.scanned)]
     step.context.cost = cost + virtual.length * (step.context.cost - cost)
     return None if taps is None else Stencil(taps, weights)
+
+
+def weights_of(outs: Sequence[Value]) -> list[Any]:
+    """The numbers [*rows or 1s] of every slot that is present anywhere, zero where it is absent."""
+    return [_weight(*slot) for out in outs for slot in _slots(out)]
+
+
+def taps_of(outs: Sequence[Value], starts: Mapping[int, tuple[int, tuple[int, ...]]]) -> list[Tap] | None:
+    """The tap of every slot of the new carry; None if the distance of one is not fixed.
+
+    starts : of each part of the old carry its first column, and its shape.
+    """
+    taps: list[Tap] = []
+    for target, out in enumerate(outs):
+        for cols, _, _ in _slots(out):
+            source = _part_of(int(cols.max()), starts)
+            if source is None or starts[source][1] != cols.shape or len(taps) == _TAPS:
+                return None
+            there, present = cols - starts[source][0], cols >= 0
+            found = None if (there[present] < 0).any() else _distance(there, present, cols.shape)
+            if found is None:
+                return None
+            taps.append(Tap(source, found[1], found[0], target))
+    return taps
+
+
+def _part_of(column: int, starts: Mapping[int, tuple[int, tuple[int, ...]]]) -> int | None:
+    """The part of the old carry whose column this is; None for one of a constant or of an input."""
+    inside = (k for k, (first, shape) in starts.items() if 0 <= column - first < math.prod(shape))
+    return next(inside, None)
 
 
 def _slots(out: Value) -> list[tuple[np.ndarray, Block, int]]:
@@ -133,22 +165,6 @@ def _slots(out: Value) -> list[tuple[np.ndarray, Block, int]]:
 
 def _weight(cols: np.ndarray, b: Block, q: int) -> Any:
     return masked(as_jax(b.vals)[..., min(q, b.vals.shape[-1] - 1)], compressed(cols >= 0))
-
-
-def _neighbours(step: Step, outs: Sequence[Value]) -> list[Tap] | None:
-    """The tap of every slot of the new carry; None if the distance of one is not fixed."""
-    taps: list[Tap] = []
-    for target, out in enumerate(outs[: len(step.carry)]):
-        for cols, _, _ in _slots(out):
-            source = step.part_of(int(cols.max()))
-            if source is None or step.carry[source].shape != cols.shape or len(taps) == _TAPS:
-                return None
-            there, present = cols - step.first_column(source), cols >= 0
-            found = None if (there[present] < 0).any() else _distance(there, present, cols.shape)
-            if found is None:
-                return None
-            taps.append(Tap(source, found[1], found[0], target))
-    return taps
 
 
 def _distance(

@@ -72,16 +72,11 @@ class Step:
             return v
         return Tangent(v.shape, v.dtype, (identity(v.shape, self._starts[k], v.dtype),))
 
-    def first_column(self, part: int) -> int:
-        """The first of the columns that `local` gives to a part of the carry."""
-        return self._starts[len(self.consts) + part]
-
-    def part_of(self, column: int) -> int | None:
-        """The part of the carry whose column of `local` this is; None for one of a constant or of an input."""
-        for k, (kind, v) in enumerate(zip(self.kinds, self.carry, strict=True)):
-            if kind == "tangent" and 0 <= column - self.first_column(k) < math.prod(v.shape):
-                return k
-        return None
+    @property
+    def starts(self) -> dict[int, tuple[int, tuple[int, ...]]]:
+        """Of each part of the carry that holds a tangent: the first of the columns that `local` gives it; its shape."""
+        first = self._starts[len(self.consts) :]
+        return {k: (first[k], v.shape) for k, v in enumerate(self.carry) if self.kinds[k] == "tangent"}
 
     def _probe(self, carry: list[Value]) -> list[Value]:
         """The outputs of a step, with a column of its own for every element of what carries a tangent."""

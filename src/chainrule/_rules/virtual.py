@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
@@ -100,10 +101,13 @@ class Virtual:
             return sum(parts[1:], parts[0])
         rows = math.prod(b.shape)
         if math.prod(spot.shape[:-1]) == 1:  # the same places in all rows
-            out = jnp.zeros((width, *b.shape), vals.dtype)
-            moved = jnp.moveaxis(jnp.broadcast_to(vals, (*b.shape, b.slots)), -1, 0)
+            full = jnp.broadcast_to(vals, (*b.shape, b.slots))
+            if (np.diff(spots, axis=-1) == 1).all() and (spots >= 0).all():  # side by side
+                out = jnp.zeros((*b.shape, width), vals.dtype)
+                return jax.lax.dynamic_update_slice_in_dim(out, full, spot.reshape(-1)[0], len(b.shape))
             spot = jnp.where(spot < 0, np.int32(width), spot).reshape(-1)
-            return jnp.moveaxis(out.at[spot].add(moved, mode="drop"), 0, -1)
+            out = jnp.zeros((width, *b.shape), vals.dtype)
+            return jnp.moveaxis(out.at[spot].add(jnp.moveaxis(full, -1, 0), mode="drop"), 0, -1)
         line = np.arange(rows, dtype=np.int32).reshape((*b.shape, 1)) * np.int32(width)
         flat = jnp.where(spot < 0, np.int32(rows * width), line + spot).reshape(-1)
         vals = jnp.broadcast_to(vals, (*b.shape, b.slots)).reshape(-1)
