@@ -592,15 +592,6 @@ def test_steps_that_scale_one_array_stay_apart_where_something_is_known_of_them(
     np.testing.assert_allclose(J.tree(), jax.jacfwd(f)(x), rtol=1e-12, atol=1e-14)
 
 
-def test_a_dense_transpose_is_kept_as_the_matrix():
-    """XLA multiplies row by row: a result that is stored column by column would be turned by one more kernel."""
-    x, f = jnp.ones(100), layers(100, 50, 20, 5)
-    J = cr.jacobian(f, order="reverse")(x)
-    assert [v.shape for v in jax.tree.leaves(J)] == [(5, 100)]
-    np.testing.assert_allclose(J.dense(), jax.jacfwd(f)(x), rtol=1e-12, atol=1e-14)
-    np.testing.assert_allclose(J.T @ jnp.ones(5), jax.jacfwd(f)(x).sum(0), rtol=1e-12, atol=1e-14)
-
-
 def test_a_matrix_that_the_value_takes_is_no_constant_twice():
     W = np.random.default_rng(0).normal(size=(1024, 256))
     traced = cr.jacobian(lambda x: jax.nn.softmax(W @ x)).trace(jnp.ones(256))

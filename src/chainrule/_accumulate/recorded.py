@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
-import numpy as np
 
 from chainrule._accumulate.links import push_linked
 from chainrule._accumulate.loop_body import planning
@@ -15,7 +14,7 @@ from chainrule._accumulate.mixed import Mixed, seeds_of
 from chainrule._accumulate.narrow import split
 from chainrule._accumulate.series import joined
 from chainrule._blocks.block import Block
-from chainrule._jacobians.assembled import Assembled, whole
+from chainrule._jacobians.assembled import Assembled
 from chainrule._jacobians.factored import Factored
 from chainrule._jacobians.jacobian import Jacobian
 from chainrule._jacobians.layout import Layout
@@ -135,18 +134,7 @@ def assembled(
     rows, columns = spaces
     dtype, general = promoted(*[t.dtype for t in tangents]), tuple(context.fallbacks)
     layout = Layout(rows, columns, (), dtype, flipped, order, context.cost, general)
-    parts = entries(tangents, columns if flipped else rows)
-    return _by_rows(layout, parts) or Assembled.of(layout, parts)
-
-
-def _by_rows(layout: Layout, parts: Sequence[tuple[int, Block]]) -> Assembled | None:
-    """The dense transpose for two vectors as the matrix itself: XLA multiplies row by row, and would turn it."""
-    n, m = layout.columns.size, layout.rows.size
-    if not layout.flipped or len(parts) != 1 or layout.rows.shapes != ((m,),) or layout.columns.shapes != ((n,),):
-        return None
-    ((_, b),) = parts
-    dense = b.rows is None and not b.static and b.vals.shape == (n, m)
-    return whole(layout, b.vals.T) if dense and np.array_equal(b.cols, np.arange(m)[None]) else None
+    return Assembled.of(layout, entries(tangents, columns if flipped else rows))
 
 
 def entries(tangents: Sequence[Tangent], swept: Space) -> list[tuple[int, Block]]:
