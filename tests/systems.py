@@ -117,7 +117,7 @@ SYSTEMS = {
     "deep block-triangular": System(
         of_places(permuted(blocks([2] * 12, _deep(12)), 24), 24), 24, "block-triangular", "BlockTriangular"
     ),
-    "sparse": System(reaction_diffusion, 288, "sparse", "Sparse"),
+    "sparse": System(reaction_diffusion, 288, "sparse", "Multifrontal"),
     "dense": System(of_places(np.nonzero(np.ones((9, 9))), 9), 9, "dense", "Blocks"),
 }
 
