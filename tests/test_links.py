@@ -6,20 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from time_steps import WALLS, rod
 
 import chainrule as cr
 from chainrule._accumulate import links
 
 rng = np.random.default_rng(0)
-WALLS = np.array([0.0] + [1.0] * 10 + [0.0])
-
-
-def rod(u: Any) -> Any:
-    """Nonlinear conduction, zero outside."""
-    padded = jnp.pad(u, 1)
-    D = 1 + padded**2
-    flux = (D[1:] + D[:-1]) / 2 * (padded[1:] - padded[:-1])
-    return u + 0.1 * (flux[1:] - flux[:-1]) + 0.1 * u * (1 - u)
 
 
 def ring(u: Any) -> Any:
