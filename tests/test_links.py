@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from time_steps import WALLS, rod
+from time_steps import WALLS, results_of, rod
 
 import chainrule as cr
 from chainrule._accumulate import links
@@ -60,14 +60,7 @@ def test_agrees_with_jax(name: str, order: Any, monkeypatch: pytest.MonkeyPatch)
     f, shape, count = CHAINS[name]
     if name == "complex" and order == "reverse":
         order = "forward"
-    found: list[Any] = []
-
-    def noted(*args: Any) -> Any:
-        found.append(multiplied(*args))
-        return found[-1]
-
-    multiplied = links._multiplied
-    monkeypatch.setattr(links, "_multiplied", noted)
+    found = results_of(monkeypatch, links, "_multiplied")
     x = jnp.asarray(rng.uniform(0.5, 1.0, size=shape))
     J = cr.jacobian(f, order=order)(x)
     dense = jax.jacfwd(f)(x)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from time_steps import WALLS, rod
+from time_steps import WALLS, results_of, rod
 
 import chainrule as cr
 from chainrule._rules import loop
@@ -65,14 +65,7 @@ CASES = {
 @pytest.mark.parametrize("order", ["forward", "reverse"])
 @pytest.mark.parametrize("name", list(CASES))
 def test_agrees_with_jax(name: str, order: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    found: list[Any] = []
-
-    def noted(*args: Any) -> Any:
-        found.append(stencil_of(*args))
-        return found[-1]
-
-    stencil_of = loop.stencil_of
-    monkeypatch.setattr(loop, "stencil_of", noted)
+    found = results_of(monkeypatch, loop, "stencil_of")
     f, shape = CASES[name]
     x = jnp.asarray(rng.uniform(0.2, 0.8, size=shape))
     J = cr.jacobian(f, order=order).trace(x).lower().compile()(x)

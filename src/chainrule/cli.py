@@ -24,6 +24,7 @@ from rich.console import Console
 
 import chainrule as cr
 from chainrule._check.agreement import Given
+from chainrule._space import unit_of
 from chainrule._stored import command as save_command
 from chainrule._trace import pick
 from chainrule.explain.commands import add_to
@@ -339,7 +340,7 @@ def _check(f: Callable[..., Any], point: Any, J: Any, times: Times) -> bool:
         given = Given.of(pick("check", f, 0, (point,)), differences=True, dense_limit=-1)
         for what, got, wanted, *_ in given.compared(J, near=0.0, directions=3, seed=0):
             errors[what] = max(errors[what] or 0.0, _relative(got, wanted))
-    eps = max(float(jnp.finfo(a.dtype).eps) for a in (given.x, given.y))
+    eps = unit_of((given.x, given.y))
     # a central difference loses a third of the digits, and more where f is ill scaled
     limits = dict.fromkeys(errors, eps**0.5) | {"finite differences": 50 * eps**0.5}
     verdicts = [_verdict(what, error, limits[what]) for what, error in errors.items()]

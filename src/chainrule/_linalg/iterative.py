@@ -16,6 +16,7 @@ from chainrule._linalg.differentiable import implicit_solve, spoiled
 from chainrule._linalg.host import working
 from chainrule._linalg.methods import choose
 from chainrule._options import require_tolerance
+from chainrule._space import unit_of
 
 KRYLOV = ("cg", "gmres", "bicgstab")  # of `jax.scipy.sparse.linalg`
 _ENTRIES = {  # the entries that a preconditioner is made of
@@ -75,8 +76,7 @@ def _iteration(method: str, preconditioner: Any, tolerance: Any, max_steps: int 
         if not b.size:
             return b
         known_to = [b.dtype, J.dtype] if J._products_only else [b.dtype]  # products round as their program does
-        eps = max(float(jnp.finfo(dtype).eps) for dtype in known_to)
-        relative = eps**0.5 if tolerance is None else tolerance
+        relative = unit_of(known_to) ** 0.5 if tolerance is None else tolerance
         fixed = jax.lax.stop_gradient(J)
         M = _inverse_like(preconditioner, fixed)
 
