@@ -44,7 +44,7 @@ FLOORS = [
     *all_of("_stored", "boxes restrict_rules restrict"),
     "_laplacian",
     *all_of("_laplacian", "gram"),
-    *all_of("_plan", "elimination local cost vertices order body planner"),
+    *all_of("_plan", "elimination local cost vertices order body planner meeting"),
     "_accumulate",
     *all_of("_accumulate", "series mixed loop_body"),
     "_trace", "_jacobians",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
+from chainrule._blocks.block import identity
 from chainrule._blocks.coefficient import evaluate as coefficients
 from chainrule._jax import dependent, run_equation
 from chainrule._program import Coefficient, Context, Linear, Tangent, zero_coefficient, zero_tangent
@@ -104,6 +106,15 @@ def body_program(
     return section(steps, inputs, list(targets.values())), values
 
 
+def seeds_of(arrays: Sequence[Linear]) -> tuple[Tangent, ...]:
+    """The identity: the columns of one array after those of the other."""
+    seeds, offset = [], 0
+    for v in arrays:
+        seeds.append(Tangent(v.shape, v.dtype, (identity(v.shape, offset, v.dtype),) if v.size else ()))
+        offset += v.size
+    return tuple(seeds)
+
+
 def push_through(
     context: Context,
     program: LinearProgram,
@@ -121,12 +132,18 @@ def push_through(
     return [require_tangent(env.get(id(v), v), tuple(v.shape), v.dtype) for v in program.outputs]
 
 
-def evaluate(program: LinearProgram, values: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
-    """The map applied to arrays, with these values for the coefficients: the outputs that depend on an input."""
+def evaluate(
+    program: LinearProgram, values: Sequence[Any], inputs: Sequence[Any], added: Mapping[int, Any] | None = None
+) -> list[Any]:
+    """The map applied to arrays, with these values for the coefficients: the outputs that depend on an input.
+
+    `added`: what is added to arrays on the way, by their ids.
+    """
     left, env = iter(values), {id(v): x for v, x in zip(program.inputs, inputs, strict=True)}
     for step in program.steps:
         operands = [next(left) if isinstance(v, Coefficient) else env[id(v)] for v in step.operands]
-        env.update(zip(map(id, step.outs), run_equation(step.equation, operands), strict=True))
+        for v, made in zip(step.outs, run_equation(step.equation, operands), strict=True):
+            env[id(v)] = made + added[id(v)] if added and id(v) in added else made
     return [env[id(v)] for v in program.targets]
 
 
@@ -141,6 +158,21 @@ def transposed(program: LinearProgram) -> LinearProgram:
         return transpose([c for c, own in zip(cotangents, live, strict=True) if own])
 
     return traced(run, program.coefficients, program.outputs)
+
+
+def cotangents(program: LinearProgram) -> LinearProgram:
+    """The program of the cotangents of all arrays that have elements, in their order, from those of the outputs."""
+    arrays = [v for v in program.arrays if v.size]
+
+    def run(values: Sequence[Any], given: Sequence[Any]) -> Any:
+        def changed(*changes: Any) -> list[Any]:
+            added = dict(zip(map(id, arrays), changes, strict=True))
+            inputs = [added[id(v)] if v.size else jnp.zeros(v.shape, v.dtype) for v in program.inputs]
+            return evaluate(program, values, inputs, added)
+
+        return jax.linear_transpose(changed, *map(_aval, arrays))(list(given))
+
+    return traced(run, program.coefficients, program.targets)
 
 
 def traced(

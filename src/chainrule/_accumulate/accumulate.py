@@ -27,9 +27,10 @@ from chainrule._memory import limited
 from chainrule._mesh import is_explicit, split_over
 from chainrule._options import Chunked, Kind, Options, Order
 from chainrule._plan.body import chain_of
-from chainrule._plan.node import Body
+from chainrule._plan.meeting import meeting
+from chainrule._plan.node import Body, Meeting, Node
 from chainrule._plan.order import Chain
-from chainrule._plan.plan import Plan, counted, with_bodies
+from chainrule._plan.plan import Plan, counted, with_bodies, with_meeting
 from chainrule._plan.planner import Directions, cuts_of, planned
 from chainrule._plan.weights import weights
 from chainrule._space import name_of
@@ -127,6 +128,10 @@ def plan_of(problem: Problem, has_aux: bool, holomorphic: bool, effort: int) -> 
         sweeps = _fitting(_forward(problem, recorded), _reverse(problem, has_aux))
         plan = with_bodies(plan, {name: sweep.bodies for name, sweep in sweeps.items()})
         costs = {name: sweep.jacobian.cost for name, sweep in sweeps.items()}
+        few = _few_outputs(recorded) and "reverse" in sweeps
+        met = _met(problem, recorded, sweeps["forward"]) if "forward" in sweeps and not few else None
+        if met is not None:
+            return counted(with_meeting(plan, met[0], weights()), costs | {"mixed": met[1].jacobian.cost}, "mixed")
         return counted(plan, costs, _cheaper(recorded, sweeps)) if sweeps else plan
     if any(step.equation.primitive.name == "scan" for step in recorded.program.steps):
         with contextlib.suppress(MemoryLimitError, NotReversibleError):
@@ -142,12 +147,25 @@ def _forward(problem: Problem, recorded: Recorded) -> Accumulated | None:
 
 
 _NEAR = 4  # multiply-adds for each number of J, up to which a sweep is near the least that any takes
+_LEAST = 2  # and up to which sweeps that meet are not tried; times their multiply-adds that one sweep takes at least
 _BROAD = 20_000  # inputs times steps, above which counting from shapes takes longer than a sweep
 
 
-def _near(sweep: Accumulated) -> bool:
+def _met(problem: Problem, recorded: Recorded, forward: Accumulated) -> tuple[Meeting, Accumulated] | None:
+    """Where two sweeps meet, and what they give, where that is sure to pay."""
+    program = recorded.program
+    with contextlib.suppress(MemoryLimitError, NotReversibleError):
+        found = None if _near(forward, _LEAST) else meeting(program)
+        if found is not None:
+            node = Node("meet", 0, 1, met=found)
+            done = carried_out(problem, recorded, [program.inputs, program.targets], node)
+            return (found, done) if _LEAST * done.jacobian.cost <= forward.jacobian.cost else None
+    return None
+
+
+def _near(sweep: Accumulated, limit: float = _NEAR) -> bool:
     """Whether no order can take much less."""
-    return sweep.jacobian.cost <= _NEAR * sum(v.size for v in jax.tree.leaves(sweep.jacobian))
+    return sweep.jacobian.cost <= limit * sum(v.size for v in jax.tree.leaves(sweep.jacobian))
 
 
 def _few_outputs(recorded: Recorded) -> bool:
@@ -202,6 +220,8 @@ def _counted(problem: Problem, recorded: Recorded, reverse: Callable[[], Accumul
     if _few_outputs(recorded) and (few := reverse()):
         return few
     forward = _forward(problem, recorded)
+    if forward and (met := _met(problem, recorded, forward)):
+        return met[1]
     if forward and _near(forward):
         return forward
     sweeps = _fitting(forward, reverse())

@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from chainrule._accumulate.mixed import seeds_of
 from chainrule._blocks.block import Block, taken_once
-from chainrule._linear import LinearProgram, Step, push_through, section
+from chainrule._linear import LinearProgram, Step, push_through, section, seeds_of
 from chainrule._plan.order import dominators
 from chainrule._program import Context, Linear, Tangent
 from chainrule._propagate import pushing

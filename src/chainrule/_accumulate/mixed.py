@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from chainrule._blocks.apply import of_blocks
-from chainrule._blocks.block import Block, identity
+from chainrule._blocks.block import Block, merge, multiply
 from chainrule._jax import dependent
-from chainrule._linear import LinearProgram, precision_of, push_through, section, transposed
+from chainrule._linear import LinearProgram, precision_of, push_through, section, seeds_of, transposed
 from chainrule._plan.node import Node
 from chainrule._program import Context, Linear, Tangent
-from chainrule._rules.pointwise import tidy
+from chainrule._rules.pointwise import pile, tidy
+
+_FEW_PARTS = 8  # parts of different widths that the elements of an array are taken in, at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +83,8 @@ class Mixed:
             return self._product(*map(self.part, node.parts))
         if node.eliminated is not None:
             return Part(start, stop, tuple(self._eliminated(node.eliminated.order, start, stop)), False)
+        if node.met is not None:
+            return Part(start, stop, self._met([self.program.arrays[k] for k in node.met.arrays], start, stop), False)
         flipped = node.kind == "reverse"
         near, far = (stop, start) if flipped else (start, stop)
         if node.parts:
@@ -123,6 +127,27 @@ class Mixed:
             ]
             yield Tangent(v.shape, v.dtype, tidy(blocks))
 
+    def _met(self, cut: Sequence[Linear], start: tuple[Linear, ...], stop: tuple[Linear, ...]) -> tuple[Tangent, ...]:
+        """The sum over the arrays of a cut of ∂stop/∂v ∂v/∂start; those of equal ∂stop/∂v are added first."""
+        inner = push_through(self.context, self._between(start, cut), seeds_of(start))
+        outer = push_through(self.context, transposed(self._between(cut, stop)), seeds_of(stop))
+        alike: dict[int, tuple[Linear, Tangent, list[Block]]] = {}
+        for v, by_start, by_stop in zip(cut, inner, outer, strict=True):
+            alike.setdefault(id(by_stop), (v, by_stop, []))[2].extend(by_start.filled().blocks)
+        pairs, summed = list[tuple[Block, Block]](), list[Sequence[Tangent]]()
+        for v, by_stop, blocks in alike.values():
+            rows, columns = tidy(list(by_stop.filled().blocks)), tidy(blocks)
+            if all(map(_apart, rows)):
+                pairs += itertools.product(rows, columns)
+            else:
+                first = Part(start, (v,), (Tangent(v.shape, v.dtype, columns),), False)
+                summed.append(self._product(first, Part((v,), stop, (by_stop,), True)).tangents)
+        made = crossed(self.context, pairs, stop)
+        return tuple(
+            Tangent(v.shape, v.dtype, tuple(merge([*own, *(b for tangents in summed for b in tangents[k].blocks)])))
+            for k, (v, own) in enumerate(zip(stop, made, strict=True))
+        )
+
     def _between(self, start: Sequence[Linear], stop: Sequence[Linear]) -> LinearProgram:
         return section(self.program.steps, start, stop)
 
@@ -143,10 +168,53 @@ class Mixed:
         return Part(first.start, last.stop, tuple(made), False)
 
 
-def seeds_of(arrays: Sequence[Linear]) -> tuple[Tangent, ...]:
-    """The identity: the columns of one array after those of the other."""
-    seeds, offset = [], 0
-    for v in arrays:
-        seeds.append(Tangent(v.shape, v.dtype, (identity(v.shape, offset, v.dtype),) if v.size else ()))
-        offset += v.size
-    return tuple(seeds)
+def _apart(b: Block) -> bool:
+    """Whether no two elements share a column: over those that do, a product of matrices sums."""
+    cols = np.broadcast_to(b.cols, (*b.shape, b.slots))
+    cols = cols[cols >= 0]
+    return len(np.unique(cols)) == len(cols)
+
+
+def crossed(context: Context, pairs: Sequence[tuple[Block, Block]], stop: Sequence[Linear]) -> list[list[Block]]:
+    """Of each element of an array, the outputs that depend on it times the inputs that it depends on.
+
+    pairs : the Jacobians of all outputs by arrays, transposed, and of these by the inputs. Elements of about the same
+    widths are laid one under the other. The products are the blocks of each output: each stands in its own rows.
+    """
+    classes: dict[tuple[int, ...], list[tuple[Block, Block]]] = {}
+    for outer, inner in itertools.chain.from_iterable(itertools.starmap(_evenly, pairs)):
+        classes.setdefault(tuple(int(_width_class(b.slots)) for b in (outer, inner)), []).append((outer, inner))
+    offsets = np.cumsum([0, *(v.size for v in stop)])
+    found: list[list[Block]] = [[] for _ in stop]
+    for own in classes.values():
+        outer, inner = (pile(list(side)) for side in zip(*own, strict=True))
+        vals = multiply(outer.vals[..., None], inner.vals[..., None, :])
+        for blocks, low, high in zip(found, offsets, offsets[1:], strict=False):
+            inside = (outer.cols >= low) & (outer.cols < high)
+            if inside.any():
+                cols = np.where(inside[..., None], inner.cols[..., None, :], np.int32(-1))
+                blocks.append(Block(inside.shape, cols, vals, np.where(inside, outer.cols - low, 0)))
+        context.cost += 0 if isinstance(vals, np.ndarray) else vals.size
+    return found
+
+
+def _evenly(outer: Block, inner: Block) -> Iterator[tuple[Block, Block]]:
+    """The elements of an array, laid flat, in a few parts that have about the same widths each."""
+    outer, inner = (pile([Block(b.shape, b.cols, b.vals, b.lines)]) for b in (outer, inner))
+    widths = np.stack([_width_class((b.cols >= 0).sum(axis=1)) for b in (outer, inner)])
+    ends = [0, *(np.flatnonzero((widths[:, 1:] != widths[:, :-1]).any(axis=0)) + 1), widths.shape[1]]
+    for part in itertools.starmap(slice, itertools.pairwise(ends if len(ends) <= _FEW_PARTS else [0, ends[-1]])):
+        if (outer.cols[part] >= 0).any() and (inner.cols[part] >= 0).any():
+            yield _elements(outer, part), _elements(inner, part)
+
+
+def _elements(b: Block, part: slice) -> Block:
+    """Some of the elements, without the slots behind the last one that they have."""
+    width = np.flatnonzero((b.cols[part] >= 0).any(axis=0))[-1] + 1
+    cols = b.cols[part, :width]
+    return Block(cols.shape[:1], cols, b.vals[part, :width], b.lines[part])
+
+
+def _width_class(slots: Any) -> Any:
+    """Equal for numbers of slots that are laid together: up to 2, 4, 8, ..."""
+    return np.ceil(np.log2(np.maximum(slots, 2))).astype(int)

@@ -11,12 +11,11 @@ import jax.numpy as jnp
 import jax.scipy.linalg
 import numpy as np
 
-from chainrule._accumulate.mixed import seeds_of
 from chainrule._blocks.block import Block, merge
 from chainrule._jacobians.assembled import Assembled
 from chainrule._jacobians.layout import Layout
 from chainrule._jacobians.low_rank import LowRankUpdate
-from chainrule._linear import LinearProgram, Step, push_through, section
+from chainrule._linear import LinearProgram, Step, push_through, section, seeds_of
 from chainrule._plan.local import local
 from chainrule._program import Context, Linear, Tangent
 from chainrule._space import Space, promoted

@@ -10,7 +10,7 @@ import jax
 
 from chainrule._accumulate.links import push_linked
 from chainrule._accumulate.loop_body import planning
-from chainrule._accumulate.mixed import Mixed, seeds_of
+from chainrule._accumulate.mixed import Mixed
 from chainrule._accumulate.narrow import split
 from chainrule._accumulate.series import joined
 from chainrule._blocks.block import Block
@@ -18,7 +18,7 @@ from chainrule._jacobians.assembled import Assembled
 from chainrule._jacobians.factored import Factored
 from chainrule._jacobians.jacobian import Jacobian
 from chainrule._jacobians.layout import Layout
-from chainrule._linear import LinearProgram, record, section
+from chainrule._linear import LinearProgram, record, section, seeds_of
 from chainrule._plan.node import Body, Node
 from chainrule._plan.order import Chain
 from chainrule._program import Coefficient, Context, Linear, Tangent, plain

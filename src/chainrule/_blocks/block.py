@@ -147,7 +147,13 @@ def slots_first(combine: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
 
 def masked(values: Any, there: np.ndarray) -> Any:
     """Zeros in place of what is absent: a select, not a product, for that may hold anything."""
-    return values if there.all() else xp(values).where(there, values, np.zeros((), values.dtype))
+    if there.all():
+        return values
+    if isinstance(values, np.ndarray):
+        return np.where(there, values, np.zeros((), values.dtype))
+    shape = np.broadcast_shapes(values.shape, there.shape)  # the same equations as those of `jax.numpy`, but no call
+    zeros = jax.lax.full(shape, 0, values.dtype)
+    return jax.lax.select(jnp.broadcast_to(there, shape), jnp.broadcast_to(values, shape), zeros)
 
 
 def present(b: Block) -> Any:
@@ -272,6 +278,10 @@ def place(vals: Any, position: np.ndarray, slots: int, width: int, shape: tuple[
 
     vals : [*rows, slots] or 1s; position : [*rows, slots] or 1s, -1 for an absent entry.
     """
+    if math.prod(position.shape[:-1]) == 1:
+        shifts = list(itertools.islice(_shifts(position.reshape(-1)), _UNROLLED + 1))
+        if len(shifts) <= _UNROLLED:
+            return _sum_shifts(shifts, vals, width)
     if position.size * width <= _KNOWN_MASK:
         runs = list(itertools.islice(_runs(position, width), _UNROLLED + 1))
         if len(runs) <= _UNROLLED and len(runs) * width <= _FEW:
@@ -288,6 +298,38 @@ def place(vals: Any, position: np.ndarray, slots: int, width: int, shape: tuple[
     index = np.where(present, line * width + position, rows * width)
     out = jnp.zeros((rows * width,), vals.dtype).at[index.reshape(-1)].add(vals.reshape(-1), mode="drop")
     return out.reshape((*shape, width))
+
+
+def between_zeros(vals: Any, low: int, high: int) -> Any:
+    """So many zeros before and after the slots."""
+    if low == high == 0:
+        return vals
+    if isinstance(vals, np.ndarray):
+        return np.pad(vals, [*[(0, 0)] * (vals.ndim - 1), (low, high)])
+    return jax.lax.pad(vals, np.zeros((), vals.dtype), [*[(0, 0, 0)] * (vals.ndim - 1), (low, high, 0)])
+
+
+def _shifts(position: np.ndarray) -> Iterator[tuple[int, int, int]]:
+    """Slots (first, end) that go side by side, and where the first of them goes; the absent ones are left out."""
+    ends = [0, *(np.flatnonzero(np.diff(position) != 1) + 1), len(position)]
+    for start, end in itertools.pairwise(ends):
+        if position[start] >= 0:
+            yield start, end, int(position[start])
+        elif end - start > 1:  # an absent slot before the place 0
+            yield start + 1, end, 0
+
+
+def _sum_shifts(shifts: Sequence[tuple[int, int, int]], vals: Any, width: int) -> Any:
+    """Slots that are placed alike in all rows. [*rows, q] -> [*rows, u]."""
+    total = None
+    for start, end, low in shifts:
+        own = vals[..., start:end] if vals.shape[-1] > 1 else vals
+        own = xp(own).broadcast_to(own, (*own.shape[:-1], end - start))
+        own = between_zeros(own, low, width - low - (end - start))
+        total = own if total is None else plus(total, own)
+    if total is None:
+        return xp(vals).zeros((*vals.shape[:-1], width), vals.dtype)
+    return total if isinstance(total, np.ndarray) or len(shifts) == 1 else taken_once(total)
 
 
 def _sum_runs(runs: Sequence[tuple[int, int]], position: np.ndarray, vals: Any, width: int) -> Any:

@@ -19,13 +19,12 @@ import jax
 import numpy as np
 
 from chainrule._accumulate.loop_body import planning
-from chainrule._accumulate.mixed import seeds_of
 from chainrule._accumulate.recorded import assembled
 from chainrule._blocks.block import Block, compressed, expand, xp
 from chainrule._jacobians.assembled import Assembled
 from chainrule._jacobians.layout import Layout
 from chainrule._jacobians.structure import Places
-from chainrule._linear import LinearProgram, Step, push_through, section
+from chainrule._linear import LinearProgram, Step, push_through, section, seeds_of
 from chainrule._memory import limited
 from chainrule._program import Context, Linear, Tangent, as_jax
 from chainrule._space import Space

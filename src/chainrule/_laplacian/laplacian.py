@@ -87,9 +87,9 @@ def _of_point(problem: Problem) -> Any:
 def _forward(problem: Problem, closed: Any, shapes: Sequence[Any]) -> Sequence[Any]:
     """The forward Laplacian; that of a scalar function from its Hessian, where that is counted cheaper."""
     from chainrule._accumulate.loop_body import planning
-    from chainrule._accumulate.mixed import seeds_of
     from chainrule._laplacian.forward import Curved
     from chainrule._laplacian.solves import laplacians  # with loops and solves, which these files enter
+    from chainrule._linear import seeds_of
     from chainrule._program import Coefficient, Linear
 
     seeds = seeds_of([Linear(x.shape, x.dtype) for x in problem.leaves])

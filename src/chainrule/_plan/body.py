@@ -145,14 +145,16 @@ def is_complex(program: LinearProgram) -> bool:
     return any(np.dtype(v.dtype).kind == "c" for v in program.arrays)
 
 
+def divisible(program: LinearProgram) -> bool:
+    """Whether a program can be cut: not where an output depends on no input, or is one twice, or one is complex."""
+    ends = {id(v) for v in (*program.inputs, *program.targets)}
+    whole = len(program.targets) == len(program.outputs) and len(ends) == len(program.inputs) + len(program.targets)
+    return whole and not is_complex(program)
+
+
 def chain_of(program: LinearProgram, weights: Weights, effort: int = 0) -> Chain:
-    """The chain of a program: a single link where an output depends on no input, or is one twice, or is complex."""
-    graph, arrays = (
-        Graph.of(program, functools.partial(column_of, weights)),
-        {id(v) for v in (*program.inputs, *program.targets)},
-    )
-    whole = len(program.targets) == len(program.outputs) and len(arrays) == len(program.inputs) + len(program.targets)
-    whole = whole and not is_complex(program)
+    """The chain of a program: a single link where it cannot be cut."""
+    graph, whole = Graph.of(program, functools.partial(column_of, weights)), divisible(program)
     cuts = dominators(program) if whole else [Cut(program.inputs, 0), Cut(program.targets, len(program.steps))]
     return Chain(graph, useful(graph, cuts), weights, effort if whole else -1)
 

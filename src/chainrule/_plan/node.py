@@ -19,7 +19,16 @@ class Elimination:
     peak: int = field(compare=False)
 
 
-Kind = Literal["forward", "reverse", "product", "eliminate"]
+@dataclass(frozen=True)
+class Meeting:
+    """The arrays at which a forward and a reverse sweep meet, by number; see `meeting`."""
+
+    arrays: tuple[int, ...]
+    work: Work = field(compare=False)
+    peak: int = field(compare=False)
+
+
+Kind = Literal["forward", "reverse", "product", "eliminate", "meet"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +37,7 @@ class Node:
 
     'forward' sweeps on from `parts[0]`, or from its start where it has no parts; 'reverse' does so from its
     stop; 'product' multiplies parts (of start to between, of between to stop); 'eliminate' eliminates the arrays of a
-    link in an order of their own.
+    link in an order of their own; 'meet' sweeps forward from the start and in reverse from the stop, to arrays between.
     """
 
     kind: Kind
@@ -36,11 +45,12 @@ class Node:
     stop: int
     parts: tuple[Node, ...] = ()
     eliminated: Elimination | None = None
+    met: Meeting | None = None
 
     @property
     def pure(self) -> bool:
         """Whether this is one sweep."""
-        return not self.parts and self.eliminated is None
+        return not self.parts and self.eliminated is None and self.met is None
 
     @property
     def between(self) -> int:
@@ -50,10 +60,14 @@ class Node:
     @classmethod
     def from_dict(cls, given: Mapping[str, Any]) -> Node:
         """The node that `dataclasses.asdict` took apart."""
-        found = given["eliminated"]
-        if found is not None:
-            found = Elimination(tuple(found["order"]), found["rule"], Work(**found["work"]), found["peak"])
-        return cls(given["kind"], given["start"], given["stop"], tuple(map(cls.from_dict, given["parts"])), found)
+        eliminated, met = given["eliminated"], given.get("met")
+        if eliminated is not None:
+            work = Work(**eliminated["work"])
+            eliminated = Elimination(tuple(eliminated["order"]), eliminated["rule"], work, eliminated["peak"])
+        if met is not None:
+            met = Meeting(tuple(met["arrays"]), Work(**met["work"]), met["peak"])
+        parts = tuple(map(cls.from_dict, given["parts"]))
+        return cls(given["kind"], given["start"], given["stop"], parts, eliminated, met)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from chainrule._errors import InputTypeError
-from chainrule._plan.node import Body, Node
+from chainrule._plan.node import Body, Meeting, Node
+from chainrule._plan.weights import Weights
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,11 @@ def _steps(node: Node, labels: Sequence[str]) -> Iterator[str]:
         assert node.eliminated is not None
         count = len(node.eliminated.order)
         yield f"eliminate {count} arrays between {start} and {stop} in the order of {node.eliminated.rule}"
+    elif node.kind == "meet":
+        assert node.met is not None
+        count = len(node.met.arrays)
+        yield f"sweep forward from {start} and in reverse from {stop}, to the {count} arrays where they meet"
+        yield "multiply there the column of outputs of each element by its row of inputs"
     elif node.kind == "forward":
         yield f"sweep forward from {labels[node.between] if node.parts else start} to {stop}"
     else:
@@ -238,11 +244,19 @@ def with_bodies(plan: Plan, bodies: Mapping[str, tuple[Body, ...]]) -> Plan:
     return replace(plan, orders=tuple(replace(o, bodies=bodies.get(o.name, o.bodies)) for o in plan.orders))
 
 
+def with_meeting(plan: Plan, met: Meeting, weights: Weights) -> Plan:
+    """The plan with the order of two sweeps that meet as its mixed one."""
+    work, node = met.work, Node("meet", 0, len(plan.cuts) - 1, met=met)
+    counts = work.multiply_adds, met.peak, work.numbers, work.operations
+    others = tuple(o for o in plan.orders if o.name != "mixed")
+    return replace(plan, orders=(*others, OrderCost("mixed", *counts, weights.seconds(work), node)))
+
+
 def counted(plan: Plan, multiply_adds: Mapping[str, int], chosen: str) -> Plan:
     """The plan with counts of real sweeps in place of those from shapes."""
     orders = tuple(replace(o, multiply_adds=multiply_adds.get(o.name, o.multiply_adds)) for o in plan.orders)
     counts = "by the multiply-adds of the sweeps, counted over their blocks"
-    rule = "forward where that is near the least, or about equal; reverse of few outputs"
+    rule = "forward where that is near the least, or about equal; reverse of few outputs; mixed where it is sure to pay"
     reason = f"{chosen}: {counts} ({rule})"
     return replace(plan, orders=orders, chosen=chosen, reason=reason)
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from chainrule._blocks.block import (
     Block,
+    between_zeros,
     compressed,
     flat_numbers,
     merge,
@@ -28,6 +29,7 @@ from chainrule._rules._registry import rule
 from chainrule._space import converted
 
 _FEW_SLOTS, _FEW_ROWS = 16, 2**17  # up to these, blocks are looked through for common columns
+_SMALL = 512  # numbers of unknown values up to which a kernel costs more than they do
 _FEW_PLACES = 8  # blocks of different rows of one array, up to which each is scaled by itself
 _MANY = 16  # above this many blocks of one array, XLA's compile time costs more than wider slots
 
@@ -46,20 +48,21 @@ def _stacked(blocks: list[Block]) -> list[Block]:
     classes: dict[int, list[Block]] = {}
     for b in blocks:
         classes.setdefault(-1 if b.rows is None else b.slots.bit_length(), []).append(b)
-    return [b for key, group in classes.items() for b in (group if key < 0 or len(group) == 1 else [_pile(group)])]
+    return [b for key, group in classes.items() for b in (group if key < 0 or len(group) == 1 else [pile(group)])]
 
 
-def _pile(blocks: list[Block]) -> Block:
+def pile(blocks: list[Block]) -> Block:
     """Scattered blocks as one of all their rows, laid flat; what is narrower gets absent columns."""
     width, cols, vals = max(b.slots for b in blocks), [], []
     for b in blocks:
         size = (math.prod(b.shape), b.slots)
-        more = ((0, 0), (0, width - b.slots))
-        cols.append(np.pad(np.broadcast_to(b.cols, (*b.shape, b.slots)).reshape(size), more, constant_values=-1))
-        own = jnp.broadcast_to(jnp.asarray(b.vals), (*b.shape, b.slots)).reshape(size)
-        vals.append(jnp.pad(own, more))
+        more = width - b.slots
+        wide = np.broadcast_to(b.cols, (*b.shape, b.slots)).reshape(size)
+        cols.append(np.pad(wide, ((0, 0), (0, more)), constant_values=-1))
+        vals.append(between_zeros(xp(b.vals).broadcast_to(b.vals, (*b.shape, b.slots)).reshape(size), 0, more))
     rows = np.concatenate([b.rows.reshape(-1) for b in blocks if b.rows is not None])
-    return Block((len(rows),), np.concatenate(cols), jnp.concatenate(vals), rows)
+    module = np if all(b.static for b in blocks) else jnp
+    return Block((len(rows),), np.concatenate(cols), module.concatenate(vals), rows)
 
 
 def _tidy_group(blocks: list[Block]) -> list[Block]:
@@ -67,12 +70,29 @@ def _tidy_group(blocks: list[Block]) -> list[Block]:
     if len(blocks) == 1:
         return blocks
     scalar = math.prod(blocks[0].shape) <= 1
-    if scalar or len(blocks) > _MANY:
+    if scalar or len(blocks) > _MANY or _small(blocks):
         return [union(blocks)]
     widest = max(b.slots for b in blocks)
     if widest <= _FEW_SLOTS and union_width(blocks, 32) <= widest and union_width(blocks, _FEW_ROWS) <= widest:
         return [union(blocks)]
     return blocks
+
+
+def _small(blocks: list[Block]) -> bool:
+    """Whether one step on all blocks costs less than one on each. Bands stay apart: products and solves use them."""
+    return (
+        sum(math.prod(b.shape) * b.slots for b in blocks) <= _SMALL
+        and not all(b.static for b in blocks)
+        and not any(_band(b) for b in blocks)
+    )
+
+
+def _band(b: Block) -> bool:
+    """Whether the column moves on with the row: from each row to the next, and not by two or more at a time."""
+    cols, lines = b.cols[..., 0], flat_numbers(b.shape)
+    if b.slots > 1 or cols.shape != b.shape or (np.diff(cols, axis=-1) != 1).any():
+        return False
+    return all((np.diff(cols, axis=k) < 2 * np.diff(lines, axis=k)).all() for k in range(cols.ndim - 1))
 
 
 def overlaid(blocks: list[Block], known: bool = False) -> list[Block]:
