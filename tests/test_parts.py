@@ -8,6 +8,7 @@ import pytest
 import chainrule as cr
 import chainrule._accumulate.parts as parts
 import chainrule._blocks.block as block
+from chainrule._accumulate.once import repeated
 
 rng = np.random.default_rng(0)
 W = [jnp.asarray(rng.normal(size=s) / np.sqrt(s[0])) for s in ((32, 64), (64, 64), (64, 16))]
@@ -225,6 +226,22 @@ def test_terms_that_are_broadcast_along_the_innermost_axis_are_added_once(f, cou
     assert not taken_once(lambda x: f(x), x[:8])  # too few to be worth a kernel
 
 
+@pytest.mark.parametrize(
+    ("column", "count"),
+    [
+        (lambda a: jnp.concatenate([a, a + 1.0]), 1),
+        (lambda a: jax.lax.pad(a, 0.0, [(0, 3, 0)]), 1),
+        (lambda a: jnp.exp(jnp.concatenate([a, a])), 0),
+        (lambda a: a * a * a + a, 0),
+    ],
+    ids=["concatenated", "padded", "dear by itself", "kept in a register"],
+)
+def test_what_is_chosen_by_branches_is_written_before_it_is_broadcast(column, count):
+    """Along the innermost axis, too: XLA does not take a branch out of a loop."""
+    program = jax.make_jaxpr(lambda a, b: jnp.expand_dims(column(a), 1) * b)(jnp.arange(64.0), jnp.ones((1, 512)))
+    assert len(repeated(program.jaxpr)) == count
+
+
 def test_what_is_taken_once_stays_what_it_is():
     x = jnp.array([0.0, -0.0, jnp.inf, -jnp.inf, jnp.nan, 3e-308, 1e308, 1 / 3])
     np.testing.assert_array_equal(jax.jit(block.taken_once)(x), x)
@@ -240,3 +257,20 @@ def test_an_equation_of_several_results_ends_a_region(every_size):
 
     x = jnp.asarray(rng.normal(size=(64, 32)))
     np.testing.assert_allclose(cr.jacobian(f)(x).tree(), jax.jacfwd(lambda x: f(x, lambda y: y))(x), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "position",
+    [[0, 1, 2], [2, 3, 0], [-1, 0, 1], [1, -1, 1], [3, -1, -1], [-1, -1, -1], [2, 2, 2], [-1, 3, -1]],
+    ids=str,
+)
+@pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
+def test_slots_that_are_placed_alike_in_all_rows(position, known):
+    vals = np.arange(1.0, 13.0).reshape(4, 3)
+    expected = np.zeros((4, 4))
+    for slot, to in enumerate(position):
+        if to >= 0:
+            expected[:, to] += vals[:, slot]
+    placed = block.place(vals if known else jnp.asarray(vals), np.array([position]), 3, 4, (4,))
+    assert isinstance(placed, np.ndarray) == known
+    np.testing.assert_array_equal(placed, expected)

@@ -154,7 +154,7 @@ _BROAD = 20_000  # inputs times steps, above which counting from shapes takes lo
 def _met(problem: Problem, recorded: Recorded, forward: Accumulated) -> tuple[Meeting, Accumulated] | None:
     """Where two sweeps meet, and what they give, where that is sure to pay."""
     program = recorded.program
-    with contextlib.suppress(MemoryLimitError, NotReversibleError):
+    with contextlib.suppress(MemoryLimitError, NotReversibleError), no_reverse_program(problem.what):
         found = None if _near(forward, _LEAST) else meeting(program)
         if found is not None:
             node = Node("meet", 0, 1, met=found)

@@ -13,6 +13,7 @@ from chainrule._blocks.apply import of_blocks
 from chainrule._blocks.block import Block, merge, multiply
 from chainrule._jax import dependent
 from chainrule._linear import LinearProgram, precision_of, push_through, section, seeds_of, transposed
+from chainrule._plan.meeting import side_by_side
 from chainrule._plan.node import Node
 from chainrule._program import Context, Linear, Tangent
 from chainrule._rules.pointwise import pile, tidy
@@ -129,8 +130,8 @@ class Mixed:
 
     def _met(self, cut: Sequence[Linear], start: tuple[Linear, ...], stop: tuple[Linear, ...]) -> tuple[Tangent, ...]:
         """The sum over the arrays of a cut of ∂stop/∂v ∂v/∂start; those of equal ∂stop/∂v are added first."""
-        inner = push_through(self.context, self._between(start, cut), seeds_of(start))
-        outer = push_through(self.context, transposed(self._between(cut, stop)), seeds_of(stop))
+        inner = push_through(self.context, self._between(start, cut), seeds_of(start), side_by_side)
+        outer = push_through(self.context, transposed(self._between(cut, stop)), seeds_of(stop), side_by_side)
         alike: dict[int, tuple[Linear, Tangent, list[Block]]] = {}
         for v, by_start, by_stop in zip(cut, inner, outer, strict=True):
             alike.setdefault(id(by_stop), (v, by_stop, []))[2].extend(by_start.filled().blocks)

@@ -16,10 +16,12 @@ import math
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 
+import jax.numpy as jnp
 import numpy as np
 
+from chainrule._blocks.block import union
 from chainrule._jax import transposable
-from chainrule._linear import LinearProgram, cotangents, push_through, seeds_of
+from chainrule._linear import LinearProgram, Step, cotangents, push_through, seeds_of
 from chainrule._plan.body import divisible
 from chainrule._plan.node import Meeting
 from chainrule._plan.pattern import Work
@@ -29,20 +31,25 @@ from chainrule._propagate import pushing
 _MOST_STEPS = 1000  # of a program that is looked at
 _MOST_ARRAYS = 100  # of a cut: J is stored as a block or more for each
 _FEWER = 2.5  # times the multiply-adds of a meeting that the better sweep takes at least: many small products
+_SMALL = 4096  # numbers of unknown values up to which an operation costs more than they do
 _CAPACITY = 2**30  # the sum of all that is finite; SciPy counts in 32 bits
 
 
 def meeting(program: LinearProgram) -> Meeting | None:
     """The cheapest cut, where sweeps to it are sure to be cheaper than one through all of the program; else None."""
-    steps = program.steps
-    loops = any(s.equation.primitive.name in ("scan", "while") for s in steps)
-    if loops or len(steps) > _MOST_STEPS or not divisible(program) or not all(transposable(s.equation) for s in steps):
+    if len(program.steps) > _MOST_STEPS or not divisible(program) or not all(map(_reversible, program.steps)):
         return None
     sizes = Sizes.of(program)
     found = sizes.meeting()
     if found is None or len(found.arrays) > _MOST_ARRAYS or _FEWER * found.work.multiply_adds > sizes.swept:
         return None
     return found
+
+
+def _reversible(step: Step) -> bool:
+    """Whether a step is had from its outputs at little cost: no loop, and no whole numbers, which have no cotangents."""
+    straight = step.equation.primitive.name != "scan" and transposable(step.equation)
+    return straight and all(jnp.issubdtype(v.dtype, jnp.floating) for v in (*step.sources, *step.outs))
 
 
 def boundary(program: LinearProgram, ahead: Container[int]) -> list[Linear]:
@@ -58,6 +65,7 @@ def boundary(program: LinearProgram, ahead: Container[int]) -> list[Linear]:
 class Sizes:
     """On how many inputs each element of an array depends (`forward`), and how many outputs on it (`reverse`), by id.
 
+    Both are rounded up to powers of two: elements of about the same widths are multiplied together.
     computed : the arrays that take arithmetic; all others are views of them. swept : multiply-adds of the better sweep.
     """
 
@@ -76,10 +84,10 @@ class Sizes:
         def seen(v: Linear, tangent: Tangent) -> Tangent:
             forward[id(v)] = _columns(tangent)  # takes what has waited
             cost[id(v)] = ahead.cost
-            return tangent
+            return side_by_side(v, tangent)
 
         push_through(ahead, program, seeds_of(program.inputs), seen)
-        pulled = push_through(back, cotangents(program), seeds_of(program.targets))
+        pulled = push_through(back, cotangents(program), seeds_of(program.targets), side_by_side)
         reverse = {id(v): np.zeros(v.shape, int) for v in program.arrays}
         reverse |= {id(v): _columns(t) for v, t in zip((v for v in program.arrays if v.size), pulled, strict=True)}
         computed = (v for (_, before), (v, after) in itertools.pairwise([(0, 0), *cost.items()]) if after > before)
@@ -139,10 +147,21 @@ class Sizes:
                 yield n + k, w, math.inf
 
 
+def side_by_side(_: Linear, tangent: Tangent) -> Tangent:
+    """The tangent with few numbers of many blocks as one block: in a tree each step would double their number."""
+    whole = [b for b in tangent.blocks if b.rows is None] if tangent.taken else []
+    if len(whole) < 2 or all(b.static for b in whole):
+        return tangent
+    if sum(math.prod(b.shape) * b.slots for b in whole) > _SMALL:
+        return tangent
+    scattered = (b for b in tangent.blocks if b.rows is not None)
+    return Tangent(tangent.shape, tangent.dtype, (union(whole), *scattered))
+
+
 def _columns(tangent: Tangent) -> np.ndarray:
     """The number of columns in each row."""
     found = np.zeros(math.prod(tangent.shape), int)
     for b in tangent.blocks:
         there = (b.cols >= 0).sum(axis=-1) * (b.slots // b.cols.shape[-1])
         np.add.at(found, b.lines.reshape(-1), np.broadcast_to(there, b.shape).reshape(-1))
-    return found.reshape(tangent.shape)
+    return np.where(found, 2 ** np.ceil(np.log2(np.maximum(found, 1))), 0).astype(int).reshape(tangent.shape)

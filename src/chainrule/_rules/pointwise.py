@@ -29,7 +29,6 @@ from chainrule._rules._registry import rule
 from chainrule._space import converted
 
 _FEW_SLOTS, _FEW_ROWS = 16, 2**17  # up to these, blocks are looked through for common columns
-_SMALL = 512  # numbers of unknown values up to which a kernel costs more than they do
 _FEW_PLACES = 8  # blocks of different rows of one array, up to which each is scaled by itself
 _MANY = 16  # above this many blocks of one array, XLA's compile time costs more than wider slots
 
@@ -70,29 +69,12 @@ def _tidy_group(blocks: list[Block]) -> list[Block]:
     if len(blocks) == 1:
         return blocks
     scalar = math.prod(blocks[0].shape) <= 1
-    if scalar or len(blocks) > _MANY or _small(blocks):
+    if scalar or len(blocks) > _MANY:
         return [union(blocks)]
     widest = max(b.slots for b in blocks)
     if widest <= _FEW_SLOTS and union_width(blocks, 32) <= widest and union_width(blocks, _FEW_ROWS) <= widest:
         return [union(blocks)]
     return blocks
-
-
-def _small(blocks: list[Block]) -> bool:
-    """Whether one step on all blocks costs less than one on each. Bands stay apart: products and solves use them."""
-    return (
-        sum(math.prod(b.shape) * b.slots for b in blocks) <= _SMALL
-        and not all(b.static for b in blocks)
-        and not any(_band(b) for b in blocks)
-    )
-
-
-def _band(b: Block) -> bool:
-    """Whether the column moves on with the row: from each row to the next, and not by two or more at a time."""
-    cols, lines = b.cols[..., 0], flat_numbers(b.shape)
-    if b.slots > 1 or cols.shape != b.shape or (np.diff(cols, axis=-1) != 1).any():
-        return False
-    return all((np.diff(cols, axis=k) < 2 * np.diff(lines, axis=k)).all() for k in range(cols.ndim - 1))
 
 
 def overlaid(blocks: list[Block], known: bool = False) -> list[Block]:
