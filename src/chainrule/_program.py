@@ -64,6 +64,8 @@ class Coefficient:
         """Of whole numbers: where they are known, and these numbers (0 elsewhere)."""
         if self.static and self.value.dtype.kind in "iub":
             return np.ones(self.value.shape, bool), self.value
+        if self.places is None and self.support is not None and self.dtype.kind in "iub":
+            return ~self.support, np.zeros(self.shape, self.dtype)
         return self.places
 
     @property

@@ -16,7 +16,7 @@ from chainrule._substitution import with_substitution
 _FOLD_LIMIT = 2**24  # elements; a larger known value is left to the compiled program
 _DRAW_LIMIT = 2**18  # random numbers of a known key: they rarely shape a pattern
 # they move or add elements: a result is nonzero only where one of the elements that it is made of is
-_MOVES = {"broadcast_in_dim", "reshape", "transpose", "squeeze", "slice", "rev", "split", "concatenate"}
+_MOVES = {"broadcast_in_dim", "reshape", "transpose", "squeeze", "slice", "rev", "concatenate", "stack", "tile"}
 # linear in these operands together, or in all: of zeros they make zeros
 _LINEAR_IN = {
     "dynamic_slice": (0,),
@@ -29,10 +29,17 @@ _LINEAR_IN = {
     **{f"scatter{kind}": (0, 2) for kind in ("", "-add", "-sub")},
 }
 _INDEXED = {"gather", "scatter", "scatter-add", "scatter-mul", "dynamic_slice", "dynamic_update_slice", "pad"}
-_LINEAR = {"reduce_window_sum", "fft", "real", "imag", "complex", "conj", "copy", "tile", "stack", "unstack"}
-_SUMS = {"reduce_sum", "cumsum", "dot_general"}
+_PARTED = {"split", "unstack"}  # the same with several results
+_LINEAR = {"reduce_window_sum", "fft", "real", "imag", "complex", "conj", "tile", "stack"}
+_SUMS = {"reduce_sum", "reduce_window_sum", "cumsum", "dot_general"}
 _COMPARES = {"lt", "ge", "gt", "le", "max", "min", "clamp"}
-_OF_EACH = {"add", "sub", "mul", "select_n", "convert_element_type", "copy", *_COMPARES}  # element by element
+# element by element
+_OF_EACH = {"add", "sub", "mul", "select_n", "convert_element_type", "copy", "and", "or", "not", *_COMPARES}
+# element by element, too: of zeros of either sign, and of what is known beside them, they may make zeros
+_ODD = {"neg", "sin", "tan", "asin", "atan", "sinh", "asinh", "tanh", "atanh", "expm1", "log1p", "erf", "erf_inv"}
+_ROUNDED = {"sign", "floor", "ceil", "round", "reduce_precision", "convert_element_type", "copy"}
+_POWERS = {"abs", "sqrt", "cbrt", "square", "integer_pow", "pow", "rem"}
+_OF_NUMBERS = {*_ODD, *_ROUNDED, *_POWERS, *_COMPARES, "eq", "ne", "or", "not", "xor"}
 
 
 def known(value: Any) -> Coefficient:
@@ -67,10 +74,15 @@ def evaluate(eqn: Any, values: list[Any]) -> list[Value]:
         if product is not None:
             return [Coefficient(product, support)]
         return [Coefficient(run_equation(small, operands)[0], support, drowned, places)]
-    outs: list[Value] = [Coefficient(o) for o in run_equation(small, operands)]
+    outs = [Coefficient(o) for o in run_equation(small, operands)]
+    if foldable and eqn.primitive.name in _PARTED and values[0].nonzero is not None:
+        found = evaluate_now(as_function(eqn), _places(values[0]))
+        return [
+            Coefficient(o.value, n != 0) if n.any() else zero_coefficient(o) for o, n in zip(outs, found, strict=True)
+        ]
     if foldable and eqn.primitive.name == "sort":
         return _sorted_by_known(eqn, values, outs)
-    return outs
+    return [*outs]
 
 
 _SPARSE, _LARGE = 16, 2**14  # a matrix of so many elements is sparse where no row has more than a part in 16 of them
@@ -101,11 +113,11 @@ def _sparse_product(eqn: Any, values: list[Coefficient]) -> Any:
     return None
 
 
-def _sorted_by_known(eqn: Any, values: list[Coefficient], outs: list[Value]) -> list[Value]:
+def _sorted_by_known(eqn: Any, values: list[Coefficient], outs: list[Coefficient]) -> list[Value]:
     """What is carried along by known keys is known where it was."""
     keys = values[: eqn.params["num_keys"]]
     if not eqn.params["is_stable"] or not all(v.static for v in keys):
-        return outs
+        return [*outs]
     found = _fold(eqn, [v.value if v.static else np.zeros(v.shape, v.dtype) for v in values])
     return [known(o) if v.static else out for v, o, out in zip(values, found, outs, strict=True)]
 
@@ -133,24 +145,43 @@ def _support(eqn: Any, values: list[Coefficient]) -> np.ndarray | None:
         return ~values[0].minus_infinity
     if all(n is None for n in nonzero):
         return None
-    linear = [values[k] for k in _LINEAR_IN.get(name, range(len(values)) if name in _LINEAR else ())]
-    if name == "custom_linear_solve":  # the right-hand sides come after the constants of the matrix
-        linear = values[sum(eqn.params["const_lengths"]) :]
+    linear = _linear_operands(name, eqn, values)
     if linear and all(v.zero for v in linear):
         return np.zeros(shape, bool)
     if name == "conv_general_dilated":
         return np.zeros(shape, bool) if any(v.zero for v in values) else None
     if name in ("mul", "and"):
         return np.logical_and.reduce([np.broadcast_to(n, shape) for n in nonzero if n is not None])
-    if name in ("neg", "convert_element_type", "copy", "abs", "sqrt", "tanh", "sin", "integer_pow", "square", "div"):
+    if name == "div":
         return nonzero[0] if nonzero[0] is None or nonzero[0].shape == shape else None
+    if name in _OF_NUMBERS:
+        return _of_numbers(eqn, values, shape)
     if name == "select_n":
-        arms = [np.ones(shape, bool) if n is None else n for n in nonzero[1:]]
-        known = values[0].static and values[0].value.shape == shape
-        return _chosen(values[0].value, arms) if known else np.logical_or.reduce(arms)
+        return _chosen(values[0], [np.ones(shape, bool) if n is None else n for n in nonzero[1:]], np.logical_or)
     if name in ("add", "add_any", "sub"):
         return np.logical_or.reduce(np.broadcast_arrays(*[_places(v).astype(bool) for v in values]))
     return _moved(name, eqn, values)
+
+
+def _linear_operands(name: str, eqn: Any, values: list[Coefficient]) -> list[Coefficient]:
+    """The operands that an equation is linear in, all together."""
+    if name == "custom_linear_solve":  # the right-hand sides come after the constants of the matrix
+        return values[sum(eqn.params["const_lengths"]) :]
+    if name == "gather" and eqn.params["fill_value"] not in (None, 0):  # not what is out of range
+        return []
+    return [values[k] for k in _LINEAR_IN.get(name, range(len(values)) if name in _LINEAR else ())]
+
+
+def _of_numbers(eqn: Any, values: list[Coefficient], shape: tuple[int, ...]) -> np.ndarray | None:
+    """False where a function of each element vanishes: of the zeros that are known, and of known numbers."""
+    if len(values) == 1:  # one number tells of all: what is unknown is a number like others
+        zero = evaluate_now(as_function(eqn), np.zeros((), values[0].dtype))[0] == 0
+        return np.broadcast_to(_places(values[0]).astype(bool) | ~np.asarray(zero), shape)
+    if any(v.nonzero is None and not v.static for v in values):
+        return None
+    unknown = [np.zeros(v.shape, bool) if v.static else _places(v).astype(bool) for v in values]
+    out = evaluate_now(as_function(eqn), *[v.value if v.static else np.zeros(v.shape, v.dtype) for v in values])[0]
+    return np.logical_or.reduce(np.broadcast_arrays(np.asarray(out) != 0, *unknown))
 
 
 def _moved(name: str, eqn: Any, values: list[Coefficient]) -> np.ndarray | None:
@@ -175,8 +206,8 @@ def _drowned(eqn: Any, values: list[Coefficient]) -> np.ndarray | None:
     if all(n is None for n in low):
         return None
     full = [np.zeros(v.shape, bool) if n is None else n for n, v in zip(low, values, strict=True)]
-    if name == "select_n" and values[0].static and values[0].value.shape == shape:
-        return _chosen(values[0].value, full[1:])
+    if name == "select_n":
+        return _chosen(values[0], full[1:], np.logical_and)
     if name in ("add", "add_any", "min"):
         return np.logical_or(*full)
     if name == "max":
@@ -192,8 +223,13 @@ def _drowned(eqn: Any, values: list[Coefficient]) -> np.ndarray | None:
     return None
 
 
-def _chosen(predicate: np.ndarray, cases: list[np.ndarray]) -> np.ndarray:
-    return np.choose(predicate.astype(int), cases)
+def _chosen(predicate: Coefficient, cases: list[np.ndarray], either: np.ufunc) -> np.ndarray:
+    """The case that is chosen where that is known, else all of them together."""
+    together = either.reduce(cases)
+    if predicate.partly is None:
+        return together
+    known, which = predicate.partly
+    return np.where(known, np.choose(which.astype(int), cases), together)
 
 
 def _places_known(eqn: Any, values: list[Coefficient]) -> tuple[np.ndarray, np.ndarray] | None:
@@ -207,6 +243,10 @@ def _places_known(eqn: Any, values: list[Coefficient]) -> tuple[np.ndarray, np.n
             for v, p in zip(values, partly, strict=True)]  # fmt: skip
     if name in _OF_EACH:
         there = np.logical_and.reduce(np.broadcast_arrays(*[k for k, _ in full]))
+        if name in ("and", "or"):  # one side may tell
+            final = np.array(-1 if name == "or" else 0)
+            for k, v in full:
+                there = there | (k & (v == final.astype(v.dtype)))
     else:
         there = np.asarray(evaluate_now(as_function(eqn), *[k.astype(v.dtype) for k, v in full])[0]) != 0
     if not there.any():

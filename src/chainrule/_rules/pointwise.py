@@ -283,6 +283,9 @@ def select_n(context: Context, eqn: Any, values: list[Value]) -> Any:
         chosen = which.value == k if which.value.dtype != bool else (which.value if k else ~which.value)
         if isinstance(chosen, np.ndarray):
             blocks += [_mask(b, chosen) for b in case.blocks]
+        elif which.partly is not None:
+            known, number = which.partly
+            blocks += [choose(_mask(b, ~known | (number == k)), chosen) for b in case.blocks]
         else:
             blocks += [choose(b, chosen) for b in case.blocks]
     context.count(*blocks)
