@@ -469,8 +469,27 @@ LOOPS = [
         "masked layers with weights of each",
         lambda x: lax.scan(lambda y, w: (jnp.tanh(w @ y), None), x, np.tril(c(3, 4, 4)))[0],
         [(4,)],
-        looser=6,
-        why=LOOP,
+    ),
+    Case(
+        "masked layers, weights unknown",
+        lambda w, x: lax.scan(lambda y, w: (jnp.tanh((w * LOWER) @ y), None), x, w)[0],
+        [(3, 4, 4), (4,)],
+        argnums=(1,),
+    ),
+    Case(
+        "one masked layer, weights a carry",
+        lambda w, x: lax.scan(lambda s, _: ((s[0] * LOWER, (s[0] * LOWER) @ s[1]), None), (w, x), None, length=40)[0][
+            1
+        ],
+        [(4, 4), (4,)],
+        argnums=(1,),
+        draw=uniform(0.9, 1.1),
+    ),
+    Case(
+        "weights that lose their mask after a step",
+        lambda w, x: lax.scan(lambda s, _: ((w, s[0] @ s[1]), None), (w * LOWER, x), None, length=2)[0][1],
+        [(4, 4), (4,)],
+        argnums=(1,),
     ),
     Case(
         "Euler of a diagonal system",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -272,11 +273,20 @@ def while_loop(context: Context, eqn: Any, values: list[Value]) -> Any:
 
 @zeros("scan")
 def scan_zeros(context: Context, eqn: Any, values: list[Value], outs: list[Coefficient]) -> list[Value]:
-    """Zeros that the steps hand on, such as the tangents of constants that JAX writes out."""
+    """Zeros that the steps hand on: tangents of constants that JAX writes out, and those of masked weights."""
     a, b = scan_counts(eqn)
     step = Step(context, eqn.params["jaxpr"], values[:a], values[a : a + b], values[a + b :])
     kinds = [*step.kinds, *map(kind_of, step.outs[b:])]
-    return [zero_coefficient(v) if kind == "zero" else v for kind, v in zip(kinds, outs, strict=True)]
+    return [
+        zero_coefficient(v) if kind == "zero" else _supported(v, made) if eqn.params["length"] else v
+        for kind, v, made in zip(kinds, outs, step.outs, strict=True)
+    ]
+
+
+def _supported(v: Coefficient, made: Value) -> Coefficient:
+    """What a loop gives, in the end or at all times, is zero where what a step makes is."""
+    nonzero = made.nonzero if isinstance(made, Coefficient) else None
+    return v if nonzero is None else replace(v, support=np.broadcast_to(nonzero, v.shape))
 
 
 @zeros("while")

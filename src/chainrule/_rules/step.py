@@ -96,12 +96,13 @@ class Step:
             else:
                 operands.append(jax.ShapeDtypeStruct(shape, v.dtype))
         unknown = [k for k, v in enumerate(operands) if isinstance(v, jax.ShapeDtypeStruct)]
+        supports = {len(operands) - len(self.xs) + k: support_at_any_time(v) for k, v in enumerate(self.xs)}
         outs: list[Value] = []
 
         def trace(given: list[Any]) -> list[Any]:
             full = list(operands)
             for k, value in zip(unknown, given, strict=True):
-                full[k] = Coefficient(value)
+                full[k] = Coefficient(value, supports.get(k))
             outs[:] = map(whole, self.run(full))  # all that is computed is computed within this trace
             return [numbers_of(o) for o in outs]
 
@@ -142,6 +143,12 @@ def _at_times(v: Value, times: range) -> Value:
         for b in blocks_of(v)
     ]
     return Tangent((len(times), *v.shape[1:]), v.dtype, tuple(blocks))
+
+
+def support_at_any_time(v: Value) -> np.ndarray | None:
+    """Where an input of the steps may differ from zero, in some of them."""
+    nonzero = v.nonzero if isinstance(v, Coefficient) else None
+    return None if nonzero is None else np.asarray(nonzero.any(axis=0))
 
 
 def whole(v: Value) -> Value:

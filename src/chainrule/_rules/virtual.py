@@ -16,7 +16,7 @@ from chainrule._memory import require_memory
 from chainrule._program import Coefficient, Tangent, Value, as_jax
 from chainrule._rules.pointwise import tidy
 from chainrule._rules.reach import Pattern, blocks_of, ones, position, rows_of, trajectories
-from chainrule._rules.step import Step, kind_of
+from chainrule._rules.step import Step, kind_of, support_at_any_time
 
 _SELECTED = 4  # slots that are placed by selection rather than by a scatter
 
@@ -61,8 +61,7 @@ class Virtual:
             elif x.zero:
                 out.append(Coefficient(np.zeros(x.value.shape[1:], x.value.dtype)))
             else:
-                nonzero = x.nonzero
-                out.append(Coefficient(next(left), None if nonzero is None else np.asarray(nonzero.any(axis=0))))
+                out.append(Coefficient(next(left), support_at_any_time(x)))
         return out
 
     def patterns(self) -> list[Pattern]:
