@@ -171,3 +171,16 @@ def test_rules_in_another_dtype_are_caught(monkeypatch):
     monkeypatch.setitem(RULES, p, single)
     with pytest.raises(DisagreementError, match="float32 in place of float64"):
         check_rule(lax.neg, (3,))
+
+
+@pytest.mark.parametrize(
+    ("f", "shapes", "said"),
+    [
+        (jnp.sin, [(3,)], r"check_rule of sin: .*linear in its operands of shapes \[\(3,\)\]"),
+        (lambda a, b: a * b, [(3,), (3,)], r"linear in its operands .* coefficients"),
+        (lambda: 1.0, [], "give the shapes of the operands"),
+    ],
+)
+def test_a_rule_is_checked_with_a_linear_function(f, shapes, said):
+    with pytest.raises(cr.InputTypeError, match=said):
+        check_rule(f, *shapes)

@@ -18,7 +18,7 @@ from chainrule._check.agreement import DisagreementError as DisagreementError
 from chainrule._check.agreement import Given, agree
 from chainrule._check.agreement import Report as Report
 from chainrule._check.rule import COMPILED, UNKNOWN, Case, Comparison, batched, compiled, eagerly, given_to, transposed
-from chainrule._errors import NotReversibleError
+from chainrule._errors import InputTypeError, MissingRuleError, NotReversibleError
 from chainrule._jax import walk
 from chainrule._options import Order
 from chainrule._rules import RULES
@@ -123,6 +123,8 @@ def check_rule(
     ------
     DisagreementError
         Where a rule gives other values than its primitive, or another dtype.
+    InputTypeError
+        Where no operand is given, or the function is not linear in them.
 
     Examples
     --------
@@ -133,14 +135,25 @@ def check_rule(
     """
     g = function if callable(function) else function.bind
     case, types = Case(name_of(g), g, shapes, coefficients), [np.dtype(d) for d in dtypes or [jnp.zeros(0).dtype]]
-    checks, notes = [], _rules_of(case, types[0])
-    for dtype in types:
-        for what, got, wanted in _settings(case, dtype, notes):
-            if got.dtype != wanted.dtype:
-                raise DisagreementError(f"{case.name}: {what} in {dtype}: {got.dtype} in place of {wanted.dtype}")
-            near = 200 * float(jnp.finfo(wanted.dtype).eps)
-            checks.append(agree(case.name, f"{what} in {dtype}", got, wanted, near, lambda k: f"entry {[*k]}"))
+    if not shapes:
+        raise InputTypeError(f"check_rule of {case.name}: give the shapes of the operands that it is linear in")
+    notes = _rules_of(case, types[0])
+    try:
+        checks = [check for dtype in types for check in _checked(case, dtype, notes)]
+    except MissingRuleError as error:
+        raise InputTypeError(
+            f"check_rule of {case.name}: the function must be linear in its operands of shapes {[*shapes]}; what it is "
+            f"not linear in is given in coefficients ({error})"
+        ) from error
     return Report.of(case.name, checks, notes)
+
+
+def _checked(case: Case, dtype: Any, notes: list[str]) -> Iterator[Check]:
+    for what, got, wanted in _settings(case, dtype, notes):
+        if got.dtype != wanted.dtype:
+            raise DisagreementError(f"{case.name}: {what} in {dtype}: {got.dtype} in place of {wanted.dtype}")
+        near = 200 * float(jnp.finfo(wanted.dtype).eps)
+        yield agree(case.name, f"{what} in {dtype}", got, wanted, near, lambda k: f"entry {[*k]}")
 
 
 def _settings(case: Case, dtype: Any, notes: list[str]) -> Iterator[Comparison]:
