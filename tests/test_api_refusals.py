@@ -133,3 +133,27 @@ def test_what_has_a_start_has_no_argnums():
             with pytest.raises(cr.InputTypeError, match="convert ") as refused:
                 run(x)
             assert "argnums" not in str(refused.value)
+
+
+def branching(x):
+    return x if x[0] > 0 else -x
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        *(lambda f, order=order: cr.jacobian(f, order=order) for order in ("auto", "forward", "reverse")),
+        cr.hessian,
+        cr.linearize,
+    ],
+)
+def test_what_cannot_be_traced_is_named_with_its_line(transform):
+    line = branching.__code__.co_firstlineno
+    with pytest.raises(jax.errors.TracerBoolConversionError, match=rf"branching at .*test_api_refusals\.py:{line}"):
+        transform(branching)(jnp.ones(3))
+
+
+@pytest.mark.parametrize("transform", [cr.jacobian, cr.linearize])
+def test_a_real_function_of_complex_numbers_is_not_holomorphic(transform):
+    with pytest.raises(cr.InputTypeError, match=r"holomorphic=True needs complex outputs, got float64 of shape \(2,\)"):
+        transform(jnp.abs, holomorphic=True)(jnp.array([1.0 + 2.0j, 3.0j]))

@@ -144,7 +144,13 @@ def flat_output(problem: Problem, has_aux: bool) -> tuple[Callable[..., Any], di
         _require_outputs(problem, outs)
         return [jnp.asarray(o) for o in outs], aux
 
-    return function, found
+    return named_as(problem.f, function), found
+
+
+def named_as(f: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function; where it cannot be traced, errors of JAX name f and its line."""
+    function.__wrapped__ = f  # type: ignore[attr-defined]
+    return function
 
 
 def split_aux(out: Any, what: str, has_aux: bool) -> tuple[Any, Any]:
@@ -170,6 +176,14 @@ def _require_outputs(problem: Problem, outs: list[Any]) -> None:
             raise InputTypeError(
                 f"{problem.what}: outputs must be floating point, got {dtype} of shape {np.shape(o)}; {way_out}"
             )
+        # where it is offered, it was asked for: require_inputs refuses complex inputs without it
+        holomorphic = any(jnp.iscomplexobj(x) for x in problem.leaves) and _offers(problem.what, "holomorphic")
+        if holomorphic and not jnp.issubdtype(dtype, jnp.complexfloating):
+            raise InputTypeError(
+                f"{problem.what}: holomorphic=True needs complex outputs, got {dtype} of shape {np.shape(o)}; a real "
+                "function of complex numbers is not complex-differentiable: give real and imaginary parts as separate "
+                "real inputs"
+            )
 
 
 def scalar_function(transform: str, f: Callable[..., Any], has_aux: bool) -> Callable[..., Any]:
@@ -188,7 +202,7 @@ def scalar_function(transform: str, f: Callable[..., Any], has_aux: bool) -> Cal
         return out
 
     scalar.__name__ = name_of(f)
-    return scalar
+    return named_as(f, scalar)
 
 
 @contextlib.contextmanager
@@ -245,4 +259,4 @@ def linear_jaxpr(what: str, function: Callable[..., Any], leaves: Sequence[Any],
 
     seeds = jax.eval_shape(lambda *x: function(*x)[0], *shapes) if reverse else shapes
     with no_reverse_program(what):
-        return jax.make_jaxpr(both, return_shape=True)(list(shapes), list(seeds))
+        return jax.make_jaxpr(named_as(function, both), return_shape=True)(list(shapes), list(seeds))

@@ -34,7 +34,14 @@ from chainrule._plan.plan import Plan, counted, with_bodies, with_meeting
 from chainrule._plan.planner import Directions, cuts_of, planned
 from chainrule._plan.weights import weights
 from chainrule._space import name_of
-from chainrule._trace import Problem, flat_output, no_forward_program, no_reverse_program, require_inputs
+from chainrule._trace import (
+    Problem,
+    flat_output,
+    named_as,
+    no_forward_program,
+    no_reverse_program,
+    require_inputs,
+)
 
 
 def accumulate(problem: Problem, options: Options) -> Accumulated:
@@ -255,7 +262,7 @@ def _reverse(problem: Problem, has_aux: bool) -> Accumulated | None:
 def _primal(problem: Problem, has_aux: bool) -> tuple[Any, list[Any]]:
     function, _ = flat_output(problem, has_aux)
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in problem.leaves]
-    return jax.make_jaxpr(lambda *x: function(*x)[0], return_shape=True)(*shapes)
+    return jax.make_jaxpr(named_as(problem.f, lambda *x: function(*x)[0]), return_shape=True)(*shapes)
 
 
 def _require_real_outputs(problem: Problem, has_aux: bool) -> None:

@@ -16,7 +16,7 @@ from chainrule._jacobians.jacobian import Jacobian
 from chainrule._jacobians.structure import Structure
 from chainrule._jax import as_callable, count_every_pass, has_custom_vjp
 from chainrule._space import Space, flat, promoted, space_of
-from chainrule._trace import Problem, flat_output
+from chainrule._trace import Problem, flat_output, named_as
 
 if TYPE_CHECKING:
     from jax import Array
@@ -204,7 +204,7 @@ def linearized(problem: Problem, has_aux: bool) -> tuple[MatrixFree, Any]:
     """The matrix-free Jacobian of a function, and its auxiliary output."""
     function, found = flat_output(problem, has_aux)
     columns = space_of(problem.tree, problem.leaves, problem.f)
-    if has_custom_vjp(jax.make_jaxpr(lambda *x: function(*x)[0])(*problem.leaves).jaxpr):
+    if has_custom_vjp(jax.make_jaxpr(named_as(problem.f, lambda *x: function(*x)[0]))(*problem.leaves).jaxpr):
         # such a function has no forward program: the transpose of its pullback is one
         y, pull, aux = jax.vjp(function, *problem.leaves, has_aux=True)
         rows = space_of(found["tree"], y, problem.f)
