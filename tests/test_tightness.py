@@ -155,6 +155,17 @@ CONVOLUTIONS = [
     ),
     Case("kernel and image", lambda x, k: conv(x, k, (1,)), [(1, 1, 5), (1, 1, 3)], looser=2, why=EXACT),
     Case(
+        "kernel of a transposed one",
+        lambda x, k: lax.conv_transpose(x, k, (2, 2), "VALID"),
+        [(2, 2, 2, 1), (3, 3, 1, 2)],
+    ),
+    Case(
+        "kernel of few pixels",
+        lambda k: conv(np.pad(c(1, 1, 2, 1), ((0, 0), (0, 0), (3, 3), (0, 0))), k, (1, 1)),
+        [(1, 1, 3, 1)],
+    ),
+    Case("kernel over one pixel", lambda x, k: conv(x, k, (1, 1), [(2, 2), (2, 2)]), [(1, 1, 1, 1), (2, 1, 3, 3)]),
+    Case(
         "flax layout",
         lambda x: conv(x, c(2, 2, 1, 2), (1, 1), dimension_numbers=("NHWC", "HWIO", "NHWC")),
         [(1, 3, 3, 1)],

@@ -213,6 +213,9 @@ CASES = [
     Case("conv_general_dilated", lambda a, k: CONV(a, k, (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC")),
          [(2, 4, 1)], [c(3, 1, 2)]),
     Case("conv_general_dilated", lambda k, a: CONV(a, k, (1,), "VALID"), [(2, 3, 2)], [c(1, 3, 5)]),
+    Case("conv_general_dilated", lambda k, a: CONV(a, k, (1,), "SAME"), [(2, 1, 3)], [c(1, 1, 1)]),
+    Case("conv_general_dilated", lambda k, a: CONV(a, k, (1,), ((2, 2),), lhs_dilation=(3,)), [(2, 1, 3)],
+         [c(2, 1, 3)]),
     # solves, transforms
     Case("triangular_solve", lambda b, k: lax.linalg.triangular_solve(k, b, left_side=True, lower=True), [(3, 2)],
          [TRIANGLE]),

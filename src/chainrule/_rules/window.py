@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from chainrule._blocks.block import Block, constant_along, densify, identity, xp
-from chainrule._blocks.rows import pad_rows
+from chainrule._blocks.rows import pad_array, pad_rows
 from chainrule._errors import MissingRuleError
 from chainrule._jax import as_function
 from chainrule._program import Coefficient, Context, Tangent, Value, as_jax
@@ -22,6 +22,10 @@ from chainrule._rules.fallback import mix
 from chainrule._rules.pointwise import result, tidy
 from chainrule._rules.reduction import compact, sum_rows
 from chainrule._rules.shape import renumber
+
+# where so much of a dilated and padded image is zeros, what meets them alone is left out of the Jacobian in the kernel;
+# a few of them would only make its pattern larger
+_HOLES = 0.5
 
 
 def patches(b: Block, window: Sequence[int], strides: Any, dilation: Any, outs: Sequence[int]) -> Block:
@@ -45,10 +49,11 @@ def patches(b: Block, window: Sequence[int], strides: Any, dilation: Any, outs: 
     return Block((*b.shape[:lead], *outs, len(taps)), move(b.cols), move(b.vals))
 
 
-def _padded(b: Block, padding: Any, dilation: Any) -> Block:
+def _padded(b: Block, padding: Any, dilation: Any, known: bool = False) -> Block:
+    """With zeros between and around the elements; `known`: of a coefficient, whose columns mean nothing."""
     config = [(lo, hi, s - 1) for (lo, hi), s in zip(padding, dilation, strict=True)]
     full = tuple(s + (s - 1) * c[2] * (s > 0) + c[0] + c[1] for s, c in zip(b.shape, config, strict=True))
-    return pad_rows(b, config, full)
+    return Block(full, b.cols, pad_array(b.vals, config, 0)) if known else pad_rows(b, config, full)
 
 
 def _windows(b: Block, p: dict[str, Any], outs: tuple[int, ...]) -> Block:
@@ -170,11 +175,9 @@ def conv(context: Context, eqn: Any, values: list[Value]) -> Any:
     outs = [aval.shape[k] for k in d.out_spec[2:]]
     spatial = string.ascii_letters[6 : 6 + len(window)]
 
-    def rows(b: Block) -> Block:
+    def rows(b: Block, known: bool = False) -> Block:
         """[batch groups, n, feature groups, c, *spatial, taps], padding and dilation written out."""
-        b = _transpose_rows(b, d.lhs_spec)
-        padding, dilation = ((0, 0), (0, 0), *p["padding"]), (1, 1, *p["lhs_dilation"])
-        b = patches(_padded(b, padding, dilation), window, p["window_strides"], p["rhs_dilation"], outs)
+        b = patches(_dilated(b, p, d, known), window, p["window_strides"], p["rhs_dilation"], outs)
         return _split_rows(_split_rows(b, 1, features), 0, batches)
 
     def weights(b: Block) -> Block:
@@ -194,7 +197,10 @@ def conv(context: Context, eqn: Any, values: list[Value]) -> Any:
     else:
         assert isinstance(kernel, Tangent)
         parts = [weights(b) for b in kernel.blocks]
-        c, subscripts = rows(_coefficient_block(u.value)).vals[..., 0], f"{inner[1]},{inner[0]}->{inner[2]}"
+        c, subscripts = rows(_coefficient_block(u.value), True).vals[..., 0], f"{inner[1]},{inner[0]}->{inner[2]}"
+        places = _coefficient_block(np.ones(u.shape, bool) if u.nonzero is None else u.nonzero)
+        if places.vals.sum() <= _HOLES * math.prod(_dilated(places, p, d).shape):
+            nonzero = rows(places, True).vals[..., 0]
     done = contract(context, Tangent(parts[0].shape, aval.dtype, tuple(parts)), c, subscripts, nonzero, p["precision"])
     shape = tuple(aval.shape[k] for k in d.out_spec)
     back = tuple(int(k) for k in np.argsort(d.out_spec))
@@ -216,6 +222,12 @@ def _reached(eqn: Any) -> np.ndarray:
             own = (first[:, None] + taps == 0).any(axis=1)
             found = found & own.reshape([-1 if j == axis else 1 for j in range(found.ndim)])
     return found
+
+
+def _dilated(b: Block, p: dict[str, Any], d: Any, known: bool = True) -> Block:
+    """The image as [n, c, *spatial], padding and dilation written out."""
+    padding, dilation = ((0, 0), (0, 0), *p["padding"]), (1, 1, *p["lhs_dilation"])
+    return _padded(_transpose_rows(b, d.lhs_spec), padding, dilation, known)
 
 
 def _coefficient_block(value: Any) -> Block:
