@@ -253,6 +253,11 @@ def start_of(x: Any) -> Any:
     return jnp.abs(x[0] * 3.0).astype(int)
 
 
+def row(x: Any) -> Any:
+    """One of five."""
+    return jnp.floor(jnp.abs(x) * 3.0).astype(int) % 5
+
+
 INDEXING = [
     Case("gather", lambda x: x[AT] * x[1], [(5,)]),
     Case("gather, clip", lambda x: x.at[OUT].get(mode="clip"), [(5,)]),
@@ -302,6 +307,48 @@ INDEXING = [
         draw=uniform(0.0, 1.0),
         looser=6,
         why=AXIS,
+    ),
+    Case("a column at the input", lambda i, y: y[row(i), 2], [(3,), (5, 4)], argnums=(1,), count=MANY),
+    Case("part of a row at the input", lambda i, y: y[row(i), 1:3], [(), (5, 4)], argnums=(1,), count=MANY),
+    Case("part of a column at the input", lambda i, y: y[2, row(i)], [(3,), (4, 5)], argnums=(1,), count=MANY),
+    Case(
+        "columns under vmap at the input",
+        lambda i, y: jax.vmap(lambda i: y[i, 0] - y[i, 3])(row(i)),
+        [(3,), (5, 4)],
+        argnums=(1,),
+        count=MANY,
+    ),
+    Case(
+        "a window at the input on one axis",
+        lambda i, y: lax.dynamic_slice(y, (row(i), 1), (2, 2)),
+        [(), (6, 4)],
+        argnums=(1,),
+        count=MANY,
+        looser=4,
+        why=RANGE,
+    ),
+    Case(
+        "a window updated at the input on one axis",
+        lambda i, y: lax.dynamic_update_slice(y, y[:2, :2] ** 2, (row(i), 9)),
+        [(), (6, 4)],
+        argnums=(1,),
+        count=MANY,
+        looser=4,
+        why=RANGE,
+    ),
+    Case(
+        "set in a column at the input",
+        lambda i, y: jnp.zeros((5, 4)).at[row(i), 2].set(y**2),
+        [(3,), (3,)],
+        argnums=(1,),
+        count=MANY,
+    ),
+    Case(
+        "added to a column at the input",
+        lambda i, y: y.at[row(i), -1].add(y[0, :3] ** 2),
+        [(3,), (5, 4)],
+        argnums=(1,),
+        count=MANY,
     ),
     Case("dynamic update", lambda x: lax.dynamic_update_slice(x, x[:2] ** 2, (3,)), [(6,)]),
     Case(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -61,6 +63,10 @@ def gather(context: Context, eqn: Any, values: list[Value]) -> Any:
         return NotImplemented
     if indices.static:
         return _move(eqn, values)
+    if narrow := _of_one_number(
+        indices, eqn.params["dimension_numbers"].start_index_map, operand.shape, eqn.params["slice_sizes"]
+    ):
+        return _within(context, eqn, [operand, _from_zero(indices, narrow)], narrow)
     d, sizes, aval = eqn.params["dimension_numbers"], eqn.params["slice_sizes"], eqn.outvars[0].aval
     rest = [k for k in range(len(aval.shape)) if k not in d.offset_dims]
     window = [k for k in range(len(sizes)) if k not in (*d.collapsed_slice_dims, *d.operand_batching_dims)]
@@ -83,12 +89,96 @@ def dynamic_slice(context: Context, eqn: Any, values: list[Value]) -> Any:
     if done is not NotImplemented or not isinstance(values[0], Tangent):
         return done
     shape, sizes = values[0].shape, eqn.params["slice_sizes"]
+    if narrow := _starts_known(values[1:], shape, sizes):
+        return _within(context, eqn, values, narrow)
     return _mixed(context, eqn, values, 0, {k: k for k in range(len(shape)) if sizes[k] == shape[k]})
 
 
 def _mixed(context: Context, eqn: Any, values: list[Value], operand: int, batch: dict[int, int]) -> list[Value]:
     axes = [k for k in range(len(values[operand].shape)) if k not in batch]
     return mix(context, eqn, values, operand, axes, work=1, batch=batch)
+
+
+@dataclass(frozen=True)
+class Narrow:
+    """Axes on which every index is the same known number, `start`: the window there has size `size`.
+
+    `component` is where the indices hold it.
+    """
+
+    axis: int
+    component: int
+    start: int
+    size: int
+
+
+def _of_one_number(
+    indices: Coefficient, dims: Sequence[int], shape: Sequence[int], sizes: Sequence[int]
+) -> list[Narrow]:
+    """The axes of the operand on which all indices are one known number, and the window is narrower than the axis."""
+    found = []
+    if indices.partly is not None and indices.value.size:
+        known, value = indices.partly
+        for c, k in enumerate(dims):
+            own = value[..., c]
+            start = int(own.flat[0])
+            inside = 0 <= start <= shape[k] - sizes[k] and sizes[k] < shape[k]
+            if inside and known[..., c].all() and (own == start).all():
+                found.append(Narrow(k, c, start, sizes[k]))
+    return found
+
+
+def _starts_known(starts: Sequence[Value], shape: Sequence[int], sizes: Sequence[int]) -> list[Narrow]:
+    """The same of a slice, whose start is one number for each axis, brought into range."""
+    return [
+        Narrow(k, k, min(max(int(v.value), 0), shape[k] - sizes[k]), sizes[k])
+        for k, v in enumerate(starts)
+        if isinstance(v, Coefficient) and v.static and sizes[k] < shape[k]
+    ]
+
+
+def _written(eqn: Any, values: list[Value], updates: int) -> list[Narrow]:
+    """The same of what is written."""
+    shape, own = values[0].shape, values[updates].shape
+    if eqn.primitive.name == "dynamic_update_slice":
+        return _starts_known(values[2:], shape, own)
+    d, indices = eqn.params["dimension_numbers"], values[1]
+    assert isinstance(indices, Coefficient)
+    window = [k for k in range(len(shape)) if k not in (*d.inserted_window_dims, *d.operand_batching_dims)]
+    sizes = dict(zip(window, (own[k] for k in d.update_window_dims), strict=True))
+    return _of_one_number(indices, d.scatter_dims_to_operand_dims, shape, [sizes.get(k, 1) for k in range(len(shape))])
+
+
+def _rewritten(values: list[Value], narrow: list[Narrow], updates: int) -> list[Value]:
+    """The operands of a write, with indices that count from the beginning of the window."""
+    if updates == 1:  # the starts of a slice are brought into range
+        return values
+    return [values[0], _from_zero(values[1], narrow), *values[2:]]
+
+
+def _from_zero(indices: Value, narrow: list[Narrow]) -> Coefficient:
+    """Indices that count from the beginning of the window."""
+    assert isinstance(indices, Coefficient) and indices.partly is not None
+    known, number = indices.partly
+    number, value = number.copy(), as_jax(indices.value)
+    for own in narrow:
+        number[..., own.component] = 0
+        value = value.at[..., own.component].set(0)
+    return Coefficient(value, places=(known, number))
+
+
+def _within(context: Context, eqn: Any, values: list[Value], narrow: list[Narrow], writes: bool = False) -> list[Value]:
+    """The same within the part of the operand that known indices point to: the others choose from no more."""
+    starts, ends = [0] * len(values[0].shape), list(values[0].shape)
+    for own in narrow:
+        starts[own.axis], ends[own.axis] = own.start, own.start + own.size
+
+    def run(operand: Any, *rest: Any) -> Any:
+        (out,) = as_function(eqn)(jax.lax.slice(operand, starts, ends), *rest)
+        return jax.lax.dynamic_update_slice(operand, out, starts) if writes else out
+
+    closed = jax.make_jaxpr(run)(*[jax.ShapeDtypeStruct(v.shape, v.dtype) for v in values])
+    return context.propagate(closed.jaxpr, closed.consts, values)
 
 
 def _counted(indices: Coefficient, dims: Any, shape: tuple[int, ...]) -> list[tuple[int, int]]:
@@ -116,6 +206,8 @@ def update(context: Context, eqn: Any, values: list[Value]) -> Any:
     if any(isinstance(v, Tangent) for v in rest):
         return NotImplemented
     known = all(isinstance(v, Coefficient) and v.static for v in rest)
+    if not known and (narrow := _written(eqn, values, places[1])):
+        return _within(context, eqn, _rewritten(values, narrow, places[1]), narrow, writes=True)
     blocks: list[Block] = []
     for k in places:
         v = values[k]
@@ -170,6 +262,8 @@ def scatter_add(context: Context, eqn: Any, values: list[Value]) -> Any:
     if isinstance(operand, Coefficient) and not operand.zero:
         return NotImplemented
     if isinstance(updates, Tangent) and not indices.static:
+        if narrow := _written(eqn, values, 2):
+            return _within(context, eqn, _rewritten(values, narrow, 2), narrow, writes=True)
         own: list[Value] = [zero_coefficient(operand), indices, updates.filled()]
         (part,) = _mixed(context, eqn, own, 2, _batch_of_updates(eqn, own, 2))
         assert isinstance(part, Tangent)
