@@ -30,6 +30,13 @@ POINT = jnp.asarray(rng.normal(size=200))
 LEAVES = {"u": jnp.asarray(rng.normal(size=5)), "v": jnp.asarray(rng.normal(size=2))}
 
 
+@pytest.mark.parametrize("chunk_size", [7, "auto"])
+def test_of_a_j_that_does_not_fit_the_parts_it_is_computed_in_are_no_way_out(chunk_size):
+    with pytest.raises(cr.MemoryLimitError, match=r"J: an array of .*jacobian_chunks") as error:
+        cr.jacobian(net, chunk_size=chunk_size, memory_limit=300_000).trace(POINT)
+    assert "chunk_size" not in str(error.value)
+
+
 @pytest.mark.parametrize("order", ["forward", "reverse"])
 def test_the_error_says_how_much_which_step_and_the_ways_out(order):
     with pytest.raises(cr.MemoryLimitError) as error:

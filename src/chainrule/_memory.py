@@ -28,6 +28,10 @@ WAY_OUT = (
     "Ways out: the other order (order='reverse' or 'forward'), dense columns or rows in parts (chunk_size='auto'), "
     "products without a matrix (chainrule.linearize), or a higher memory_limit."
 )
+OF_J = (  # that takes too much in whatever order and parts it is computed
+    "Ways out: products without a matrix (chainrule.linearize), pieces one at a time (chainrule.jacobian_chunks, "
+    "chainrule.save_jacobian), or a higher memory_limit."
+)
 
 
 def require_memory(what: str, shape: tuple[int, ...], itemsize: int, way_out: str = WAY_OUT) -> None:

@@ -15,7 +15,7 @@ from chainrule._blocks.block import Block
 from chainrule._errors import MemoryLimitError
 from chainrule._jacobians.assembled import Assembled
 from chainrule._jacobians.layout import Layout
-from chainrule._memory import require_memory
+from chainrule._memory import OF_J, require_memory
 from chainrule._options import Kind
 from chainrule._program import Tangent
 from chainrule._propagate import require_tangent, sweep
@@ -57,7 +57,7 @@ def in_chunks(problem: Problem, has_aux: bool, order: Kind, size: int | None, sp
     size = share * devices
     count, part = -(-seeded.size // size), Space(jax.tree.structure(0), ((size,),), (dtype,))
     first = (np.arange(devices)[:, None] * count * share + np.arange(share)).reshape(-1).astype(np.int32)
-    require_memory(f"{problem.what}: J", (other.size, count * size), dtype.itemsize)
+    require_memory(f"{problem.what}: J", (other.size, count * size), dtype.itemsize, OF_J)
     spent: list[Any] = []
 
     def one(start: Any) -> Any:
