@@ -47,7 +47,7 @@ def meeting(program: LinearProgram) -> Meeting | None:
 
 
 def _reversible(step: Step) -> bool:
-    """Whether a step is had from its outputs at little cost: no loop, and no whole numbers, which have no cotangents."""
+    """Whether a step is had from its outputs at little cost: no loop, no whole numbers, which have no cotangents."""
     straight = step.equation.primitive.name != "scan" and transposable(step.equation)
     return straight and all(jnp.issubdtype(v.dtype, jnp.floating) for v in (*step.sources, *step.outs))
 
