@@ -678,3 +678,28 @@ def test_known_numbers_at_one_place_are_added(n, order):
     x = jnp.linspace(1, 2, n * (n + 1)).reshape(n, n + 1)
     expected = jax.jacfwd(periodic)(x).reshape(x.size, x.size)
     np.testing.assert_allclose(cr.jacobian(periodic, order=order)(x).dense(), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("sizes", [(200, 30, 2, 30, 180), (40, 200, 3, 300, 60), (300, 4, 30, 2)], ids=str)
+def test_an_output_that_depends_on_nothing_changes_no_order(sizes):
+    f, x = layers(*sizes), jnp.asarray(np.random.default_rng(1).normal(size=sizes[0]))
+
+    def among_others(x):
+        return jnp.ones(3), f(x), jnp.zeros((2, 2)), jnp.zeros((0, 4))
+
+    alone, p = cr.plan(f)(x), cr.plan(among_others)(x)
+    assert [o.name for o in p.orders] == [o.name for o in alone.orders]
+    expected = np.zeros((sizes[-1] + 7, sizes[0]))
+    expected[3:-4] = jax.jacfwd(f)(x)
+    for order in p.orders:
+        J = cr.jacobian(among_others, order=dataclasses.replace(p, chosen=order.name))(x)
+        assert J.order == order.name
+        np.testing.assert_allclose(J.dense(), expected, rtol=1e-10, atol=1e-13)
+        np.testing.assert_allclose(jax.vmap(cr.jacobian(among_others))(x[None]).dense()[0], expected, atol=1e-13)
+    np.testing.assert_allclose(cr.jacobian(among_others, order="factored")(x).dense(), expected, rtol=1e-10, atol=1e-13)
+
+
+def test_outputs_that_all_depend_on_nothing():
+    x = jnp.ones(40)
+    assert cr.jacobian(lambda x: (jnp.ones(3), jnp.zeros(2)))(x).nnz == 0
+    assert cr.plan(lambda x: jnp.ones(3))(x)["forward"].multiply_adds == 0

@@ -114,8 +114,9 @@ def _linked(problem: Problem, has_aux: bool, holomorphic: bool) -> Accumulated:
     """One link for each cut; a function that has but one direction is a single link."""
     directions = only_order(problem, has_aux, holomorphic)
     recorded = recorded_program(problem, has_aux, directions.backwards)
-    chain = None if directions.sole else chain_of(recorded.program, weights())
-    if chain is None or len(chain.cuts) == 2:
+    program = recorded.program
+    chain = None if directions.sole else chain_of(program, weights())
+    if chain is None or len(chain.cuts) == 2 or len(program.targets) < len(program.outputs):
         return in_one_link(problem, recorded)
     with no_reverse_program(problem.what):
         return in_links(problem, recorded, chain)

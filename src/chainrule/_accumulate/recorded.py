@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+import numpy as np
 
 from chainrule._accumulate.links import push_linked
 from chainrule._accumulate.loop_body import planning
-from chainrule._accumulate.mixed import Mixed
+from chainrule._accumulate.mixed import Mixed, Part
 from chainrule._accumulate.narrow import split
 from chainrule._accumulate.series import joined
 from chainrule._blocks.block import Block
@@ -91,9 +92,23 @@ def carried_out(
     """A mixed order; `bodies` as for `swept`."""
     context = planning(bodies)
     part = Mixed(context, recorded.program, cuts).part(node)
-    spaces = recorded.rows, recorded.columns
-    own = assembled(problem.what, context, spaces, part.tangents, part.flipped, "mixed")
+    tangents, spaces = _of_all_outputs(part, recorded), (recorded.rows, recorded.columns)
+    own = assembled(problem.what, context, spaces, tangents, part.flipped, "mixed")
     return recorded.with_jacobian(own, context)
+
+
+def _of_all_outputs(part: Part, recorded: Recorded) -> list[Tangent]:
+    """The tangents of a part up to the outputs that depend on an input, with rows or columns for all outputs."""
+    outputs, offsets = recorded.program.outputs, recorded.rows.offsets
+    if not part.flipped:
+        left = iter(part.tangents)
+        return [next(left) if isinstance(v, Linear) else Tangent(v.shape, v.dtype, ()) for v in outputs]
+    places = [offset + np.arange(v.size) for v, offset in zip(outputs, offsets, strict=True) if isinstance(v, Linear)]
+    number = np.concatenate([*places, [-1]]).astype(np.int32)  # the last is that of an absent column
+    return [
+        Tangent(t.shape, t.dtype, tuple(Block(b.shape, number[b.cols], b.vals, b.rows) for b in t.blocks))
+        for t in part.tangents
+    ]
 
 
 def in_one_link(problem: Problem, recorded: Recorded) -> Accumulated:

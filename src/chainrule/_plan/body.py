@@ -146,10 +146,9 @@ def is_complex(program: LinearProgram) -> bool:
 
 
 def divisible(program: LinearProgram) -> bool:
-    """Whether a program can be cut: not where an output depends on no input, or is one twice, or one is complex."""
+    """Whether a program can be cut: not where an output is one twice, or an input, or where an array is complex."""
     ends = {id(v) for v in (*program.inputs, *program.targets)}
-    whole = len(program.targets) == len(program.outputs) and len(ends) == len(program.inputs) + len(program.targets)
-    return whole and not is_complex(program)
+    return len(ends) == len(program.inputs) + len(program.targets) and not is_complex(program)
 
 
 def chain_of(program: LinearProgram, weights: Weights, effort: int = 0) -> Chain:
