@@ -1,5 +1,8 @@
 """What would not fit is refused before it is compiled; dense Jacobians in parts are the whole ones."""
 
+import resource
+import tracemalloc
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +10,8 @@ import pytest
 
 import chainrule as cr
 from chainrule import _memory
+from chainrule._jax import primitive
+from chainrule._rules import RULES
 
 rng = np.random.default_rng(0)
 A, B = rng.normal(size=(300, 200)), rng.normal(size=(250, 300))
@@ -163,3 +168,106 @@ def test_free_memory_respects_the_control_group(tmp_path, monkeypatch):
     assert _memory.free_memory() == 600_000
     most.write_text("max")
     assert _memory.free_memory() > 600_000
+
+
+N = 10**5
+# functions of N numbers whose result, or a step on the way, has a pattern of some 10¹⁰ entries
+EXPLODING = {
+    "kron": lambda x: jnp.kron(x, x),
+    "outer, laid flat": lambda x: jnp.outer(x, x).reshape(-1)[::7],
+    "differences": lambda x: (x[:, None] - x[None, :]).reshape(-1) ** 2,
+    "grid": lambda x: jnp.stack(jnp.meshgrid(x, x)),
+    "concatenated": lambda x: jnp.concatenate([jnp.outer(x, x), x[None]]),
+    "tiled": lambda x: jnp.tile(x, N),
+    "repeated": lambda x: jnp.repeat(x, N),
+    "padded": lambda x: jnp.pad(x, (0, N**2)),
+    "padded and summed": lambda x: jnp.pad(x, (0, N**2)).sum() * x[:2],
+    "padded in between": lambda x: jax.lax.pad(x, 0.0, [(0, 0, N)]),
+    "gathered": lambda x: x[jnp.zeros(N**2, jnp.int32)],
+    "one of many": lambda x: x[jnp.arange(N**2) % N],
+    "scattered": lambda x: jnp.zeros((N, N)).at[jnp.arange(N), jnp.arange(N)].set(x),
+    "summed by segments": lambda x: jax.ops.segment_sum(jnp.outer(x, x).ravel(), jnp.arange(N**2) % 7, 7),
+    "convolved": lambda x: jnp.convolve(x, jnp.ones(N)),
+    "windows": lambda x: jax.lax.reduce_window(jnp.outer(x, x), 0.0, jax.lax.add, (3, 3), (1, 1), "SAME"),
+    "the greatest of windows": lambda x: jax.lax.reduce_window(
+        jnp.outer(x, x), -jnp.inf, jax.lax.max, (3, 3), (1, 1), "SAME"
+    ),
+    "one hot": lambda x: jax.nn.one_hot(jnp.arange(N), N) @ x,
+    "a triangle": lambda x: jnp.tril(jnp.outer(x, x)),
+    "a matrix in a loop": lambda x: jax.lax.fori_loop(0, 5, lambda i, c: c * x[None] + x[:, None], jnp.ones((N, N))),
+    "the states of many loops": lambda x: jax.vmap(
+        lambda a: jax.lax.scan(lambda c, b: (c + a * b, c), jnp.zeros((), x.dtype), x)[1]
+    )(x),
+    "in a loop": lambda x: jax.lax.scan(lambda c, _: (jnp.kron(c, c)[:N], None), x, None, length=40)[0],
+}
+
+
+@pytest.mark.parametrize("order", ["auto", "forward", "reverse"])
+@pytest.mark.parametrize("name", EXPLODING)
+def test_a_pattern_that_would_not_fit_is_refused_before_it_is_there(name, order):
+    """Without the estimates NumPy raises a MemoryError of its own, or the system ends the process."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(cr.MemoryLimitError, match=r"GiB, more than the limit of 1 GiB. ") as error:
+            cr.jacobian(EXPLODING[name], order=order, memory_limit=2**30).trace(jax.ShapeDtypeStruct((N,), float))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.5 * 2**30  # the limit, and a part of a product
+    assert "chainrule.linearize" in str(error.value)
+
+
+@pytest.mark.parametrize("order", ["auto", "forward"])
+def test_a_product_of_all_pairs_fits_where_its_values_repeat(order):
+    J = cr.jacobian(lambda x: jnp.outer(x, x), order=order, memory_limit=2**26)
+    assert J.trace(jax.ShapeDtypeStruct((N,), float)).out_info.shape == (N**2, N)
+
+
+def test_more_columns_than_have_numbers_are_refused():
+    with pytest.raises(cr.MemoryLimitError, match="more than 2,147,483,647 columns"):
+        cr.jacobian(jnp.sin, memory_limit=2**60).trace(jax.ShapeDtypeStruct((2**31,), np.float32))
+
+
+def test_what_no_estimate_foresaw_names_the_step(monkeypatch):
+    def failing(context, eqn, values):
+        raise MemoryError("Unable to allocate 37 GiB")
+
+    monkeypatch.setitem(RULES, primitive("rev"), failing)
+    with pytest.raises(cr.MemoryLimitError, match=r"the step `rev`: Unable to allocate 37 GiB. Ways out"):
+        cr.jacobian(lambda x: x[::-1])(jnp.ones(3))
+
+
+def test_a_function_that_runs_out_of_memory_is_told_the_ways_out():
+    def f(x):
+        raise MemoryError("Unable to allocate 37 GiB")
+
+    with pytest.raises(cr.MemoryLimitError, match=r"jacobian of f: Unable to allocate 37 GiB. Ways out"):
+        cr.jacobian(f)(jnp.ones(3))
+
+
+@pytest.mark.parametrize("transform", [cr.check, cr.explain])
+def test_values_that_would_not_fit_are_refused(transform):
+    with (
+        _memory.limited(10**6),
+        pytest.raises(cr.MemoryLimitError, match=r"(check|explain) of .*: a value: an array of 1000×1000 entries"),
+    ):
+        transform(lambda x: jnp.outer(x, x).sum())(jnp.ones(1000))
+
+
+@pytest.mark.parametrize("f", [jnp.diag, lambda x: jnp.tril(jnp.outer(x, x)), lambda x: jnp.diag(x) @ x])
+def test_zeros_of_any_size_are_known(f):
+    """The zeros of a matrix of more than 2²⁴ elements were taken for unknown numbers, and the step for one that is not
+    linear.
+    """
+    assert cr.jacobian(f).trace(jax.ShapeDtypeStruct((5000,), np.float32)).out_info.shape[1] == 5000
+
+
+def test_the_address_space_of_the_process_is_respected(monkeypatch):
+    used = _memory._available()
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (2**50, 2**50))
+    left = _memory._left_to_process()
+    assert used is not None and left is not None and 0 < 2**50 - left < 2**46  # what is mapped already
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (10**6, 10**6))
+    assert _memory.free_memory() == 0
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
+    assert _memory._left_to_process() is None

@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
-from chainrule._errors import ChainruleError, InputTypeError
+from chainrule._errors import ChainruleError, InputTypeError, MemoryLimitError
+from chainrule._memory import WAY_OUT
 from chainrule._space import name_of
 from chainrule._trace import no_forward_program, no_reverse_program, require_arrays
 
@@ -98,6 +99,10 @@ class Transform:
         try:
             with no_forward_program(self._what, backwards), no_reverse_program(self._what):
                 raise error
+        except MemoryLimitError:
+            raise
+        except MemoryError as error:  # what no estimate foresaw
+            raise MemoryLimitError(f"{self._what}: {error}. {WAY_OUT}") from error
         except (TypeError, ValueError, OverflowError) as error:
             if isinstance(error, ChainruleError):
                 raise

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.extend.core as jex
@@ -97,30 +97,56 @@ def scan_counts(eqn: Equation) -> tuple[int, int]:
     return len(eqn.invars) - sliced - carry, carry
 
 
-def dependent(eqn: Equation, marked: Sequence[bool]) -> list[bool]:
-    """Which results of an equation depend on the marked operands: loops and branches may hand on others beside them."""
+class Inner(NamedTuple):
+    """A jaxpr within an equation: a branch, a called function, or the body of a loop.
+
+    marked : which of its inputs depend on the marked operands. operands : the operand that each input is, or None where
+    it changes from step to step.
+    """
+
+    jaxpr: Jaxpr
+    consts: Sequence[Any]
+    marked: list[bool]
+    operands: Sequence[int | None]
+
+
+def bodies(eqn: Equation, marked: Sequence[bool]) -> list[Inner]:
+    """The jaxprs within an equation of which some operands are marked."""
     name, params = eqn.primitive.name, eqn.params
     if name == "scan":
-        a, b = scan_counts(eqn)
-        return _of_loop(params["jaxpr"].jaxpr, list(marked), a, b)
+        return [_of_loop(params["jaxpr"], 0, *scan_counts(eqn), marked)]
     if name == "while":
-        skipped, a = params["cond_nconsts"], params["body_nconsts"]
-        return _of_loop(params["body_jaxpr"].jaxpr, list(marked[skipped:]), a, len(eqn.outvars))
+        return [
+            _of_loop(params["body_jaxpr"], params["cond_nconsts"], params["body_nconsts"], len(eqn.outvars), marked)
+        ]
     if name == "cond":
-        return [any(outs) for outs in zip(*[_marks(b.jaxpr, marked[1:]) for b in params["branches"]], strict=True)]
-    if name in HANDED_ON:
-        return list(marked)
+        return [Inner(b.jaxpr, b.consts, list(marked[1:]), range(1, len(marked))) for b in params["branches"]]
     inner = inner_jaxpr(eqn)
-    return _marks(inner[0], marked) if inner else [any(marked)] * len(eqn.outvars)
+    return [Inner(*inner, list(marked), range(len(marked)))] if inner else []
 
 
-def _of_loop(body: Jaxpr, marked: list[bool], constants: int, carried: int) -> list[bool]:
+def dependent(eqn: Equation, marked: Sequence[bool]) -> list[bool]:
+    """Which results of an equation depend on the marked operands: loops and branches may hand on others beside them."""
+    if eqn.primitive.name in HANDED_ON:
+        return list(marked)
+    found = bodies(eqn, marked)
+    if not found:
+        return [any(marked)] * len(eqn.outvars)
+    outs = [any(own) for own in zip(*[_marks(b.jaxpr, b.marked) for b in found], strict=True)]
+    if eqn.primitive.name not in ("scan", "while"):
+        return outs
+    a, b = scan_counts(eqn) if eqn.primitive.name == "scan" else (eqn.params["body_nconsts"], len(outs))
+    return [*found[0].marked[a : a + b], *outs[b:]]  # it may take no step
+
+
+def _of_loop(body: Any, skipped: int, constants: int, carried: int, marked: Sequence[bool]) -> Inner:
+    """The body of a loop, with the marks that the carry has in the end."""
+    marked, own = list(marked[skipped:]), slice(constants, constants + carried)
     while True:
-        outs = _marks(body, marked)
-        own = slice(constants, constants + carried)
-        grown = [a or b for a, b in zip(marked[own], outs[:carried], strict=True)]
+        grown = [a or b for a, b in zip(marked[own], _marks(body.jaxpr, marked), strict=False)]
         if grown == marked[own]:
-            return [*grown, *outs[carried:]]
+            same = range(skipped, skipped + constants)
+            return Inner(body.jaxpr, body.consts, marked, [*same, *[None] * (len(marked) - constants)])
         marked[own] = grown
 
 
@@ -149,6 +175,13 @@ def as_callable(jaxpr: Jaxpr, consts: Sequence[Any]) -> Callable[..., list[Any]]
 def count_equations(jaxpr: Jaxpr) -> int:
     """The number of equations of a jaxpr, inner ones included."""
     return sum(1 for _ in walk(jaxpr))
+
+
+def largest_value(jaxpr: Jaxpr) -> tuple[tuple[int, ...], int]:
+    """The shape of the largest array that an equation of a jaxpr gives, and the bytes of an element."""
+    arrays = [v.aval for eqn in walk(jaxpr) for v in eqn.outvars if isinstance(v.aval, jax.core.ShapedArray)]
+    sizes = [(tuple(a.shape), getattr(a.dtype, "itemsize", 4)) for a in arrays]
+    return max(sizes, key=lambda s: math.prod(s[0]) * s[1], default=((), 0))
 
 
 def count_operations(jaxpr: Jaxpr) -> int:

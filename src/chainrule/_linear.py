@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from chainrule._blocks.block import identity
 from chainrule._blocks.coefficient import evaluate as coefficients
 from chainrule._jax import dependent, run_equation
+from chainrule._memory import require_columns
 from chainrule._program import Coefficient, Context, Linear, Tangent, zero_coefficient, zero_tangent
 from chainrule._propagate import propagate, require_tangent
 
@@ -110,6 +111,7 @@ def seeds_of(arrays: Sequence[Linear]) -> tuple[Tangent, ...]:
     """The identity: the columns of one array after those of the other."""
     seeds, offset = [], 0
     for v in arrays:
+        require_columns(v.shape, what="jacobian: where a sweep begins")
         seeds.append(Tangent(v.shape, v.dtype, (identity(v.shape, offset, v.dtype),) if v.size else ()))
         offset += v.size
     return tuple(seeds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -23,6 +23,8 @@ _CGROUPS = (
 )
 
 
+COLUMN = 16  # bytes that an entry of a pattern takes while it is made: its column, its number, and a copy of each
+SORTED = 40  # and while it is sorted
 STEP = "jacobian: a step"  # the propagation knows which
 WAY_OUT = (
     "Ways out: the other order (order='reverse' or 'forward'), dense columns or rows in parts (chunk_size='auto'), "
@@ -32,6 +34,7 @@ OF_J = (  # that takes too much in whatever order and parts it is computed
     "Ways out: products without a matrix (chainrule.linearize), pieces one at a time (chainrule.jacobian_chunks, "
     "chainrule.save_jacobian), or a higher memory_limit."
 )
+AT_FEWER = "All values are looked at: do so for smaller arrays, or give f a part of them."
 
 
 def require_memory(what: str, shape: tuple[int, ...], itemsize: int, way_out: str = WAY_OUT) -> None:
@@ -39,6 +42,13 @@ def require_memory(what: str, shape: tuple[int, ...], itemsize: int, way_out: st
     size = math.prod(shape) * itemsize
     if _exceeds(size):
         require_bytes(f"{what}: an array of {'×'.join(map(str, shape))} entries takes", size, way_out)
+
+
+def require_columns(shape: Sequence[int], each: int = COLUMN, what: str = STEP, way_out: str = WAY_OUT) -> None:
+    """Refuse a pattern of so many entries that would not fit: its columns are NumPy arrays, made while tracing."""
+    size = math.prod(shape) * each
+    if _exceeds(size):
+        require_bytes(f"{what}: the columns of {'×'.join(map(str, shape))} entries take", size, way_out)
 
 
 def require_bytes(what: str, size: int, way_out: str = WAY_OUT) -> None:
@@ -82,7 +92,7 @@ def free_memory() -> int:
         stats = None
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
-    found = [size for size in (_available(), *map(_left_in_group, _CGROUPS)) if size]
+    found = [size for size in (_available(), _left_to_process(), *map(_left_in_group, _CGROUPS)) if size is not None]
     return min(found, default=_FALLBACK)
 
 
@@ -96,6 +106,18 @@ def _available() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
         return None
+
+
+def _left_to_process() -> int | None:
+    """What is left of the address space that the process may take (ulimit -v)."""
+    try:
+        import resource
+
+        most, _ = resource.getrlimit(resource.RLIMIT_AS)
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except (ImportError, OSError, ValueError):
+        return None
+    return None if most == resource.RLIM_INFINITY else max(most - pages * resource.getpagesize(), 0)
 
 
 def _left_in_group(files: tuple[str, str]) -> int | None:

@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._blocks.block import Block
+from chainrule._blocks.block import Block, once
 from chainrule._blocks.rows import fill
 from chainrule._plan.node import Body
 
@@ -48,8 +48,8 @@ class Coefficient:
         """Where the value may differ from zero, or None where nothing is known."""
         if not self.static or self.value.dtype.kind not in "biufcV":
             return self.support
-        nonzero = np.asarray(self.value != 0)
-        return None if nonzero.all() else nonzero
+        nonzero = np.asarray(once(self.value) != 0)
+        return None if nonzero.all() else np.broadcast_to(nonzero, self.value.shape)
 
     @property
     def minus_infinity(self) -> np.ndarray | None:
@@ -71,7 +71,7 @@ class Coefficient:
     @property
     def zero(self) -> bool:
         nonzero = self.nonzero
-        return nonzero is not None and not nonzero.any()
+        return nonzero is not None and not once(nonzero).any()
 
     def restated(self) -> Any:
         """The value for a program that is traced anew: it says again what is known of its zeros and of −∞."""
@@ -217,7 +217,7 @@ class Context:
 
 def zero_coefficient(like: Any) -> Coefficient:
     """Known zeros of the shape and dtype of another value."""
-    return Coefficient(np.zeros(like.shape, like.dtype))
+    return Coefficient(np.broadcast_to(np.zeros((), like.dtype), like.shape))
 
 
 def zero_tangent(like: Any) -> Tangent:
@@ -231,4 +231,7 @@ def plain(value: Value) -> Any:
 
 
 def as_jax(value: Any) -> Any:
-    return jnp.asarray(value) if isinstance(value, np.ndarray) else value
+    if not isinstance(value, np.ndarray):
+        return value
+    own = once(value)
+    return jnp.asarray(value) if own.size == value.size else jnp.broadcast_to(jnp.asarray(own), value.shape)

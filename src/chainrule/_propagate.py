@@ -10,7 +10,7 @@ import numpy as np
 from chainrule._blocks.coefficient import evaluate, known
 from chainrule._errors import MemoryLimitError, MissingRuleError
 from chainrule._jax import Literal, inner_jaxpr, needed, taken_branch
-from chainrule._memory import STEP, require_bytes, require_memory
+from chainrule._memory import STEP, WAY_OUT, require_bytes, require_columns, require_memory
 from chainrule._program import Coefficient, Context, Tangent, Value, zero_tangent
 from chainrule._rules import SCATTERED, ZEROS, fallback, rule_for, written_out
 
@@ -67,11 +67,14 @@ def push(context: Context, eqn: Any, values: list[Value]) -> Sequence[Value]:
     except MemoryLimitError as error:
         text = str(error).replace(f"{STEP}:", f"jacobian: the step `{eqn.primitive.name}`:")
         raise MemoryLimitError(text) from None
+    except MemoryError as error:  # what no estimate foresaw
+        raise MemoryLimitError(f"jacobian: the step `{eqn.primitive.name}`: {error}. {WAY_OUT}") from error
 
 
-def _measured(context: Context, done: Sequence[Value]) -> Sequence[Value]:
+def _measured(context: Context, done: Sequence[Value], what: str = STEP) -> Sequence[Value]:
     for b in [b for v in done if isinstance(v, Tangent) and v.taken for b in v.blocks]:
-        require_memory(STEP, b.vals.shape, b.vals.dtype.itemsize)
+        require_memory(what, b.vals.shape, b.vals.dtype.itemsize)
+        require_columns(b.cols.shape, what=what)
         context.largest = max(context.largest, b.vals.size * b.vals.dtype.itemsize)
     return done
 
@@ -109,7 +112,7 @@ def require_sum(what: str, context: Context, values: Sequence[Value]) -> None:
     for v in values:
         if isinstance(v, Tangent):
             total += sum(b.vals.size * b.vals.dtype.itemsize for b in v.blocks)  # a sum that waited is taken now
-            _measured(context, [v])
+            _measured(context, [v], f"{what}: J")
     require_bytes(f"{what}: J, and the largest array on the way to it:", total + context.largest)
 
 

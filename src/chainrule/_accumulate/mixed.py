@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from chainrule._blocks.apply import of_blocks
-from chainrule._blocks.block import Block, merge, multiply
+from chainrule._blocks.block import Block, merge, multiply, only
 from chainrule._jax import dependent
 from chainrule._linear import LinearProgram, precision_of, push_through, section, seeds_of, transposed
 from chainrule._plan.meeting import side_by_side
@@ -193,7 +193,7 @@ def crossed(context: Context, pairs: Sequence[tuple[Block, Block]], stop: Sequen
         for blocks, low, high in zip(found, offsets, offsets[1:], strict=False):
             inside = (outer.cols >= low) & (outer.cols < high)
             if inside.any():
-                cols = np.where(inside[..., None], inner.cols[..., None, :], np.int32(-1))
+                cols = only(inner.cols[..., None, :], inside[..., None])
                 blocks.append(Block(inside.shape, cols, vals, np.where(inside, outer.cols - low, 0)))
         context.cost += 0 if isinstance(vals, np.ndarray) else vals.size
     return found

@@ -25,8 +25,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._memory import STEP, require_memory
+from chainrule._errors import MemoryLimitError
+from chainrule._memory import SORTED, STEP, WAY_OUT, require_columns, require_memory
 
+_MOST_COLUMNS = 2**31 - 1  # numbers of 4 bytes
 _COMPARED = 2**20  # columns that are looked through for axes along which they are the same
 _UNROLLED = 16  # runs of slots that are placed one by one
 _FEW = 2048  # products of runs and width up to which a mask beats a scatter
@@ -66,12 +68,18 @@ class Block:
 def identity(shape: tuple[int, ...], offset: int, dtype: Any) -> Block:
     """The Jacobian of an input with respect to itself: one slot, the number 1."""
     size = math.prod(shape)
+    require_columns(shape)
+    if offset + size > _MOST_COLUMNS:
+        raise MemoryLimitError(
+            f"{STEP}: more than {_MOST_COLUMNS:,} columns, which is all that are numbered. {WAY_OUT}"
+        )
     cols = np.arange(offset, offset + size, dtype=np.int32).reshape((*shape, 1))
     return Block(shape, cols, np.ones((1,) * (len(shape) + 1), dtype))
 
 
 def flat_numbers(shape: Sequence[int]) -> np.ndarray:
     """The number of each element of an array laid flat, in its shape."""
+    require_columns(shape)
     return np.arange(math.prod(shape)).reshape(shape)
 
 
@@ -84,6 +92,8 @@ def expand(block: Block, axes: Sequence[int]) -> Block:
 
     def out(array: Any) -> Any:
         shape = tuple(s if k in axes else a for k, (s, a) in enumerate(zip(block.shape, array.shape, strict=False)))
+        if isinstance(array, np.ndarray):
+            require_columns((*shape, array.shape[-1]))
         return xp(array).broadcast_to(array, (*shape, array.shape[-1]))
 
     return Block(block.shape, out(block.cols), out(block.vals), block.rows)
@@ -156,6 +166,12 @@ def masked(values: Any, there: np.ndarray) -> Any:
     return jax.lax.select(jnp.broadcast_to(there, shape), jnp.broadcast_to(values, shape), zeros)
 
 
+def only(cols: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """The columns where they are `there`, absent elsewhere; the shapes broadcast."""
+    require_columns(np.broadcast_shapes(cols.shape, there.shape))
+    return np.where(there, cols, np.int32(-1))
+
+
 def present(b: Block) -> Any:
     """The values, 0 where the column is absent."""
     return masked(b.vals, compressed(b.cols >= 0))
@@ -166,7 +182,7 @@ def join(blocks: Sequence[Block]) -> Block:
     if len(blocks) == 1:
         return blocks[0]
     rows = np.broadcast_shapes(*[b.cols.shape[:-1] for b in blocks])
-    require_memory(STEP, (*rows, sum(b.slots for b in blocks)), 4)
+    require_columns((*rows, sum(b.slots for b in blocks)))
     cols = _join_arrays([b.full_slots(b.cols) for b in blocks], np)
     static = all(b.static for b in blocks)
     vals = [b.full_slots(b.vals) for b in blocks]
@@ -183,7 +199,7 @@ def to_slots(block: Block, axes: Sequence[int]) -> Block:
     keep = [k for k in range(len(block.shape)) if k not in axes]
     full = expand(block, axes)
     size = math.prod(block.shape[k] for k in axes)
-    require_memory(STEP, (*(full.cols.shape[k] for k in keep), size * block.slots), 4)
+    require_columns((*(full.cols.shape[k] for k in keep), size * block.slots))
 
     def move(array: Any) -> Any:
         # [*rows, q] -> [*kept rows, *axes, q] -> [*kept rows, axes * q]
@@ -242,11 +258,18 @@ def union(blocks: Sequence[Block]) -> Block:
     return densify(blocks, ())
 
 
+def once(array: np.ndarray) -> np.ndarray:
+    """A known array without the copies that a view repeats: size 1 along an axis of stride 0."""
+    return array[
+        tuple(slice(1) if n > 1 and not s else slice(None) for n, s in zip(array.shape, array.strides, strict=True))
+    ]
+
+
 def compressed(value: np.ndarray, axes: int | None = None, first: int = 0) -> np.ndarray:
     """A known array that is the same along one of its axes (from `first` on, before `axes`), kept once."""
     for k in range(first, value.ndim if axes is None else axes):
-        if value.shape[k] > 1 and (value == (once := value.take([0], axis=k))).all():
-            value = once
+        if value.shape[k] > 1 and (not value.strides[k] or (value == value.take([0], axis=k)).all()):
+            value = value.take([0], axis=k)
     return value
 
 
@@ -258,6 +281,7 @@ def _restore(union: np.ndarray, keep: list[int], axes: Sequence[int], rank: int)
 
 def union_of_lines(cols: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Per line: the sorted distinct columns (padded by -1), and the place of each entry among them."""
+    require_columns(cols.shape, SORTED)
     order = np.argsort(cols, axis=1, kind="stable")
     ordered = np.take_along_axis(cols, order, axis=1)
     fresh = np.ones(ordered.shape, bool)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from chainrule._blocks.block import once
 from chainrule._jax import as_function, evaluate_now, is_static, run_equation
 from chainrule._program import Coefficient, Value, as_jax, zero_coefficient
 from chainrule._substitution import with_substitution
@@ -32,6 +33,9 @@ _INDEXED = {"gather", "scatter", "scatter-add", "scatter-mul", "dynamic_slice", 
 _PARTED = {"split", "unstack"}  # the same with several results
 _LINEAR = {"reduce_window_sum", "fft", "real", "imag", "complex", "conj", "tile", "stack"}
 _SUMS = {"reduce_sum", "reduce_window_sum", "cumsum", "dot_general"}
+_KEEP_ZEROS = (
+    _MOVES | _PARTED | _LINEAR | _SUMS | {"add", "add_any", "sub", "mul", "neg", "convert_element_type", "copy"}
+)
 _COMPARES = {"lt", "ge", "gt", "le", "max", "min", "clamp"}
 # element by element
 _OF_EACH = {"add", "sub", "mul", "select_n", "convert_element_type", "copy", "and", "or", "not", *_COMPARES}
@@ -61,10 +65,14 @@ def evaluate(eqn: Any, values: list[Any]) -> list[Value]:
     sizes = [int(np.prod(v.aval.shape)) for v in eqn.outvars if hasattr(v.aval, "shape")]
     plain = not any(_is_key(v.aval) for v in (*eqn.invars, *eqn.outvars))
     foldable = not eqn.effects and sum(sizes) <= (_FOLD_LIMIT if plain else _DRAW_LIMIT)
+    foldable = foldable and not any(map(_too_large, values))
     if foldable and all(is_static(v.value) for v in values):
         return [known(o) for o in _fold(eqn, [v.value for v in values])]
+    if eqn.primitive.name in _KEEP_ZEROS and all(v.zero for v in values):
+        return [zero_coefficient(v.aval) for v in eqn.outvars]
     operands, small = [as_jax(v.value) for v in values], with_substitution(eqn)
-    if plain and foldable and len(eqn.outvars) == 1:
+    within = all(v.static or math.prod(v.shape) <= _FOLD_LIMIT for v in values)  # of what is larger nothing is known
+    if plain and foldable and within and len(eqn.outvars) == 1:
         support, drowned, places = _support(eqn, values), _drowned(eqn, values), _places_known(eqn, values)
         aval = eqn.outvars[0].aval
         if support is not None and not support.any():
@@ -83,6 +91,11 @@ def evaluate(eqn: Any, values: list[Any]) -> list[Value]:
     if foldable and eqn.primitive.name == "sort":
         return _sorted_by_known(eqn, values, outs)
     return [*outs]
+
+
+def _too_large(v: Coefficient) -> bool:
+    """Whether a value is known that would only be written out by what is made of it."""
+    return v.static and v.value.size > _FOLD_LIMIT and once(v.value).size < v.value.size
 
 
 _SPARSE, _LARGE = 16, 2**14  # a matrix of so many elements is sparse where no row has more than a part in 16 of them

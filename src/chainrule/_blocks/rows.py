@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from chainrule._blocks.block import Block, compressed, expand, flat_numbers
+from chainrule._blocks.block import Block, compressed, expand, flat_numbers, only
+from chainrule._memory import require_columns
 
 
 def pad_rows(block: Block, config: Any, shape: tuple[int, ...]) -> Block:
@@ -24,6 +25,8 @@ def pad_rows(block: Block, config: Any, shape: tuple[int, ...]) -> Block:
 def pad_array(array: Any, config: Any, filler: int) -> Any:
     """`lax.pad` of the leading axes, in NumPy where the array is known."""
     if isinstance(array, np.ndarray):
+        require_columns([n + max(n - 1, 0) * step + max(low, 0) + max(high, 0)
+                         for n, (low, high, step) in zip(array.shape, [*config, (0, 0, 0)], strict=False)])  # fmt: skip
         for k, (low, high, step) in enumerate(config):
             array = _pad_axis(array, k, low, high, step, filler)
         return array
@@ -101,7 +104,9 @@ def layers(targets: np.ndarray, size: int) -> list[np.ndarray]:
     order = order[flat[order] >= 0]
     rows = flat[order]
     depth = np.arange(len(rows)) - np.searchsorted(rows, rows, side="left")
-    out = np.full((int(depth.max(initial=-1)) + 1, size), -1, np.int64)
+    shape = int(depth.max(initial=-1)) + 1, size
+    require_columns(shape)
+    out = np.full(shape, -1, np.int64)
     out[depth, rows] = order
     return list(out)
 
@@ -111,7 +116,8 @@ def take_rows(block: Block, sources: np.ndarray) -> Block:
     full = expand(block, range(len(block.shape)))
     cols = full.cols.reshape(-1, full.cols.shape[-1])
     index = np.maximum(sources, 0)
-    cols = np.where((sources >= 0)[..., None], cols[index], np.int32(-1))
+    require_columns((*sources.shape, cols.shape[-1]))
+    cols = only(cols[index], (sources >= 0)[..., None])
     if block.vals[..., :1].size == 1:
         return Block(sources.shape, cols, block.vals.reshape((1,) * sources.ndim + block.vals.shape[-1:]))
     vals = full.vals.reshape(-1, full.vals.shape[-1])

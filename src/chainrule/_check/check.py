@@ -12,6 +12,7 @@ import numpy as np
 from chainrule._api import Argnums, checked_argnums
 from chainrule._check.report import CheckReport
 from chainrule._errors import InputTypeError
+from chainrule._memory import AT_FEWER, require_memory
 from chainrule._options import require_count, require_tolerance
 from chainrule._space import flat, name_of, place_of, space_of
 from chainrule._trace import Problem, flat_output, no_forward_program, no_reverse_program, pick, require_inputs
@@ -89,8 +90,10 @@ def check(
 
 def _checked(f: Any, numbers: Any, args: tuple[Any, ...], count: int, rtol: float | None, seed: int) -> CheckReport:
     from chainrule._check.findings import compose
+    from chainrule._jax import largest_value
 
     program, notes = _program(f, numbers, args)
+    require_memory(f"check of {name_of(f)}: a value", *largest_value(program.closed.jaxpr), AT_FEWER)
     # an overflow of the narrow dtype does not show in the wide one
     narrow = _as_given(pick("check", f, numbers, args)) if program.wide else program
     ladders = None

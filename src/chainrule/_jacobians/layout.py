@@ -15,7 +15,7 @@ from chainrule._blocks.block import Block, union_of_lines
 from chainrule._jacobians.structure import Places, Structure
 from chainrule._jax import evaluate_now
 from chainrule._linalg.methods import Method, choose
-from chainrule._memory import require_memory
+from chainrule._memory import SORTED, require_columns
 from chainrule._space import Space
 
 
@@ -176,7 +176,6 @@ class Pattern:
         return first if self.more is None else jnp.asarray(first).at[self.more[1]].add(values[self.more[0]])
 
 
-_BYTES = 40  # that a place takes while it is sorted
 _WITHOUT = "What needs no pattern still works: J @ v, J.T @ w, J.dense()."
 
 
@@ -209,7 +208,7 @@ def _pattern(layout: Layout) -> Pattern:
     """Sort and count the places; entries of the same rows stand side by side, so that most are sorted already."""
     name, shape = layout.columns.name or "f", (layout.rows.size, layout.columns.size)
     places = sum(e.places for e in layout.entries)
-    require_memory(f"the pattern of J_{name}, {shape[0]}×{shape[1]}", (places,), _BYTES, _WITHOUT)
+    require_columns((places,), SORTED, f"the pattern of J_{name}, {shape[0]}×{shape[1]}", _WITHOUT)
     groups: dict[Any, list[int]] = {}
     for k, e in enumerate(layout.entries):
         groups.setdefault((e.offset, e.shape, None if e.rows is None else e.rows.tobytes()), []).append(k)

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from chainrule._blocks.block import once
 from chainrule._jax import HANDED_ON, count_operations, primitive, scan_counts
 from chainrule._plan.pattern import NUMBER, Group, Shape, Term, Terms, full, group
 from chainrule._program import Coefficient
@@ -75,7 +74,7 @@ def is_number(value: Any) -> bool:
     """Whether every element is one known number."""
     if not isinstance(value, Coefficient) or not value.static or value.value.dtype.kind not in "iuf":
         return False
-    return bool((value.value == value.value.flat[0]).all()) if value.value.size else True
+    return bool((once(value.value) == value.value.flat[0]).all()) if value.value.size else True
 
 
 _SPARSE = 4  # a matrix is multiplied by its nonzeros where so many times more of it is known to vanish
@@ -86,7 +85,7 @@ def _known_zeros(terms: Terms, other: Any) -> Terms:
     nonzero = other.nonzero if isinstance(other, Coefficient) else None
     if nonzero is None or not nonzero.size:
         return terms
-    share = int(np.count_nonzero(nonzero)) / nonzero.size
+    share = float(once(nonzero).mean())
     *rest, last = terms[0].groups
     if last.unit:
         return terms

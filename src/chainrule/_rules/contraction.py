@@ -10,10 +10,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._blocks.block import Block, compressed, densify, join, multiply, presence, same_but_absent, union, xp
+from chainrule._blocks.block import (
+    Block,
+    compressed,
+    densify,
+    join,
+    multiply,
+    only,
+    presence,
+    same_but_absent,
+    union,
+    xp,
+)
 from chainrule._blocks.rows import present_parts
 from chainrule._errors import MissingRuleError
-from chainrule._memory import require_memory
+from chainrule._memory import require_columns, require_memory
 from chainrule._program import Coefficient, Context, Contracted, Tangent, Value, as_jax
 from chainrule._rules._registry import rule
 from chainrule._rules.einsum import einsum, parted
@@ -148,7 +159,7 @@ def _reached(block: Block, there: np.ndarray, nonzero: Any, subscripts: str) -> 
     paths = np.einsum(
         f"{mine}{slot},{other}->{out}{slot}", there.astype(np.float32), nonzero.astype(np.float32), optimize=True
     )
-    cols = np.where(paths > 0, block.cols, np.int32(-1))
+    cols = only(block.cols, paths > 0)
     return Block(block.shape, compressed(cols, len(block.shape)), block.vals)
 
 
@@ -181,8 +192,9 @@ def _along_nonzeros(context: Context, b: Block, c: Any, subscripts: str, lines: 
         a = xp(a).transpose(a, [*[labels.index(x) for x in out], len(free), len(labels)])
         return a.reshape((*a.shape[:-2], -1))
 
+    require_columns((*at.shape, *np.delete(b.cols.shape, axis)))
     cols = np.moveaxis(b.cols, axis, 0)[at]
-    cols = np.where(present.reshape(factor.shape), cols, np.int32(-1))
+    cols = only(cols, present.reshape(factor.shape))
     vals = xp(b.vals).moveaxis(b.vals, axis, 0)
     product = multiply(vals[None] if len(vals) == 1 else vals[at], factor)
     context.cost += math.prod(product.shape)
@@ -256,7 +268,7 @@ def _contract_block(
         if not there.all():
             known = "".join(x for x in [*out, *inner] if x in left)
             keep = _merge_slots(np.einsum(f"{left}->{known}", there), known, out, inner, sizes)
-            cols = np.where(keep, cols, np.int32(-1))
+            cols = only(cols, keep)
     shape = tuple(sizes[x] for x in out)
     return Block(shape, cols, _merge_slots(product, target, out, inner, sizes))
 
@@ -344,6 +356,7 @@ def _moved_cols(b: Block, labels: str, out: str, inner: list[str], sizes: dict[s
     summed = [x for x in labels if x not in out and x not in inner]
     cols = np.transpose(cols, [labels.index(x) for x in [*kept, *summed, *inner]])
     rows = [cols.shape[kept.index(x)] if x in kept else 1 for x in out]
+    require_columns((*rows, math.prod(sizes[x] for x in inner)))
     return cols.reshape((*rows, math.prod(sizes[x] for x in inner)))
 
 

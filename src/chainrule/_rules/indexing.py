@@ -15,6 +15,7 @@ from chainrule._blocks.block import Block
 from chainrule._blocks.coefficient import evaluate
 from chainrule._blocks.rows import layers, take_rows
 from chainrule._jax import as_function, evaluate_now
+from chainrule._memory import require_columns
 from chainrule._program import Coefficient, Context, Tangent, Value, as_jax, zero_coefficient, zero_tangent
 from chainrule._rules._registry import rule
 from chainrule._rules.fallback import mix
@@ -26,6 +27,8 @@ def _sources(eqn: Any, values: list[Value], operand: int) -> np.ndarray:
     """For every element of the result: which element of the operand it is, or -1 for none."""
     shape, dtype = eqn.invars[operand].aval.shape, eqn.invars[operand].aval.dtype
     size = int(np.prod(shape))
+    for own in (shape, eqn.outvars[0].aval.shape):
+        require_columns(own)
     full = [v.value if isinstance(v, Coefficient) and v.static else np.zeros(v.shape, v.dtype) for v in values]
     exact = np.float64 if jax.config.jax_enable_x64 else np.float32  # type: ignore[attr-defined]
     if dtype != exact or size >= 2 ** (53 if exact is np.float64 else 24):
@@ -295,6 +298,8 @@ def scatter_mul(context: Context, eqn: Any, values: list[Value]) -> Any:
 def _targets(eqn: Any, updates: Tangent, indices: Coefficient) -> np.ndarray:
     """For every update the flat row it is added to, or -1: the transpose (a gather) of the row numbers."""
     shape = eqn.outvars[0].aval.shape
+    for own in (shape, updates.shape):
+        require_columns(own)
     run = as_function(eqn)
     zero = np.zeros(shape, eqn.outvars[0].aval.dtype)
     size = int(np.prod(shape))

@@ -17,6 +17,7 @@ from chainrule._blocks.block import (
     flat_numbers,
     merge,
     multiply,
+    only,
     plus,
     present,
     slots_first,
@@ -152,7 +153,7 @@ def scale(context: Context, block: Block, coefficient: Coefficient, shape: tuple
     """vals * c[..., None]; where c is known to vanish the columns become absent."""
     nonzero, cols, value = coefficient.nonzero, block.cols, part(coefficient.value, block, shape)
     if nonzero is not None and nonzero.ndim:
-        cols = np.where(part(nonzero, block, shape)[..., None], cols, np.int32(-1))
+        cols = only(cols, part(nonzero, block, shape)[..., None])
     value = compressed(value) if isinstance(value, np.ndarray) else value
     operands = block.vals, xp(value).expand_dims(value, -1)
     turned = context.summed and value.ndim and block.vals.shape[-1] > 1
@@ -295,7 +296,7 @@ def select_n(context: Context, eqn: Any, values: list[Value]) -> Any:
 def _mask(block: Block, chosen: np.ndarray) -> Block:
     if chosen.ndim == 0:
         chosen = chosen.reshape((1,) * len(block.shape))
-    return Block(block.shape, np.where(chosen[..., None], block.cols, np.int32(-1)), block.vals)
+    return Block(block.shape, only(block.cols, chosen[..., None]), block.vals)
 
 
 def choose(block: Block, chosen: Any) -> Block:

@@ -14,12 +14,11 @@ import scipy.sparse.csgraph
 
 from chainrule._blocks.block import Block
 from chainrule._errors import MissingRuleError
-from chainrule._memory import require_bytes
+from chainrule._memory import COLUMN, SORTED, require_bytes, require_columns
 from chainrule._program import Tangent, Value
 
 _PART = 2**26  # multiply-adds of the rows of a product of patterns that are taken at a time
 _CHEAP, _DEAR = 2**22, 2**33  # multiply-adds of a power that is always taken, and of one that never is
-_ENTRY = 16  # bytes of an entry: a number and its column, and their copies
 
 Pattern = Any  # scipy.sparse.csr_array: rows × columns, its numbers count paths and only say where
 
@@ -30,7 +29,7 @@ def filled(own: Pattern, held: Pattern, steps: int | None) -> Pattern:
     left, growth = own.shape[0] if steps is None else min(steps, own.shape[0]), 2.0
     while left:
         if left & 1:
-            held = _product(own, held)
+            held = product(own, held)
         left >>= 1
         if left:
             work = int(_work(own, own)[-1])
@@ -39,9 +38,9 @@ def filled(own: Pattern, held: Pattern, steps: int | None) -> Pattern:
                 # what fills in anyway is filled at once
                 if connected.entries <= 2 * held.nnz * growth ** left.bit_length() or work > _DEAR:
                     return connected.pattern
-            squared = _product(own, own)
+            squared = product(own, own)
             if squared.nnz == own.nnz:
-                return _product(own, held)
+                return product(own, held)
             own, growth = squared, squared.nnz / own.nnz
     return held
 
@@ -59,7 +58,7 @@ class _Connected:
 
     @property
     def pattern(self) -> Pattern:
-        require_bytes(_HELD, _ENTRY * self.entries)
+        require_bytes(_HELD, COLUMN * self.entries)
         return self.columns[self.component]
 
 
@@ -77,7 +76,7 @@ def _work(a: Pattern, b: Pattern) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(np.diff(b.indptr).astype(np.int64)[a.indices])])[a.indptr]
 
 
-def _product(a: Pattern, b: Pattern) -> Pattern:
+def product(a: Pattern, b: Pattern) -> Pattern:
     """The pattern of a product, some rows at a time: what would not fit is refused before it is there."""
     work = _work(a, b)
     if work[-1] <= _PART:
@@ -86,7 +85,7 @@ def _product(a: Pattern, b: Pattern) -> Pattern:
     parts: list[Pattern] = []
     for start, stop in itertools.pairwise([0, *cuts, a.shape[0]]):
         parts.append(ones(a[start:stop] @ b))
-        require_bytes(_HELD, _ENTRY * sum(part.nnz for part in parts))
+        require_bytes(_HELD, COLUMN * sum(part.nnz for part in parts))
     return ones(scipy.sparse.vstack(parts, format="csr"))
 
 
@@ -160,6 +159,7 @@ def _padded(pattern: Pattern) -> np.ndarray:
     """[rows, widest]: the sorted columns of each row, then -1."""
     pattern.sort_indices()
     counts = np.diff(pattern.indptr)
+    require_columns((pattern.shape[0], int(counts.max(initial=0))), what="jacobian: a loop")
     out = np.full((pattern.shape[0], max(int(counts.max(initial=0)), 1)), -1, np.int32)
     out[np.arange(out.shape[1]) < counts[:, None]] = pattern.indices
     return out
@@ -172,6 +172,7 @@ def rows_of(values: Sequence[Value | None], n: int) -> Pattern:
         if v is None:
             continue
         for b in blocks_of(v):
+            require_columns((*b.shape, b.cols.shape[-1]), SORTED)
             full = np.broadcast_to(b.cols, (*b.shape, b.cols.shape[-1])).reshape(math.prod(b.shape), -1)
             where = np.nonzero(full >= 0)
             rows.append(where[0] + start)

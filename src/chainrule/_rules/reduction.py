@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from chainrule._blocks.block import Block, compressed, constant_along, densify, presence, to_slots, xp
+from chainrule._blocks.block import Block, compressed, constant_along, densify, only, presence, to_slots, xp
 from chainrule._memory import require_memory
 from chainrule._program import Context, Contracted, Scaled, Tangent, Value
 from chainrule._rules._registry import rule
@@ -109,6 +109,4 @@ def _since(mixed: Value, blocks: tuple[Block, ...], axis: int, reverse: bool) ->
     flip = slice(None, None, -1 if reverse else 1)
     seen = np.moveaxis(presence(blocks, (axis,)), axis, 0)[flip]
     seen = np.moveaxis(np.logical_or.accumulate(seen, axis=0)[flip], 0, axis)
-    return Tangent(
-        shape, mixed.dtype, (Block(shape, compressed(np.where(seen, b.cols, np.int32(-1)), len(shape)), b.vals),)
-    )
+    return Tangent(shape, mixed.dtype, (Block(shape, compressed(only(b.cols, seen), len(shape)), b.vals),))

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._blocks.block import Block, expand, flat_numbers, join, move_rows, xp
+from chainrule._blocks.block import Block, expand, flat_numbers, join, move_rows, only, xp
 from chainrule._blocks.rows import pad_array, pad_rows, scatter_rows
+from chainrule._memory import require_columns
 from chainrule._program import Coefficient, Context, Contracted, Tangent, Value
 from chainrule._rules._registry import rule
 from chainrule._rules.contraction import transposed
@@ -97,6 +98,8 @@ def reshape(context: Context, eqn: Any, values: list[Value]) -> Any:
                 for k in old:
                     sizes_in[k] = u.shape[k]
                 sizes_out += [shape[k] for k in new]
+        if isinstance(a, np.ndarray):
+            require_columns((*sizes_out, a.shape[-1]))
         return xp(a).broadcast_to(a, (*sizes_in, a.shape[-1])).reshape((*sizes_out, a.shape[-1]))
 
     moved = [Block(shape, move(b.cols), move(b.vals)) if b.rows is None else b for b in u.blocks]
@@ -152,7 +155,7 @@ def pad(context: Context, eqn: Any, values: list[Value]) -> Any:
         around = pad_array(flat_numbers(u.shape), config, -1)[..., None] < 0
         for b in filler.filled().blocks:
             cols, vals = (a.reshape((*[1] * len(shape), -1)) for a in (b.cols, b.vals))
-            blocks.append(Block(shape, np.where(around, cols, -1), vals))
+            blocks.append(Block(shape, only(cols, around), vals))
     for b in u.blocks if isinstance(u, Tangent) else ():
         if b.rows is None and (b.vals.size == 1 or stays_narrow(b, shape)):
             blocks.append(pad_rows(b, config, shape))
@@ -264,6 +267,7 @@ def _concatenate(row: list[Block | None], sizes: list[int], axis: int, shape: tu
     width = max(b.slots for b in live)
     pieces = [_piece_cols(b, s, axis, width, shape) for b, s in zip(row, sizes, strict=True)]
     other = np.broadcast_shapes(*[_without(c.shape, axis) for c in pieces])
+    require_columns(_with(other, axis, sum(sizes)))
     cols = np.concatenate([np.broadcast_to(c, _with(other, axis, c.shape[axis])) for c in pieces], axis)
     first = live[0].vals
     if all(b.static and b.vals.size == 1 and b.vals.item() == first.item() for b in live):
@@ -287,6 +291,7 @@ def _with(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
 
 def _piece_cols(b: Block | None, size: int, axis: int, width: int, shape: tuple[int, ...]) -> np.ndarray:
     if b is None:
+        require_columns((size, width))
         return np.full((*_with((1,) * (len(shape) - 1), axis, size), width), -1, np.int32)
     cols = b.full_slots(expand(b, [axis]).cols)
     return np.pad(cols, [(0, 0)] * len(shape) + [(0, width - b.slots)], constant_values=-1)
@@ -325,6 +330,8 @@ def tile(context: Context, eqn: Any, values: list[Value]) -> Any:
 
     def move(a: Any, m: Any) -> Any:
         own = [1 if a.shape[k] == 1 else r for k, r in enumerate(reps)]
+        if m is np:
+            require_columns([n * r for n, r in zip(a.shape, [*own, 1], strict=True)])
         return m.tile(a, (*own, 1))
 
     return _rows(eqn, values, move)

@@ -12,7 +12,7 @@ import numpy as np
 from chainrule._blocks.block import Block, identity
 from chainrule._jax import Literal
 from chainrule._program import Coefficient, Context, Tangent, Value, as_jax, zero_coefficient, zero_tangent
-from chainrule._rules.reach import Pattern, blocks_of, filled, rows_of
+from chainrule._rules.reach import Pattern, blocks_of, filled, product, rows_of
 
 
 class Step:
@@ -90,7 +90,7 @@ class Step:
                 operands.append(Tangent(shape, v.dtype, (identity(shape, self._width, v.dtype),)))
                 self._width += math.prod(shape)
             elif kind == "zero":
-                operands.append(Coefficient(np.zeros(shape, v.dtype)))
+                operands.append(zero_coefficient(jax.ShapeDtypeStruct(shape, v.dtype)))
             elif k < len(self.consts):
                 operands.append(v)
             else:
@@ -127,9 +127,9 @@ class Step:
         held = rows_of([v if k == "tangent" else None for k, v in zip(self.kinds, self.carry, strict=True)], n)
         for k, v in enumerate(self.consts):
             if kind_of(v) == "tangent":
-                held = held + self._local[:, self._starts[k] :][:, : math.prod(v.shape)] @ rows_of([v], n)
+                held = held + product(self._local[:, self._starts[k] :][:, : math.prod(v.shape)], rows_of([v], n))
         for k, pattern in zip(self._starts[a + len(self.carry) :], xs, strict=True):
-            held = held + self._local[:, k : k + pattern.shape[0]] @ pattern
+            held = held + product(self._local[:, k : k + pattern.shape[0]], pattern)
         return filled(own, held, steps)
 
 

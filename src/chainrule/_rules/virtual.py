@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
-from chainrule._blocks.block import Block, compressed
-from chainrule._memory import require_memory
-from chainrule._program import Coefficient, Tangent, Value, as_jax
+from chainrule._blocks.block import Block, compressed, only
+from chainrule._memory import require_columns, require_memory
+from chainrule._program import Coefficient, Tangent, Value, as_jax, zero_coefficient
 from chainrule._rules.pointwise import tidy
 from chainrule._rules.reach import Pattern, blocks_of, ones, position, rows_of, trajectories
 from chainrule._rules.step import Step, kind_of, support_at_any_time
@@ -59,7 +59,7 @@ class Virtual:
                 made = [Block(s, c, first if k is None else next(left)) for s, c, k, first in blocks]
                 out.append(Tangent(x.shape[1:], x.dtype, tuple(made)))
             elif x.zero:
-                out.append(Coefficient(np.zeros(x.value.shape[1:], x.value.dtype)))
+                out.append(zero_coefficient(jax.ShapeDtypeStruct(x.value.shape[1:], x.value.dtype)))
             else:
                 out.append(Coefficient(next(left), support_at_any_time(x)))
         return out
@@ -82,6 +82,7 @@ class Virtual:
 
     def columns(self, cols: np.ndarray) -> np.ndarray:
         """[*rows, q] -> [T, *rows, q]: the columns that virtual ones stand for."""
+        require_columns((self.length, *cols.shape), what="jacobian: a loop")
         out = np.broadcast_to(cols, (self.length, *cols.shape)).copy()
         where = cols >= self._base
         out[:, where] = self._table[:, cols[where] - self._base]
@@ -136,7 +137,7 @@ class Virtual:
             cols = self.columns(b.cols)
             young = (b.cols < self._base) & (b.cols >= 0)
             age = clock.reshape((T, *[1] * b.cols.ndim))
-            cols = np.where(young & (born[np.where(young, b.cols, 0)] > age), np.int32(-1), cols)
+            cols = only(cols, ~(young & (born[np.where(young, b.cols, 0)] > age)))
             first = cols[:1]
             blocks.append(Block((T, *out.shape), first if (cols == first).all() else cols, vals))
         return Tangent((T, *out.shape), out.dtype, tidy(blocks))

@@ -11,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._blocks.block import Block, constant_along, densify, identity, xp
+from chainrule._blocks.block import Block, constant_along, densify, identity, only, xp
 from chainrule._blocks.rows import pad_array, pad_rows
 from chainrule._errors import MissingRuleError
 from chainrule._jax import as_function
+from chainrule._memory import require_columns
 from chainrule._program import Coefficient, Context, Tangent, Value, as_jax
 from chainrule._rules._registry import rule
 from chainrule._rules.contraction import contract
@@ -44,6 +45,8 @@ def patches(b: Block, window: Sequence[int], strides: Any, dilation: Any, outs: 
             pieces.append(a[(slice(None),) * lead + tuple(cut)])
         if a.size == 1:
             return pieces[0][..., None, :]
+        if isinstance(a, np.ndarray):
+            require_columns((*pieces[0].shape, len(taps)))
         return xp(a).stack(pieces, axis=-2)
 
     return Block((*b.shape[:lead], *outs, len(taps)), move(b.cols), move(b.vals))
@@ -170,7 +173,7 @@ def conv(context: Context, eqn: Any, values: list[Value]) -> Any:
             assert isinstance(t, Tangent)
             (b,) = t.blocks
             cols = np.moveaxis(b.cols, d.lhs_spec[0], d.out_spec[0])
-            return result(eqn, (Block(t.shape, np.where(_reached(eqn), cols, -1), b.vals),))
+            return result(eqn, (Block(t.shape, only(cols, _reached(eqn)), b.vals),))
     window = [eqn.invars[1].aval.shape[k] for k in d.rhs_spec[2:]]
     outs = [aval.shape[k] for k in d.out_spec[2:]]
     spatial = string.ascii_letters[6 : 6 + len(window)]

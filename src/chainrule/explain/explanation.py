@@ -19,6 +19,8 @@ import numpy as np
 
 from chainrule._api import Argnums, checked_argnums, places
 from chainrule._errors import InputTypeError, ShapeError
+from chainrule._jax import largest_value
+from chainrule._memory import AT_FEWER, require_memory
 from chainrule._space import name_of
 from chainrule._trace import Problem, pick, require_inputs, require_numbers
 from chainrule.explain import encode
@@ -235,6 +237,7 @@ class Explain:
             if same and found[0].flat.taken(problem.leaves):
                 return found
         closed = jax.make_jaxpr(lambda *x: _outputs(problem, x))(*problem.leaves)
+        require_memory(f"{problem.what}: a value", *largest_value(closed.jaxpr), AT_FEWER)
         flat = flatten(closed, problem.leaves)
         graph = graph_of(flat, input_names(self._f, numbers, args), self._detail)
         found = graph, Evaluator(graph, problem)
