@@ -71,7 +71,7 @@ class Coefficient:
     @property
     def zero(self) -> bool:
         nonzero = self.nonzero
-        return nonzero is not None and not once(nonzero).any()
+        return 0 in self.shape or (nonzero is not None and not once(nonzero).any())
 
     def restated(self) -> Any:
         """The value for a program that is traced anew: it says again what is known of its zeros and of −∞."""

@@ -11,14 +11,14 @@ from chainrule._blocks.coefficient import evaluate, known
 from chainrule._errors import MemoryLimitError, MissingRuleError
 from chainrule._jax import Literal, inner_jaxpr, needed, taken_branch
 from chainrule._memory import STEP, WAY_OUT, require_bytes, require_columns, require_memory
-from chainrule._program import Coefficient, Context, Tangent, Value, zero_tangent
+from chainrule._program import Coefficient, Context, Tangent, Value, zero_coefficient, zero_tangent
 from chainrule._rules import SCATTERED, ZEROS, fallback, rule_for, written_out
 
 
 def propagate(context: Context, jaxpr: Any, consts: Sequence[Any], inputs: Sequence[Value]) -> list[Value]:
     """Run a jaxpr on coefficients and tangents: one rule per linear equation, constants folded on the way."""
     env: dict[Any, Value] = dict(zip(jaxpr.constvars, [known(c) for c in consts], strict=True))
-    env.update(zip(jaxpr.invars, inputs, strict=True))
+    env.update(zip(jaxpr.invars, map(_without_empty, inputs), strict=True))
 
     def read(v: Any) -> Value:
         return Coefficient(np.asarray(v.val, getattr(v.aval, "dtype", None))) if isinstance(v, Literal) else env[v]
@@ -31,10 +31,12 @@ def propagate(context: Context, jaxpr: Any, consts: Sequence[Any], inputs: Seque
 
 
 def _without_empty(value: Value) -> Value:
-    """An array of size 0 has no rows: no rule needs to see blocks of it."""
-    if isinstance(value, Tangent) and 0 in value.shape:
+    """An array of size 0 has no rows, and no numbers that a loop could carry: it is zero, whatever it is made of."""
+    if 0 not in value.shape:
+        return value
+    if isinstance(value, Tangent):
         return zero_tangent(value)
-    return value
+    return zero_coefficient(value) if isinstance(value, Coefficient) and value.dtype.kind in "biufcV" else value
 
 
 def _equation(context: Context, eqn: Any, values: list[Value]) -> Sequence[Value]:
