@@ -739,6 +739,47 @@ def sparse_batch(values: Any, x: Any) -> Any:
     return sparse.bcoo_dot_general(matrices, x, dimension_numbers=(((2,), (1,)), ((0,), (0,))))
 
 
+def batch(values: Any) -> Any:
+    return sparse.BCOO((values, np.stack([PLACES] * 2)), shape=(2, 3, 4))
+
+
+def sparse_products(values: Any, others: Any) -> Any:
+    numbers = (((2,), (2,)), ((0,), (0,)))
+    return sparse.bcoo_dot_general(batch(values), batch(others), dimension_numbers=numbers).todense()
+
+
+def blocks(values: Any) -> Any:
+    return sparse.BCOO((values, PLACES), shape=(3, 4, 2))
+
+
+def vectors_of(values: Any, x: Any) -> Any:
+    return sparse.bcoo_dot_general(blocks(values), x, dimension_numbers=(((1,), (0,)), ((), ())))
+
+
+def spot(values: Any) -> Any:
+    return sparse.BCOO((values, np.array([[0], [2]])), shape=(4,))
+
+
+def double(values: Any) -> Any:
+    return sparse.BCOO((values, np.array([[0, 1], [0, 1], [1, 2], [2, 3]])), shape=(3, 4))
+
+
+def csr_batch(values: Any) -> Any:
+    return sparse.BCSR((values, np.array([[1, 0, 2, 3]] * 2), np.array([[0, 1, 3, 4]] * 2)), shape=(2, 3, 4))
+
+
+def csr_products(values: Any, x: Any) -> Any:
+    return sparse.bcsr_dot_general(csr_batch(values), x, dimension_numbers=(((2,), (1,)), ((0,), (0,))))
+
+
+def repeated(matrix: Any) -> Any:
+    return sparse.bcsr_broadcast_in_dim(matrix, shape=(2, 3, 4), broadcast_dimensions=(1, 2))
+
+
+def square(values: Any) -> Any:
+    return sparse.BCOO((values, SQUARE.indices), shape=(4, 4), unique_indices=True)
+
+
 SQUARE = sparse.BCOO(
     (np.arange(1.0, 5.0), np.array([[0, 1], [1, 0], [2, 2], [3, 2]])), shape=(4, 4), unique_indices=True
 )
@@ -815,8 +856,24 @@ MATRICES = [
         "sparse matrix times a sparse one",
         lambda d: (coo(d) @ coo(jnp.arange(1.0, 5.0)).T).todense(),
         [(4,)],
-        looser=32,
-        why="which nonzeros meet is not known while tracing",
+    ),
+    Case("sparse matrix times a sparse vector", lambda d: (coo(d) @ spot(d[:2])).todense(), [(4,)]),
+    Case("sparse matrix squared, times a vector", lambda d, x: (square(d) @ square(d)) @ x, [(4,), (4,)]),
+    Case("sparse matrix squared, its numbers", lambda d: (square(d) @ square(d)).data, [(4,)]),
+    Case("sparse matrices of a batch, multiplied", sparse_products, [(2, 4), (2, 4)]),
+    Case("sparse matrices of a batch, transposed", lambda d: batch(d).transpose((0, 2, 1)).todense(), [(2, 4)]),
+    Case("sparse matrix of vectors times a vector", lambda d, x: vectors_of(d, x), [(4, 2), (4,)]),
+    Case("sparse matrix of vectors, transposed", lambda d: blocks(d).transpose((1, 0, 2)).todense(), [(4, 2)]),
+    Case("sparse matrices by rows of a batch", lambda d: csr_batch(d).todense(), [(2, 4)]),
+    Case("sparse matrices by rows of a batch times vectors", csr_products, [(2, 4), (2, 4)]),
+    Case("sparse matrix by rows, repeated", lambda d: repeated(csr(d)).todense(), [(4,)]),
+    Case("sparse numbers of equal places added", lambda d: sparse.bcoo_sum_duplicates(double(d), nse=3).data, [(4,)]),
+    Case(
+        "sparse numbers of equal places added, zeros left out",
+        lambda d: double(d).sum_duplicates(nse=3).data,
+        [(4,)],
+        looser=8,
+        why="which numbers are zeros, and so which places stay, depends on the values",
     ),
     Case(
         "dense sampled by a sparse one",

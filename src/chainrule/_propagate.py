@@ -46,7 +46,7 @@ def _equation(context: Context, eqn: Any, values: list[Value]) -> Sequence[Value
     taken = taken_branch(eqn, values[0].value) if values and isinstance(values[0], Coefficient) else None
     if taken is not None:
         return propagate(context, taken.jaxpr, taken.consts, values[1:])
-    written = written_out(eqn)
+    written = written_out(eqn, [v.value if isinstance(v, Coefficient) else v for v in values])
     if written is not None:
         return propagate(context, written.jaxpr, written.consts, values)
     if all(isinstance(v, Coefficient) for v in values):

@@ -231,6 +231,7 @@ def test_every_rule_has_a_contract() -> None:
 SUMMED = (((1,), (0,)), ((), ()))
 BATCHED = (((2,), (1,)), ((0,), (0,)))
 PLACES = np.array([[0, 1], [2, 0], [1, 2], [1, 1], [3, 9]], np.int32)  # the last one is padding
+AGAIN = np.array([[1, 3], [2, 0], [1, 3], [0, 9], [2, 2]], np.int32)  # one place twice, one of padding
 COLUMNS, POINTERS = np.array([1, 0, 2, 3, 0], np.int32), np.array([0, 2, 2, 5], np.int32)
 SPARSE = {
     "bcoo_todense": lambda d, a: sparse.bcoo_todense(sparse.BCOO((d, PLACES), shape=(3, 4))),
@@ -245,6 +246,40 @@ SPARSE = {
     "bcoo_dot_general of everything": lambda d, a: sparse.bcoo_dot_general(
         sparse.BCOO((d, PLACES), shape=(3, 4)), a, dimension_numbers=(((0, 1), (1, 0)), ((), ()))
     ),
+    "bcoo_dot_general of dense parts": lambda d, a: sparse.bcoo_dot_general(
+        sparse.BCOO((jnp.stack([d, 2 * d], 1), PLACES), shape=(3, 4, 2)), a, dimension_numbers=(((1,), (0,)), ((), ()))
+    ),
+    "bcoo_transpose of a batch": lambda d, a: (
+        sparse.BCOO((jnp.ones((2, 5, 3)), PLACES[None]), shape=(2, 3, 4, 3)).transpose((0, 2, 1, 3)).data
+    ),
+    "bcoo_sum_duplicates": lambda d, a: sparse.bcoo_sum_duplicates(sparse.BCOO((d, AGAIN), shape=(3, 4)), nse=4).data,
+    "bcoo_spdot_general": lambda d, a: (
+        (sparse.BCOO((d, PLACES), shape=(3, 4)) @ sparse.BCOO((2 * d, AGAIN), shape=(4, 4))).data
+    ),
+    "bcoo_spdot_general of a batch": lambda d, a: (
+        sparse.bcoo_dot_general(
+            sparse.BCOO((jnp.stack([d, 2 * d]), PLACES[None]), shape=(2, 3, 4)),
+            sparse.BCOO((jnp.stack([3 * d, d]), AGAIN[None]), shape=(2, 4, 4)),
+            dimension_numbers=BATCHED,
+        ).data
+    ),
+    "bcoo_spdot_general of matrices and one": lambda d, a: (
+        sparse.bcoo_dot_general(
+            sparse.BCOO((jnp.stack([d, 2 * d]), PLACES[None]), shape=(2, 3, 4)),
+            sparse.BCOO((3 * d, AGAIN), shape=(4, 4)),
+            dimension_numbers=(((2,), (0,)), ((), ())),
+        ).data
+    ),
+    "bcoo_spdot_general of everything": lambda d, a: (
+        sparse.bcoo_dot_general(
+            sparse.BCOO((d, PLACES), shape=(3, 4)),
+            sparse.BCOO((d, AGAIN), shape=(3, 4)),
+            dimension_numbers=(((0, 1), (0, 1)), ((), ())),
+        ).data
+    ),
+    "bcsr_todense of a batch": lambda d, a: sparse.BCSR(
+        (jnp.stack([d, 2 * d]), COLUMNS[None], POINTERS[None]), shape=(2, 3, 4)
+    ).todense(),
     "bcoo_dot_general_sampled": lambda d, a: sparse.bcoo_dot_general_sampled(a.T, a, PLACES, dimension_numbers=SUMMED),
     "bcsr_todense": lambda d, a: sparse.BCSR((d, COLUMNS, POINTERS), shape=(3, 4)).todense(),
     "bcsr_extract": lambda d, a: sparse.bcsr_extract(COLUMNS, POINTERS, a.T),
@@ -260,11 +295,14 @@ def test_sparse_primitives_are_what_they_are_written_out_as(name: str) -> None:
     eqn, seen = next(e for e in walk(closed.jaxpr) if e.primitive is primitive(name.partition(" ")[0])), []
 
     def outs(values: Any) -> Any:
-        return jax.tree.map(np.asarray, run_equation(eqn, values)), jaxpr_as_fun(written_out(eqn))(*values)
+        known = [np.asarray(v) for v in values]
+        return jax.tree.map(np.asarray, run_equation(eqn, values)), jaxpr_as_fun(written_out(eqn, known))(*values)
 
+    constants = dict(zip(closed.jaxpr.constvars, closed.consts, strict=True))
     for v in eqn.invars:
         shape, dtype = v.aval.shape, v.aval.dtype
-        known = [c for c in (PLACES, PLACES[None], COLUMNS, POINTERS) if c.shape == shape]
+        tables = (PLACES, PLACES[None], COLUMNS, COLUMNS[None], POINTERS, POINTERS[None])
+        known = [constants[v]] if v in constants else [c for c in tables if c.shape == shape]
         seen.append(jnp.asarray(known[0], dtype) if dtype.kind == "i" else jnp.asarray(rng.normal(size=shape), dtype))
     for theirs, ours in zip(*outs(seen), strict=True):
         assert ours.dtype == theirs.dtype
