@@ -220,13 +220,51 @@ def test_a_plan_names_the_primitives_without_a_rule():
         return jnp.sin(jax.lax.approx_max_k(x, 2)[0]) + (sparse_square(x) @ sparse_square(x)).todense()[0, 0]
 
     def sparse_square(x):
-        return jax.experimental.sparse.BCOO((x, np.array([[0, 0], [1, 1], [0, 1]])), shape=(2, 2))
+        at = jnp.stack([jnp.argsort(x), jnp.arange(3)], 1)  # where its nonzeros are depends on x
+        return jax.experimental.sparse.BCOO((x, at), shape=(3, 3))
 
     p = cr.plan(f)(jnp.arange(1.0, 4.0))
     assert "bcoo_spdot_general" in p.fallbacks
     assert "without a rule, applied to dense columns: " in str(p)
     assert cr.Plan.from_dict(json.loads(json.dumps(p.to_dict()))).fallbacks == p.fallbacks
     assert cr.plan(jnp.sin)(jnp.ones(3)).fallbacks == ()
+
+
+def _sparse_step(x):
+    matrix = jax.experimental.sparse.BCOO((x, jnp.argsort(x)[:, None]), shape=(3,))
+    return 0.5 * x + (matrix @ matrix).todense()
+
+
+_WITHIN = {
+    "scan": lambda step: lambda x: jax.lax.scan(lambda c, _: (step(c), None), x, None, length=40)[0],
+    "an input of a scan": lambda step: lambda x: jax.lax.scan(lambda c, t: (c, step(t)), 0.0, jnp.stack([x] * 40))[1],
+    "while": lambda step: lambda x: jax.lax.while_loop(lambda c: c.sum() < 9, step, x),
+    "cond": lambda step: lambda x: jax.lax.cond(x[0] > 0, step, jnp.sin, x),
+    "remat": jax.checkpoint,
+    "a branch of a loop": lambda step: (
+        lambda x: jax.lax.fori_loop(0, 40, lambda i, c: jax.lax.cond(c[0] > i, jax.jit(step), jnp.sin, c), x)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", _WITHIN)
+def test_a_plan_names_the_primitives_without_a_rule_that_stand_within_others(name):
+    x = jnp.arange(1.0, 4.0)
+    f = _WITHIN[name](_sparse_step)
+    assert cr.plan(f)(x).fallbacks == ("bcoo_spdot_general",)
+    assert "bcoo_spdot_general" in cr.jacobian(f, order="forward").trace(x).out_info.fallbacks
+    assert cr.plan(_WITHIN[name](lambda x: jnp.sin(x) * jnp.sort(x)))(x).fallbacks == ()
+
+
+def test_places_that_a_loop_closes_over_are_known_to_the_plan():
+    matrix = jax.experimental.sparse.BCOO.fromdense(jnp.eye(3))
+
+    def step(c, _):
+        own = jax.experimental.sparse.BCOO((c, matrix.indices), shape=(3, 3))
+        return (own @ matrix).todense().sum(0), None
+
+    f = lambda x: jax.lax.scan(step, x, None, length=40)[0]  # noqa: E731
+    assert cr.plan(f)(jnp.ones(3)).fallbacks == cr.jacobian(f)(jnp.ones(3)).fallbacks == ()
 
 
 def test_nothing_is_run_and_nothing_large_is_made():

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
+from chainrule._blocks.block import once
 from chainrule._errors import InputTypeError
-from chainrule._linear import LinearProgram
+from chainrule._jax import Inner, bodies
+from chainrule._linear import LinearProgram, Step, record
 from chainrule._options import Kind
 from chainrule._plan.body import chain_of
 from chainrule._plan.cost import Graph
@@ -52,7 +55,11 @@ def _known(v: Coefficient) -> Any:
     """What is known of a coefficient while tracing: whole numbers, and where it vanishes."""
     whole = v.static and v.value.dtype.kind in "iub"
     known = v.value if whole else v.nonzero
-    found = None if known is None else hashlib.blake2b(np.ascontiguousarray(known).tobytes(), digest_size=8).hexdigest()
+    found = (
+        None
+        if known is None
+        else hashlib.blake2b(np.ascontiguousarray(once(known)).tobytes(), digest_size=8).hexdigest()
+    )
     return tuple(v.shape), str(v.dtype), is_number(v), found
 
 
@@ -90,9 +97,38 @@ def planned(program: LinearProgram, what: str, directions: Directions, effort: i
         digest=digest_of(program),
         cuts=tuple(tuple(number[id(v)] for v in cut.arrays) for cut in chain.cuts),
         labels=tuple(label(chain.graph, cut, k, last) for k, cut in enumerate(chain.cuts)),
-        fallbacks=tuple(dict.fromkeys(s.equation.primitive.name for s in program.steps if not rule_for(s.equation))),
+        fallbacks=tuple(dict.fromkeys(_without_rule(program.steps))),
     )
     return (plan if only else replace(plan, reason=_reason(plan))), chain
+
+
+def _without_rule(steps: Sequence[Step]) -> Iterator[str]:
+    """The primitives that no rule covers, those within loops and branches included."""
+    for step in steps:
+        if not rule_for(step.equation):
+            yield step.equation.primitive.name
+            continue
+        for inner in bodies(step.equation, [isinstance(v, Linear) for v in step.operands]):
+            yield from _within(step, inner)
+
+
+def _within(step: Step, inner: Inner) -> list[str]:
+    operands: list[Any] = []
+    for var, linear, number in zip(inner.jaxpr.invars, inner.marked, inner.operands, strict=True):
+        known = None if number is None else step.operands[number]
+        shape = jax.ShapeDtypeStruct(var.aval.shape, var.aval.dtype)
+        operands.append(Linear(shape.shape, shape.dtype) if linear else known or shape)
+    unknown = [k for k, v in enumerate(operands) if isinstance(v, jax.ShapeDtypeStruct)]
+    found: list[str] = []
+
+    def trace(values: list[Any]) -> tuple[()]:
+        for k, value in zip(unknown, values, strict=True):
+            operands[k] = Coefficient(value)
+        found.extend(_without_rule(record(inner.jaxpr, inner.consts, operands)[1]))
+        return ()
+
+    jax.eval_shape(trace, [operands[k] for k in unknown])
+    return found
 
 
 _SINGLE = "one sweep with a single column is all that it takes"
