@@ -235,6 +235,7 @@ AGAIN = np.array([[1, 3], [2, 0], [1, 3], [0, 9], [2, 2]], np.int32)  # one plac
 COLUMNS, POINTERS = np.array([1, 0, 2, 3, 0], np.int32), np.array([0, 2, 2, 5], np.int32)
 SPARSE = {
     "bcoo_todense": lambda d, a: sparse.bcoo_todense(sparse.BCOO((d, PLACES), shape=(3, 4))),
+    "bcoo_todense of a number": lambda d, a: sparse.BCOO((d, np.zeros((5, 0), np.int32)), shape=()).todense(),
     "bcoo_transpose": lambda d, a: sparse.BCOO((d, PLACES), shape=(3, 4)).T.data,
     "bcoo_extract": lambda d, a: jax.vjp(lambda d: sparse.BCOO((d, PLACES), shape=(3, 4)).todense(), d)[1](a.T)[0],
     "bcoo_dot_general": lambda d, a: sparse.BCOO((d, PLACES), shape=(3, 4)) @ a,

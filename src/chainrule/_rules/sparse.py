@@ -82,9 +82,9 @@ def _others(ndim: int, *axes: Sequence[int]) -> list[int]:
 def _todense(data: Any, indices: Any, *, spinfo: Any) -> list[Any]:
     batch = spinfo.shape[: indices.ndim - 2]
     places = _places(indices, batch)
-    if not places:
-        raise NotImplementedError
     full = jnp.broadcast_to(data, (*batch, *data.shape[len(batch) :]))
+    if not places:  # one number, as a sum of nonzeros
+        return [full.sum(0)]
     return [jnp.zeros(spinfo.shape, data.dtype).at[tuple(places)].add(full)]
 
 
