@@ -54,9 +54,9 @@ def test_products_part_by_part_are_the_products(monkeypatch):
     monkeypatch.setattr(reach, "_PART", 1000)
     a = scipy.sparse.random_array((70, 50), density=0.2, rng=np.random.default_rng(0), format="csr")
     b = scipy.sparse.random_array((50, 90), density=0.2, rng=np.random.default_rng(1), format="csr")
-    np.testing.assert_array_equal(reach._product(a, b).toarray() != 0, (a @ b).toarray() != 0)
+    np.testing.assert_array_equal(reach.product(a, b).toarray() != 0, (a @ b).toarray() != 0)
     with limited(1000), pytest.raises(cr.MemoryLimitError, match="a loop"):
-        reach._product(a, b)
+        reach.product(a, b)
 
 
 def test_the_states_of_a_loop_that_would_not_fit_are_refused_before_they_are_laid_out():
