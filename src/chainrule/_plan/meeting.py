@@ -40,8 +40,8 @@ def meeting(program: LinearProgram) -> Meeting | None:
     if len(program.steps) > _MOST_STEPS or not divisible(program) or not all(map(_reversible, program.steps)):
         return None
     sizes = Sizes.of(program)
-    found = sizes.meeting()
-    if found is None or len(found.arrays) > _MOST_ARRAYS or _FEWER * found.work.multiply_adds > sizes.swept:
+    found = sizes and sizes.meeting()
+    if not (sizes and found) or len(found.arrays) > _MOST_ARRAYS or _FEWER * found.work.multiply_adds > sizes.swept:
         return None
     return found
 
@@ -76,8 +76,11 @@ class Sizes:
     swept: int
 
     @classmethod
-    def of(cls, program: LinearProgram) -> Sizes:
-        """Those of the blocks that both sweeps meet."""
+    def of(cls, program: LinearProgram) -> Sizes | None:
+        """Those of the blocks that both sweeps meet.
+
+        None where no meeting would pay: it takes a multiply-add for each element computed and for each number of J.
+        """
         ahead, back = pushing(), pushing()
         forward, cost = {id(v): np.ones(v.shape, int) for v in program.inputs}, {}
 
@@ -87,10 +90,14 @@ class Sizes:
             return side_by_side(v, tangent)
 
         push_through(ahead, program, seeds_of(program.inputs), seen)
+        computed = {v for (_, before), (v, after) in itertools.pairwise([(0, 0), *cost.items()]) if after > before}
+        least = sum(v.size for v in program.arrays if id(v) in computed)
+        least += sum(forward[id(v)].sum() // 2 for v in program.targets)  # rounded up to less than twice
+        if _FEWER * least > ahead.cost:
+            return None
         pulled = push_through(back, cotangents(program), seeds_of(program.targets), side_by_side)
         reverse = {id(v): np.zeros(v.shape, int) for v in program.arrays}
         reverse |= {id(v): _columns(t) for v, t in zip((v for v in program.arrays if v.size), pulled, strict=True)}
-        computed = (v for (_, before), (v, after) in itertools.pairwise([(0, 0), *cost.items()]) if after > before)
         return cls(program, forward, reverse, frozenset(computed), min(ahead.cost, back.cost))
 
     def product(self, v: Linear) -> int:
