@@ -167,13 +167,18 @@ def _met(problem: Problem, recorded: Recorded, forward: Accumulated) -> tuple[Me
         if found is not None:
             node = Node("meet", 0, 1, met=found)
             done = carried_out(problem, recorded, [program.inputs, program.targets], node)
-            return (found, done) if _LEAST * done.jacobian.cost <= forward.jacobian.cost else None
+            pays = _LEAST * done.jacobian.cost <= forward.jacobian.cost and _stored(done) <= _stored(forward)
+            return (found, done) if pays else None
     return None
 
 
 def _near(sweep: Accumulated, limit: float = _NEAR) -> bool:
     """Whether no order can take much less."""
-    return sweep.jacobian.cost <= limit * sum(v.size for v in jax.tree.leaves(sweep.jacobian))
+    return sweep.jacobian.cost <= limit * _stored(sweep)
+
+
+def _stored(sweep: Accumulated) -> int:
+    return sum(v.size for v in jax.tree.leaves(sweep.jacobian))
 
 
 def _few_outputs(recorded: Recorded) -> bool:

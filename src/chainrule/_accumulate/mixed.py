@@ -132,22 +132,13 @@ class Mixed:
         """The sum over the arrays of a cut of ∂stop/∂v ∂v/∂start; those of equal ∂stop/∂v are added first."""
         inner = push_through(self.context, self._between(start, cut), seeds_of(start), side_by_side)
         outer = push_through(self.context, transposed(self._between(cut, stop)), seeds_of(stop), side_by_side)
-        alike: dict[int, tuple[Linear, Tangent, list[Block]]] = {}
-        for v, by_start, by_stop in zip(cut, inner, outer, strict=True):
-            alike.setdefault(id(by_stop), (v, by_stop, []))[2].extend(by_start.filled().blocks)
-        pairs, summed = list[tuple[Block, Block]](), list[Sequence[Tangent]]()
-        for v, by_stop, blocks in alike.values():
-            rows, columns = tidy(list(by_stop.filled().blocks)), tidy(blocks)
-            if all(map(_apart, rows)):
-                pairs += itertools.product(rows, columns)
-            else:
-                first = Part(start, (v,), (Tangent(v.shape, v.dtype, columns),), False)
-                summed.append(self._product(first, Part((v,), stop, (by_stop,), True)).tangents)
-        made = crossed(self.context, pairs, stop)
-        return tuple(
-            Tangent(v.shape, v.dtype, tuple(merge([*own, *(b for tangents in summed for b in tangents[k].blocks)])))
-            for k, (v, own) in enumerate(zip(stop, made, strict=True))
+        alike: dict[int, tuple[Tangent, list[Block]]] = {}
+        for by_start, by_stop in zip(inner, outer, strict=True):
+            alike.setdefault(id(by_stop), (by_stop, []))[1].extend(by_start.filled().blocks)
+        pairs = (
+            itertools.product(tidy(list(by_stop.filled().blocks)), tidy(blocks)) for by_stop, blocks in alike.values()
         )
+        return crossed(self.context, list(itertools.chain.from_iterable(pairs)), stop)
 
     def _between(self, start: Sequence[Linear], stop: Sequence[Linear]) -> LinearProgram:
         return section(self.program.steps, start, stop)
@@ -169,38 +160,43 @@ class Mixed:
         return Part(first.start, last.stop, tuple(made), False)
 
 
-def _apart(b: Block) -> bool:
-    """Whether no two elements share a column: over those that do, a product of matrices sums."""
-    cols = np.broadcast_to(b.cols, (*b.shape, b.slots))
-    cols = cols[cols >= 0]
-    return len(np.unique(cols)) == len(cols)
-
-
-def crossed(context: Context, pairs: Sequence[tuple[Block, Block]], stop: Sequence[Linear]) -> list[list[Block]]:
+def crossed(context: Context, pairs: Sequence[tuple[Block, Block]], stop: Sequence[Linear]) -> tuple[Tangent, ...]:
     """Of each element of an array, the outputs that depend on it times the inputs that it depends on.
 
     pairs : the Jacobians of all outputs by arrays, transposed, and of these by the inputs. Elements of about the same
-    widths are laid one under the other. The products are the blocks of each output: each stands in its own rows.
+    widths are laid one under the other. Each product stands in rows of its own.
     """
-    classes: dict[tuple[int, ...], list[tuple[Block, Block]]] = {}
-    for outer, inner in itertools.chain.from_iterable(itertools.starmap(_evenly, pairs)):
-        classes.setdefault(tuple(int(_width_class(b.slots)) for b in (outer, inner)), []).append((outer, inner))
-    offsets = np.cumsum([0, *(v.size for v in stop)])
-    found: list[list[Block]] = [[] for _ in stop]
-    for own in classes.values():
-        outer, inner = (pile(list(side)) for side in zip(*own, strict=True))
-        vals = multiply(outer.vals[..., None], inner.vals[..., None, :])
-        for blocks, low, high in zip(found, offsets, offsets[1:], strict=False):
-            inside = (outer.cols >= low) & (outer.cols < high)
-            if inside.any():
-                cols = only(inner.cols[..., None, :], inside[..., None])
-                blocks.append(Block(inside.shape, cols, vals, np.where(inside, outer.cols - low, 0)))
-        context.cost += 0 if isinstance(vals, np.ndarray) else vals.size
-    return found
+    offsets, tangents = np.cumsum([0, *(v.size for v in stop)]), []
+    for v, low, high in zip(stop, offsets, offsets[1:], strict=False):
+        classes: dict[tuple[int, ...], list[tuple[Block, Block]]] = {}
+        for all_rows, columns in pairs:
+            for outer, inner in _evenly(_within(all_rows, low, high), columns):
+                widths = tuple(int(_width_class(b.slots)) for b in (outer, inner))
+                classes.setdefault(widths, []).append((outer, inner))
+        blocks = []
+        for own in classes.values():
+            outer, inner = (pile(list(side)) for side in zip(*own, strict=True))
+            vals = multiply(outer.vals[..., None], inner.vals[..., None, :])
+            cols = only(inner.cols[..., None, :], (outer.cols >= 0)[..., None])
+            blocks.append(Block(outer.cols.shape, cols, vals, np.maximum(outer.cols, 0)))
+        context.count(*blocks)
+        tangents.append(Tangent(v.shape, v.dtype, tuple(merge(blocks))))
+    return tuple(tangents)
+
+
+def _within(b: Block, low: int, high: int) -> Block:
+    """The columns from `low` to `high`, numbered anew, and the slots that have such."""
+    inside = (b.cols >= low) & (b.cols < high)
+    slots = np.flatnonzero(inside.any(axis=tuple(range(len(b.shape)))))
+    part = slice(slots[0], slots[-1] + 1) if len(slots) else slice(0)
+    cols = np.where(inside, b.cols - low, np.int32(-1))[..., part]
+    return Block(b.shape, cols, b.vals[..., part] if b.vals.shape[-1] > 1 else b.vals, b.rows)
 
 
 def _evenly(outer: Block, inner: Block) -> Iterator[tuple[Block, Block]]:
     """The elements of an array, laid flat, in a few parts that have about the same widths each."""
+    if not outer.slots:
+        return
     outer, inner = (pile([Block(b.shape, b.cols, b.vals, b.lines)]) for b in (outer, inner))
     widths = np.stack([_width_class((b.cols >= 0).sum(axis=1)) for b in (outer, inner)])
     ends = [0, *(np.flatnonzero((widths[:, 1:] != widths[:, :-1]).any(axis=0)) + 1), widths.shape[1]]

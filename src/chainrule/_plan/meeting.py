@@ -110,8 +110,11 @@ class Sizes:
         cut = boundary(self.program, ahead)
         if any({id(v) for v in cut} <= {id(v) for v in ends} for ends in (self.program.inputs, self.program.targets)):
             return None
+        products = sum(map(self.product, cut))
+        if products > 2 * sum(self.forward[id(v)].sum() for v in self.program.targets):  # J would store summands
+            return None
         held = {id(v): (self.forward if id(v) in ahead else self.reverse)[id(v)].sum() for v in arrays}
-        products, made = sum(map(self.product, cut)), [held[v] for v in self.computed]
+        made = [held[v] for v in self.computed]
         work = Work(len(made) + len(cut), int(sum(made)) + products, 2 * int(sum(made)) + products)
         return Meeting(tuple(self.program.numbers[id(v)] for v in cut), work, int(max(held.values())))
 
