@@ -28,7 +28,7 @@ from chainrule._plan.pattern import Work
 from chainrule._program import Linear, Tangent
 from chainrule._propagate import pushing
 
-_MOST_STEPS = 1000  # of a program that is looked at
+_MOST_STEPS, _MOST_ELEMENTS = 1000, 2**19  # of a program that is looked at
 _MOST_ARRAYS = 100  # of a cut: J is stored as a block or more for each
 _FEWER = 2.5  # times the multiply-adds of a meeting that the better sweep takes at least: many small products
 _SMALL = 4096  # numbers of unknown values up to which an operation costs more than they do
@@ -37,7 +37,8 @@ _CAPACITY = 2**30  # the sum of all that is finite; SciPy counts in 32 bits
 
 def meeting(program: LinearProgram) -> Meeting | None:
     """The cheapest cut, where sweeps to it are sure to be cheaper than one through all of the program; else None."""
-    if len(program.steps) > _MOST_STEPS or not divisible(program) or not all(map(_reversible, program.steps)):
+    large = len(program.steps) > _MOST_STEPS or sum(v.size for v in program.arrays) > _MOST_ELEMENTS
+    if large or not divisible(program) or not all(map(_reversible, program.steps)):
         return None
     sizes = Sizes.of(program)
     found = sizes and sizes.meeting()
