@@ -13,7 +13,7 @@ from chainrule._blocks.apply import of_blocks
 from chainrule._blocks.block import Block, merge, multiply, only
 from chainrule._jax import dependent
 from chainrule._linear import LinearProgram, precision_of, push_through, section, seeds_of, transposed
-from chainrule._plan.meeting import side_by_side
+from chainrule._plan.meeting import powers_of_two, side_by_side
 from chainrule._plan.node import Node
 from chainrule._program import Context, Linear, Tangent
 from chainrule._rules.pointwise import pile, tidy
@@ -135,10 +135,10 @@ class Mixed:
         alike: dict[int, tuple[Tangent, list[Block]]] = {}
         for by_start, by_stop in zip(inner, outer, strict=True):
             alike.setdefault(id(by_stop), (by_stop, []))[1].extend(by_start.filled().blocks)
-        pairs = (
-            itertools.product(tidy(list(by_stop.filled().blocks)), tidy(blocks)) for by_stop, blocks in alike.values()
-        )
-        return crossed(self.context, list(itertools.chain.from_iterable(pairs)), stop)
+        pairs = list[tuple[Block, Block]]()
+        for by_stop, blocks in alike.values():
+            pairs += itertools.product(map(_flat, tidy(list(by_stop.filled().blocks))), map(_flat, tidy(blocks)))
+        return crossed(self.context, pairs, stop)
 
     def _between(self, start: Sequence[Linear], stop: Sequence[Linear]) -> LinearProgram:
         return section(self.program.steps, start, stop)
@@ -163,15 +163,15 @@ class Mixed:
 def crossed(context: Context, pairs: Sequence[tuple[Block, Block]], stop: Sequence[Linear]) -> tuple[Tangent, ...]:
     """Of each element of an array, the outputs that depend on it times the inputs that it depends on.
 
-    pairs : the Jacobians of all outputs by arrays, transposed, and of these by the inputs. Elements of about the same
-    widths are laid one under the other. Each product stands in rows of its own.
+    pairs : the Jacobians of all outputs by arrays, transposed, and of these by the inputs; both laid flat. Elements of
+    about the same widths are laid one under the other. Each product stands in rows of its own.
     """
     offsets, tangents = np.cumsum([0, *(v.size for v in stop)]), []
     for v, low, high in zip(stop, offsets, offsets[1:], strict=False):
         classes: dict[tuple[int, ...], list[tuple[Block, Block]]] = {}
         for all_rows, columns in pairs:
             for outer, inner in _evenly(_within(all_rows, low, high), columns):
-                widths = tuple(int(_width_class(b.slots)) for b in (outer, inner))
+                widths = tuple(int(_rounded(b.slots)) for b in (outer, inner))
                 classes.setdefault(widths, []).append((outer, inner))
         blocks = []
         for own in classes.values():
@@ -184,21 +184,23 @@ def crossed(context: Context, pairs: Sequence[tuple[Block, Block]], stop: Sequen
     return tuple(tangents)
 
 
+def _flat(b: Block) -> Block:
+    """The block with its elements in one row."""
+    return pile([Block(b.shape, b.cols, b.vals, b.lines)])
+
+
 def _within(b: Block, low: int, high: int) -> Block:
     """The columns from `low` to `high`, numbered anew, and the slots that have such."""
     inside = (b.cols >= low) & (b.cols < high)
-    slots = np.flatnonzero(inside.any(axis=tuple(range(len(b.shape)))))
+    slots = np.flatnonzero(inside.any(axis=0))
     part = slice(slots[0], slots[-1] + 1) if len(slots) else slice(0)
-    cols = np.where(inside, b.cols - low, np.int32(-1))[..., part]
-    return Block(b.shape, cols, b.vals[..., part] if b.vals.shape[-1] > 1 else b.vals, b.rows)
+    cols = np.where(inside, b.cols - low, np.int32(-1))[:, part]
+    return Block(b.shape, cols, b.vals[:, part], b.rows)
 
 
 def _evenly(outer: Block, inner: Block) -> Iterator[tuple[Block, Block]]:
-    """The elements of an array, laid flat, in a few parts that have about the same widths each."""
-    if not outer.slots:
-        return
-    outer, inner = (pile([Block(b.shape, b.cols, b.vals, b.lines)]) for b in (outer, inner))
-    widths = np.stack([_width_class((b.cols >= 0).sum(axis=1)) for b in (outer, inner)])
+    """The elements of an array in a few parts that have about the same widths each."""
+    widths = np.stack([_rounded((b.cols >= 0).sum(axis=1)) for b in (outer, inner)])
     ends = [0, *(np.flatnonzero((widths[:, 1:] != widths[:, :-1]).any(axis=0)) + 1), widths.shape[1]]
     for part in itertools.starmap(slice, itertools.pairwise(ends if len(ends) <= _FEW_PARTS else [0, ends[-1]])):
         if (outer.cols[part] >= 0).any() and (inner.cols[part] >= 0).any():
@@ -212,6 +214,6 @@ def _elements(b: Block, part: slice) -> Block:
     return Block(cols.shape[:1], cols, b.vals[part, :width], b.lines[part])
 
 
-def _width_class(slots: Any) -> Any:
+def _rounded(slots: Any) -> Any:
     """Equal for numbers of slots that are laid together: up to 2, 4, 8, ..."""
-    return np.ceil(np.log2(np.maximum(slots, 2))).astype(int)
+    return powers_of_two(np.maximum(slots, 2))

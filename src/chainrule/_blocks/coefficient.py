@@ -31,7 +31,7 @@ _LINEAR_IN = {
 }
 _INDEXED = {"gather", "scatter", "scatter-add", "scatter-mul", "dynamic_slice", "dynamic_update_slice", "pad"}
 _PARTED = {"split", "unstack"}  # the same with several results
-_LINEAR = {"reduce_window_sum", "fft", "real", "imag", "complex", "conj", "tile", "stack"}
+_LINEAR = {"fft", "real", "imag", "complex", "conj"}
 _SUMS = {"reduce_sum", "reduce_window_sum", "cumsum", "dot_general"}
 _KEEP_ZEROS = (
     _MOVES | _PARTED | _LINEAR | _SUMS | {"add", "add_any", "sub", "mul", "neg", "convert_element_type", "copy"}
@@ -182,7 +182,7 @@ def _linear_operands(name: str, eqn: Any, values: list[Coefficient]) -> list[Coe
         return values[sum(eqn.params["const_lengths"]) :]
     if name == "gather" and eqn.params["fill_value"] not in (None, 0):  # not what is out of range
         return []
-    return [values[k] for k in _LINEAR_IN.get(name, range(len(values)) if name in _LINEAR else ())]
+    return [values[k] for k in _LINEAR_IN.get(name, ())]
 
 
 def _of_numbers(eqn: Any, values: list[Coefficient], shape: tuple[int, ...]) -> np.ndarray | None:

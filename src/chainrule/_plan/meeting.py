@@ -15,6 +15,7 @@ import itertools
 import math
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -175,4 +176,9 @@ def _columns(tangent: Tangent) -> np.ndarray:
     for b in tangent.blocks:
         there = (b.cols >= 0).sum(axis=-1) * (b.slots // b.cols.shape[-1])
         np.add.at(found, b.lines.reshape(-1), np.broadcast_to(there, b.shape).reshape(-1))
-    return np.where(found, 2 ** np.ceil(np.log2(np.maximum(found, 1))), 0).astype(int).reshape(tangent.shape)
+    return np.where(found, powers_of_two(np.maximum(found, 1)), 0).reshape(tangent.shape)
+
+
+def powers_of_two(numbers: Any) -> Any:
+    """Positive numbers, rounded up."""
+    return (2 ** np.ceil(np.log2(numbers))).astype(int)

@@ -6,11 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from chainrule._blocks.block import Block, compressed, join, masked, place, present
+from chainrule._blocks.block import Block, between_zeros, compressed, join, masked, place, present
 from chainrule._memory import require_memory
 from chainrule._program import Coefficient, Tangent, Value, as_jax
 from chainrule._rules.reach import Pattern, blocks_of, position, slots_of
@@ -99,8 +98,7 @@ def _shifted(block: Block, spot: np.ndarray, width: int) -> Any:
     if not np.array_equal(first[present], present + low) or block.slots != len(first):
         return None
     vals = masked(as_jax(block.full_slots(block.vals)), compressed(spot >= 0))
-    around = [*[(0, 0, 0)] * (vals.ndim - 1), (low, width - block.slots - low, 0)]
-    return jax.lax.pad(vals, jnp.zeros((), vals.dtype), around)
+    return between_zeros(vals, low, width - block.slots - low)
 
 
 def _plus(a: Any, b: Any) -> Any:
